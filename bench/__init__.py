@@ -1,0 +1,1 @@
+"""Studying it: load generation, benchmarks and reports."""

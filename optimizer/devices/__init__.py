@@ -1,0 +1,1 @@
+"""What can be measured and set: GPUs real and simulated, and CPU package energy."""

@@ -1,0 +1,1 @@
+"""Online models of latency, power and arrivals."""

@@ -1,0 +1,1 @@
+"""One file a policy, all behind the Policy protocol."""

@@ -1,0 +1,108 @@
+"""What one interval measured: the traffic that the scheduler saw and the readings that the device gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag, StrEnum
+
+from optimizer.operating_point import OperatingPoint
+
+
+class EnergySource(StrEnum):
+    """Where a joule or a watt comes from; no energy figure is shown without it."""
+
+    NVML_ENERGY_COUNTER = "nvml-energy-counter"
+    NVML_POWER = "nvml-power"
+    RAPL = "rapl"
+    ESTIMATED = "estimated"
+    SIMULATED = "simulated"
+    NOT_MEASURED = "not-measured"
+
+
+class EventReason(IntFlag):
+    """Why a GPU is not at its clock; the bits are NVML's clocks event reasons."""
+
+    NONE = 0
+    GPU_IDLE = 0x1
+    APPLICATIONS_CLOCKS_SETTING = 0x2
+    SW_POWER_CAP = 0x4
+    HW_SLOWDOWN = 0x8
+    SYNC_BOOST = 0x10
+    SW_THERMAL_SLOWDOWN = 0x20
+    HW_THERMAL_SLOWDOWN = 0x40
+    HW_POWER_BRAKE = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Energy over an interval with its source. `joules` is None exactly when nothing measured it."""
+
+    joules: float | None
+    source: EnergySource
+
+    def __post_init__(self) -> None:
+        if (self.joules is None) != (self.source is EnergySource.NOT_MEASURED):
+            raise ValueError(f"joules {self.joules} contradicts its source {self.source}")
+
+
+NOT_MEASURED = Energy(None, EnergySource.NOT_MEASURED)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """How often batches of one size ran in the interval, and how long the engine took for all of them."""
+
+    count: int
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the scheduler saw in one interval. Counts are images, not requests.
+
+    `late` images were answered after the SLO; `refused` were turned away (queue full, deadline cannot be met);
+    `expired` passed their deadline while queued; `cancelled` were withdrawn by their client (nobody's fault).
+    `latencies_ms` is None when nothing completed. `batches` maps executed batch size to its times.
+    """
+
+    arrived: int = 0
+    completed: int = 0
+    late: int = 0
+    refused: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    queued: int = 0
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    batches: Mapping[int, BatchTimes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """What the device reported for one interval. None: the device does not know."""
+
+    energy: Energy = NOT_MEASURED
+    power_w: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    event_reasons: EventReason = EventReason.NONE
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One interval of operation: from `start_s` to `end_s` on the injected clock, under `point`."""
+
+    start_s: float
+    end_s: float
+    point: OperatingPoint
+    traffic: Traffic = field(default_factory=Traffic)
+    device: DeviceReading = field(default_factory=DeviceReading)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the interval in seconds; never negative."""
+        return max(0.0, self.end_s - self.start_s)

@@ -1,0 +1,1 @@
+"""GPU profiles and their physics: the simulated GPU on which decisions are rehearsed."""

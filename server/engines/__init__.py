@@ -1,0 +1,1 @@
+"""One file an engine, all behind the Engine protocol of engine.py."""

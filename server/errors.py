@@ -1,0 +1,115 @@
+"""What can go wrong, as a tree. Messages say what was given, what is allowed and what to do.
+
+    BoultonError
+     |- ConfigError            a setting, file or flag is wrong
+     |- ExportError            a model could not be turned into a repository entry
+     |- RepositoryError        the model repository holds something unusable
+     |- EngineError            an engine could not be made or failed while running
+     '- RequestError           a client's request is answered with a gRPC status
+         |- InvalidArgument
+         |- NotFound
+         |- AlreadyExists
+         |- Unimplemented
+         |- Unavailable        with a hint when to retry
+         |- DeadlineExceeded
+         |- PermissionDenied
+         |- Unauthenticated
+         |- ResourceExhausted
+         '- Internal
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+
+
+class BoultonError(Exception):
+    """Root of all errors that Boulton raises on purpose."""
+
+
+class ConfigError(BoultonError):
+    """A setting, a file or a flag is wrong."""
+
+
+class ExportError(BoultonError):
+    """A model could not be turned into a repository entry; names the operator or shape at fault."""
+
+
+class RepositoryError(BoultonError):
+    """The model repository holds something that cannot be served."""
+
+
+class EngineError(BoultonError):
+    """An engine could not be made, or failed while running a batch."""
+
+
+class RequestError(BoultonError):
+    """A request that is answered with a gRPC status and a message for the client."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+
+
+class InvalidArgument(RequestError):
+    """The request contradicts the protocol or the model's metadata."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(RequestError):
+    """The model, version or shared memory region does not exist."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(RequestError):
+    """A shared memory region of that name is registered."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class Unimplemented(RequestError):
+    """The feature is not offered, or not enabled by the operator."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Unavailable(RequestError):
+    """Nothing is wrong with the request: try again after `retry_after_s`."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(RequestError):
+    """The deadline passed, or can no longer be met."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class PermissionDenied(RequestError):
+    """The token does not allow this RPC."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Unauthenticated(RequestError):
+    """No token, or an unknown one."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class ResourceExhausted(RequestError):
+    """A limit on sizes or counts was passed."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Internal(RequestError):
+    """The server is at fault."""
+
+    code = grpc.StatusCode.INTERNAL
