@@ -1,0 +1,136 @@
+"""Requests into a batch and a batch back into answers: the only place where image memory is copied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from optimizer.batching import Request, Slice
+from server.engines.engine import Array, Engine
+from server.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a request's time went. A request in several batches has the sum of its batches' times."""
+
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of one request, `[images, *shape]` per output, in order."""
+
+    outputs: tuple[Array, ...]
+    timing: Timing
+
+
+class Call:
+    """A request on its way through the scheduler. `inputs` is borrowed memory, held until nothing reads it.
+
+    `settled` turns true once, when the request is answered, failed or withdrawn. The event loop writes it;
+    the engine thread reads it to leave out rows that nobody waits for any more: a stale read only costs work.
+    """
+
+    __slots__ = ("answer", "compute_ns", "input_ns", "inputs", "missing", "parts", "queue_ns", "settled")
+
+    def __init__(self, inputs: tuple[Array, ...], images: int, answer: asyncio.Future[Answer]) -> None:
+        self.inputs = inputs
+        self.answer = answer
+        self.missing = images
+        self.parts: list[tuple[Array, ...]] = []
+        self.settled = False
+        self.queue_ns = -1
+        self.input_ns = 0
+        self.compute_ns = 0
+
+    def accept(
+        self, outputs: tuple[Array, ...], images: int, queue_ns: int, times_ns: tuple[int, int]
+    ) -> bool:
+        """Take the outputs of the next rows and their batch's (input, infer) times. True when complete."""
+        self.parts.append(outputs)
+        self.missing -= images
+        if self.queue_ns < 0:
+            self.queue_ns = queue_ns
+        self.input_ns += times_ns[0]
+        self.compute_ns += times_ns[1]
+        return self.missing == 0
+
+    def complete(self, output_ns: int) -> Answer:
+        """Return the outputs of all rows; copied only when they came from several batches."""
+        outputs = self.parts[0]
+        if len(self.parts) > 1:
+            outputs = tuple(np.concatenate(parts) for parts in zip(*self.parts, strict=True))
+        return Answer(outputs, Timing(self.queue_ns, self.input_ns, self.compute_ns, output_ns))
+
+
+Piece = Slice[Call]
+CallRequest = Request[Call]
+
+
+def still_wanted(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Leave out the rows of requests that are settled already (cancelled, expired, failed elsewhere)."""
+    return tuple(piece for piece in pieces if not piece.request.payload.settled)
+
+
+def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
+    """Return the engine's inputs for `pieces`, in order.
+
+    One piece alone is passed on as it is when the engine reads foreign memory; otherwise rows are copied into
+    the engine's own buffers, once.
+    """
+    if len(pieces) == 1 and engine.reads_foreign_memory:
+        return _rows(engine, pieces[0])
+    buffers = engine.input_buffers
+    if not engine.max_batch:
+        _copy(buffers, _rows(engine, pieces[0]))
+        return buffers
+    end = 0
+    for piece in pieces:
+        start, end = end, end + piece.images
+        _copy(tuple(buffer[start:end] for buffer in buffers), _rows(engine, piece))
+    return tuple(buffer[:end] for buffer in buffers)
+
+
+def split(outputs: tuple[Array, ...], pieces: Sequence[Piece]) -> Iterator[tuple[Array, ...]]:
+    """Yield each piece's rows of a batch's outputs, as views."""
+    if len(pieces) == 1:
+        yield outputs
+        return
+    end = 0
+    for piece in pieces:
+        start, end = end, end + piece.images
+        yield tuple([output[start:end] for output in outputs])
+
+
+def check_outputs(engine: Engine, outputs: tuple[Array, ...], images: int) -> None:
+    """Raise EngineError unless there is one array per output, with one row per image."""
+    specs = engine.outputs
+    if len(outputs) != len(specs):
+        raise EngineError(f"the model returned {len(outputs)} outputs instead of {len(specs)}")
+    if not engine.max_batch:
+        return
+    for spec, output in zip(specs, outputs, strict=True):
+        if output.shape[:1] != (images,):
+            shape = list(output.shape)
+            raise EngineError(
+                f"the model returned output '{spec.name}' of shape {shape} for a batch of {images} images"
+            )
+
+
+def _rows(engine: Engine, piece: Piece) -> tuple[Array, ...]:
+    inputs = piece.request.payload.inputs
+    if not engine.max_batch or piece.images == piece.request.images:
+        return inputs
+    return tuple(array[piece.start : piece.start + piece.images] for array in inputs)
+
+
+def _copy(targets: tuple[Array, ...], sources: tuple[Array, ...]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        np.copyto(target, source, casting="no")
