@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from optimizer.devices.gpu import DeviceError
+from server import cli
+from server.errors import ConfigError
+
+GREET = '''"""Greet somebody, 100% politely.
+
+More text.
+"""
+import argparse
+
+def add_arguments(parser):
+    parser.add_argument("name")
+    parser.add_argument("--times", type=int, default=1)
+
+def run(arguments):
+    print(f"hello {arguments.name}" * arguments.times)
+    return 3
+'''
+
+Install = Callable[[str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Register modules made of the given source as the only subcommands."""
+    commands: dict[str, str] = {}
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "find_commands", lambda: commands)
+
+    def add(name: str, source: str) -> None:
+        module = f"boulton_test_{name}_{tmp_path.name.replace('-', '_')}"
+        (tmp_path / f"{module}.py").write_text(source)
+        commands[name] = module
+
+    return add
+
+
+def raising(statement: str) -> str:
+    return f'"""Fail."""\ndef add_arguments(parser): pass\ndef run(arguments):\n    {statement}\n'
+
+
+def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("greet", GREET)
+    assert cli.main(["greet", "Ada", "--times", "2"]) == 3
+    assert capsys.readouterr().out == "hello Adahello Ada\n"
+
+
+def test_help_shows_the_first_line_of_every_subcommand_without_importing_it(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("greet", GREET)
+    install("broken", '"""Never imported."""\nraise RuntimeError\n')
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "Greet somebody, 100% politely." in shown
+    assert "Never imported." in shown
+
+
+def test_a_module_that_cannot_be_found_does_not_spoil_the_help(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "find_commands", lambda: {"ghost": "no_such_package.ghost"})
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert "ghost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ConfigError("--port is wrong"), DeviceError("no such clock")])
+def test_known_errors_are_one_line_and_exit_code_2(
+    install: Install, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    kind = type(error)
+    install("fail", raising(f"from {kind.__module__} import {kind.__name__} as E; raise E({str(error)!r})"))
+    assert cli.main(["fail"]) == 2
+    assert capsys.readouterr().err == f"boulton: {error}\n"
+
+
+def test_unknown_errors_keep_their_traceback(install: Install) -> None:
+    install("fail", raising("raise ZeroDivisionError('a bug')"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fail"])
+
+
+def test_an_interrupt_exits_130(install: Install) -> None:
+    install("fail", raising("raise KeyboardInterrupt"))
+    assert cli.main(["fail"]) == 130
+
+
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "cpu"), ("torch.nn", "torch")])
+def test_a_missing_extra_is_named(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: str,
+    extra: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], None)
+    install("needy", f'"""Need."""\nimport {module}\n')
+    assert cli.main(["needy"]) == 2
+    assert f"pip install 'boulton[{extra}]'" in capsys.readouterr().err
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_bug(install: Install) -> None:
+    install("broken", '"""Broken."""\nimport server.no_such_module\n')
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["broken"])
+
+
+def test_an_unknown_subcommand_is_refused(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("greet", GREET)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["frobnicate"])
+    assert stopped.value.code == 2
+    assert "greet" in capsys.readouterr().err
+
+
+def test_the_installed_help_imports_no_heavy_module() -> None:
+    script = (
+        "import json, sys\nfrom server.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    loaded = set(json.loads(finished.stderr.splitlines()[-1]))
+    assert not loaded & {"grpc", "numpy", "onnx", "onnxruntime", "torch", "google.protobuf", "PIL"}
+    assert "serve" in finished.stdout
+
+
+def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("boulton ")
