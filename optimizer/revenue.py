@@ -6,8 +6,8 @@ The form `profit`, in currency over an interval:
     - late_penalty_per_1000_images / 1000 * images late
     - kWh * (energy_price_per_kwh + grid_g_per_kwh / 1000 * carbon_price_per_kg)
 
-Late is whatever was answered after the SLO, refused or expired. What a client withdrew, and what an engine failed
-on, earns nothing and costs nothing.
+Late is whatever was answered after the SLO, refused or expired. What a client withdrew, and what an engine
+failed on, earns nothing and costs nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Targets:
                 continue
             if not 0.0 <= value < math.inf or (value == 0 and name in _NOT_ZERO):
                 allowed = "greater than 0" if name in _NOT_ZERO else "0 or more"
-                raise ValueError(f"{name} = {value} is not allowed; expected a number, {allowed}")
+                raise ValueError(f"{name} = {value:g} is not allowed; expected a number, {allowed}")
         if self.form not in FORMS:
             raise ValueError(f"form = {self.form!r} is not allowed; expected one of {', '.join(FORMS)}")
 
@@ -64,7 +64,7 @@ _NOT_ZERO = ("slo_p99_ms", "power_cap_w")
 
 @dataclass(frozen=True, slots=True)
 class Revenue:
-    """Currency earned over an interval. `energy_cost` is None when nothing measured it: `total` then lacks it."""
+    """Currency earned over an interval. `energy_cost` is None, and missing in `total`, when not measured."""
 
     income: float
     penalty: float

@@ -22,7 +22,7 @@ class SettingsTable:
     """
 
     def __init__(self, where: str, values: Mapping[str, object]) -> None:
-        self._where = where
+        self.where = where
         self._values = values
         self._taken: list[str] = []
 
@@ -46,12 +46,12 @@ class SettingsTable:
     def refuse(self, key: str, allowed: str) -> NoReturn:
         """Raise SettingsError about a key, saying what came and what is allowed."""
         value = self._values.get(key)
-        raise SettingsError(f"{self._where}: {key} = {value!r} is not allowed; expected {allowed}")
+        raise SettingsError(f"{self.where}: {key} = {value!r} is not allowed; expected {allowed}")
 
     def take(self, key: str) -> object:
         """Return a value of any type. Raises SettingsError when the key is missing."""
         if key not in self:
-            raise SettingsError(f"{self._where}: {key} is missing")
+            raise SettingsError(f"{self.where}: {key} is missing")
         return self._values[key]
 
     def text(self, key: str) -> str:
@@ -82,14 +82,14 @@ class SettingsTable:
         value = self.take(key)
         if not isinstance(value, dict):
             self.refuse(key, "a table")
-        return SettingsTable(f"{self._where}: [{key}]", value)
+        return SettingsTable(f"{self.where}: [{key}]", value)
 
     def finish(self) -> None:
         """Raise SettingsError when the file gives a key that nobody asked for."""
         unknown = [key for key in self._values if key not in self._taken]
         if unknown:
             allowed = ", ".join(sorted(set(self._taken)))
-            raise SettingsError(f"{self._where}: unknown key {unknown[0]!r}; allowed are {allowed}")
+            raise SettingsError(f"{self.where}: unknown key {unknown[0]!r}; allowed are {allowed}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:
