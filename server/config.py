@@ -1,0 +1,205 @@
+"""The settings of `boulton serve`: flags, an optional TOML file with the same names, and their rules."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from server.errors import ConfigError
+from server.files import read_file
+from server.setting_readers import Reader, names, number, one_of, path, switch, text, whole
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that `boulton serve` can be told. Settings that contradict each other raise `ConfigError`."""
+
+    repository: Path
+    model: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8001
+    metrics_port: int = 8002
+    no_metrics: bool = False
+    engine: str = "onnxruntime"
+    gpu: str | None = None
+    simulated_model: str | None = None
+    seed: int = 0
+    threads: int | None = None
+    max_batch: int = 32
+    batch_limit: int | None = None
+    max_delay_ms: float = 0.0
+    max_queue_images: int = 4096
+    max_queue_mib: int = 1024
+    targets: Path | None = None
+    no_govern: bool = False
+    govern: str | None = None
+    decision_interval_s: float = 1.0
+    shared_memory: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    token_file: Path | None = None
+    max_message_mib: int = 64
+    shutdown_pause_s: float = 0.0
+    drain_timeout_s: float = 30.0
+    log_format: str = "text"
+    log_level: str = "info"
+    ready_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_batches(self)
+        _check_simulation(self)
+        _check_governing(self)
+        _check_tls(self)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The message limit in bytes."""
+        return self.max_message_mib * MIB
+
+    @property
+    def max_queue_bytes(self) -> int:
+        """The queue's limit in bytes."""
+        return self.max_queue_mib * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How one setting is given: `metavar` stands for its value in the help."""
+
+    read: Reader
+    help: str
+    metavar: str = "N"
+
+
+PORT = whole(0, 65535)
+BATCH = whole(1, 4096)
+
+OPTIONS = {
+    "repository": Option(path, "the model repository", "DIR"),
+    "model": Option(names, "serve this model; may be repeated (default: every model)", "NAME"),
+    "host": Option(text, "address to listen on", "HOST"),
+    "port": Option(PORT, "gRPC port; 0 takes a free one"),
+    "metrics_port": Option(PORT, "port of the Prometheus metrics; 0 takes a free one"),
+    "no_metrics": Option(switch, "serve no metrics"),
+    "engine": Option(one_of("onnxruntime", "simulated"), "what runs the networks", "NAME"),
+    "gpu": Option(text, "simulated engine: profile of the GPU, a shipped name or a TOML file", "PROFILE"),
+    "simulated_model": Option(text, "simulated engine: the profile's model that gives the times", "NAME"),
+    "seed": Option(whole(0), "simulated engine: seed of its noise"),
+    "threads": Option(whole(1, 1024), "engine threads (default: one a core)"),
+    "max_batch": Option(BATCH, "largest batch in images; buffers are made for it"),
+    "batch_limit": Option(BATCH, "batch limit to start with (default: --max-batch)"),
+    "max_delay_ms": Option(number(0.0), "how long a batch may wait to fill", "MS"),
+    "max_queue_images": Option(whole(1), "queued images beyond which requests are refused"),
+    "max_queue_mib": Option(whole(1), "queued MiB beyond which requests are refused", "MIB"),
+    "targets": Option(path, "TOML file with the SLO and prices", "FILE"),
+    "no_govern": Option(switch, "keep the batch limit and the clock as they are"),
+    "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
+    "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
+    "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
+    "tls_cert": Option(path, "PEM certificate: serve TLS", "FILE"),
+    "tls_key": Option(path, "PEM private key of the certificate", "FILE"),
+    "tls_client_ca": Option(path, "PEM authority: accept only clients that it signed (mTLS)", "FILE"),
+    "token_file": Option(path, "accept only its tokens: lines `client TOKEN` or `operator TOKEN`", "FILE"),
+    "max_message_mib": Option(whole(1, 2047), "largest gRPC message, in and out", "MIB"),
+    "shutdown_pause_s": Option(number(0.0), "seconds to serve on, not ready, once told to stop", "S"),
+    "drain_timeout_s": Option(number(0.0), "seconds that accepted requests may take then", "S"),
+    "log_format": Option(one_of("text", "json"), "form of the log", "FORM"),
+    "log_level": Option(one_of("debug", "info", "warning", "error"), "least level logged", "LEVEL"),
+    "ready_file": Option(path, "write ports and pid here as JSON when ready", "FILE"),
+}
+DEFAULTS = {setting.name: setting.default for setting in fields(Settings) if setting.name != "repository"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one flag for each setting, and `--config`."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with the flags' names as keys; flags win")
+    for name, option in OPTIONS.items():
+        parser.add_argument(_flag(name), dest=name, **_argument(name, option))
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """Join the file named by `--config` and the flags. Raises `ConfigError`."""
+    given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
+    values = {} if arguments.config is None else _load(Path(arguments.config))
+    values |= {name: _read(name, value, _flag(name)) for name, value in given.items()}
+    if "repository" not in values:
+        raise ConfigError("--repository DIR is missing; `boulton export` makes a model repository")
+    return Settings(**values)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _argument(name: str, option: Option) -> dict[str, Any]:
+    """What argparse must know. Values stay text here, so that flags and file are judged by the same rules."""
+    default = DEFAULTS.get(name)
+    shown = f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
+    argument = {"help": option.help + (shown if default else ""), "default": argparse.SUPPRESS}
+    if option.read is switch:
+        return argument | {"action": "store_true"}
+    action = "append" if option.read is names else "store"
+    return argument | {"action": action, "metavar": option.metavar}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(read_file(file, "--config").decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file} is not valid TOML: {error}") from error
+    return dict(_entry(file, key, value) for key, value in table.items())
+
+
+def _entry(file: Path, key: str, value: object) -> tuple[str, Any]:
+    name = key.replace("-", "_")
+    if name not in OPTIONS:
+        close = difflib.get_close_matches(name, OPTIONS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(OPTIONS)}"
+        raise ConfigError(f"{file}: unknown key {key!r}; {hint}")
+    return name, _read(name, value, f"{file}: {key}")
+
+
+def _read(name: str, value: object, where: str) -> object:
+    try:
+        return OPTIONS[name].read(value)
+    except ValueError as error:
+        raise ConfigError(f"{where} must be {error}, got {value!r}") from None
+
+
+def _check_batches(settings: Settings) -> None:
+    if settings.batch_limit is not None and settings.batch_limit > settings.max_batch:
+        raise ConfigError(
+            f"--batch-limit {settings.batch_limit} is over --max-batch {settings.max_batch}; lower the one "
+            "or raise the other"
+        )
+
+
+def _check_simulation(settings: Settings) -> None:
+    if settings.engine == "simulated" and settings.gpu is None:
+        raise ConfigError("--engine simulated needs --gpu PROFILE, the GPU to simulate")
+    for name in ("gpu", "simulated_model"):
+        if settings.engine != "simulated" and getattr(settings, name) is not None:
+            raise ConfigError(f"{_flag(name)} needs --engine simulated, got --engine {settings.engine}")
+
+
+def _check_governing(settings: Settings) -> None:
+    if settings.no_govern and settings.govern is not None:
+        raise ConfigError("--govern and --no-govern contradict each other; give one of them")
+    if settings.govern is not None and settings.model and settings.govern not in settings.model:
+        raise ConfigError(
+            f"--govern {settings.govern} is not among the models served: {', '.join(settings.model)}"
+        )
+
+
+def _check_tls(settings: Settings) -> None:
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key go together; give both or none")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key")
