@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from optimizer.devices.simulated import SimulatedGpu
+from optimizer.twin.profile import load_profile
+from server.engines.engine import Engine, TensorSpec
+from server.engines.simulated import GraphSpecs, SimulatedEngine, read_graph_specs
+from server.errors import EngineError
+
+IMAGE = TensorSpec("image", "UINT8", (4, 4, 3))
+SCORES = TensorSpec("scores", "FP32", (10,))
+
+
+class Sleeper:
+    """A clock that sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def time() -> Sleeper:
+    return Sleeper()
+
+
+@pytest.fixture
+def gpu(time: Sleeper) -> SimulatedGpu:
+    return SimulatedGpu(load_profile("v100"), clock=time)
+
+
+def engine_on(
+    gpu: SimulatedGpu, time: Sleeper, max_batch: int = 8, model: str = "resnet50"
+) -> SimulatedEngine:
+    return SimulatedEngine(gpu, model, (IMAGE,), (SCORES,), max_batch, sleep=time.sleep)
+
+
+def test_it_is_an_engine_that_says_it_is_simulated(gpu: SimulatedGpu, time: Sleeper) -> None:
+    engine: Engine = engine_on(gpu, time)
+    assert engine.simulated
+    assert engine.platform == "boulton_simulated"
+    assert engine.max_batch == 8
+    assert [(buffer.shape, buffer.dtype) for buffer in engine.input_buffers] == [((8, 4, 4, 3), np.uint8)]
+
+
+def test_a_batch_takes_the_modelled_time_and_answers_zeros(gpu: SimulatedGpu, time: Sleeper) -> None:
+    engine = engine_on(gpu, time)
+    gpu.read()
+    (scores,) = engine.run((engine.input_buffers[0][:5],))
+    assert scores.shape == (5, 10)
+    assert scores.dtype == np.float32
+    assert not scores.any()
+    assert time.now_s == pytest.approx(gpu.expected_s("resnet50", 5), rel=0.1)
+    taken_s, time.now_s = time.now_s, 1.0
+    energy = gpu.read().energy
+    assert energy.joules is not None
+    assert energy.joules > 23 * (1.0 - taken_s) + 100 * taken_s, "the batch costs more than idling"
+
+
+def test_answers_belong_to_the_caller(gpu: SimulatedGpu, time: Sleeper) -> None:
+    engine = engine_on(gpu, time)
+    (first,) = engine.run((engine.input_buffers[0][:1],))
+    first.fill(7)
+    assert not engine.run((engine.input_buffers[0][:1],))[0].any()
+
+
+def test_without_a_batch_dimension_shapes_are_whole(gpu: SimulatedGpu, time: Sleeper) -> None:
+    engine = engine_on(gpu, time, max_batch=0)
+    assert engine.input_buffers[0].shape == (4, 4, 3)
+    assert engine.run(engine.input_buffers)[0].shape == (10,)
+
+
+def test_misuse_is_an_engine_error(gpu: SimulatedGpu, time: Sleeper) -> None:
+    engine = engine_on(gpu, time)
+    with pytest.raises(EngineError, match="batches of 1 to 8 images; got a batch of 9"):
+        engine.run((np.zeros((9, 4, 4, 3), np.uint8),))
+    with pytest.raises(EngineError, match=r"no model 'vgg'; it has .*resnet50"):
+        engine_on(gpu, time, model="vgg").run((engine.input_buffers[0][:1],))
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run((engine.input_buffers[0][:1],))
+
+
+def save(path: Path, shape: list[int | str | None], elem_type: int = TensorProto.UINT8) -> Path:
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1], [1.0])
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["image"], ["scores"], to=TensorProto.FLOAT)],
+        "net",
+        [helper.make_tensor_value_info("image", elem_type, shape)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, shape)],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph), str(path))
+    return path
+
+
+def test_specs_are_read_from_onnx(tmp_path: Path) -> None:
+    image, scores = TensorSpec("image", "UINT8", (4, 3)), TensorSpec("scores", "FP32", (4, 3))
+    assert read_graph_specs(save(tmp_path / "a.onnx", ["batch", 4, 3])) == GraphSpecs(
+        (image,), (scores,), True
+    )
+    whole = read_graph_specs(save(tmp_path / "b.onnx", [1, 4, 3]))
+    assert not whole.batched
+    assert whole.inputs[0].shape == (1, 4, 3)
+
+
+def test_what_cannot_be_served_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="tensor 'image' has the free dimension 'height'"):
+        read_graph_specs(save(tmp_path / "c.onnx", ["batch", "height", 3]))
+    with pytest.raises(EngineError, match="tensor 'image' has type STRING; allowed: BOOL"):
+        read_graph_specs(save(tmp_path / "d.onnx", ["batch", 3], TensorProto.STRING))
+    (tmp_path / "e.onnx").write_bytes(b"not onnx at all")
+    with pytest.raises(EngineError, match="not a readable ONNX file"):
+        read_graph_specs(tmp_path / "e.onnx")
+    with pytest.raises(EngineError, match="not a readable ONNX file"):
+        read_graph_specs(tmp_path / "absent.onnx")
