@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that `boulton serve` can be told. Settings that contradict each other raise `ConfigError`."""
+    """Everything that `boulton serve` can be told. Contradictions raise `ConfigError`."""
 
     repository: Path
     model: tuple[str, ...] = ()

@@ -48,8 +48,9 @@ def test_flags_of_every_kind() -> None:
 
 def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
     config.write_text('repository = "m"\nport = 9000\nmax-batch = 8\nshared_memory = true\nmodel = ["a"]\n')
-    settings = parse("--config", str(config), "--port", "9001")
-    assert settings == Settings(repository=Path("m"), port=9001, max_batch=8, shared_memory=True, model=("a",))
+    assert parse("--config", str(config), "--port", "9001") == Settings(
+        repository=Path("m"), port=9001, max_batch=8, shared_memory=True, model=("a",)
+    )
 
 
 @pytest.mark.parametrize(
