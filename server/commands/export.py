@@ -1,0 +1,119 @@
+"""Turn a CNN into an entry of a model repository.
+
+The model is a built-in name, a PyTorch model as module:factory, or an ONNX file. The entry is compared with
+the original before it appears in the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from server.export import Exported, export_model
+from server.exporting.builtin_models import BUILTIN_MODELS
+from server.exporting.preprocessing import Preprocessing
+from server.exporting.progress import ConsoleProgress
+from server.exporting.request import ExportRequest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `boulton export` takes."""
+    add = parser.add_argument
+    names = ", ".join(BUILTIN_MODELS)
+    add("model", metavar="MODEL", help=f"a built-in model ({names}), module:factory, or file.onnx")
+    add("--repository", type=Path, required=True, metavar="DIR", help="the model repository; made if missing")
+    add("--name", help="name of the entry (default: from MODEL)")
+    add("--version", type=int, help="version of the entry (default: the next free one)")
+    add("--input", choices=("float32", "uint8"), default="float32", help=_INPUT_HELP)
+    add(
+        "--state-dict", type=Path, metavar="FILE", help="weights for module:factory, as torch.save wrote them"
+    )
+    add("--input-shape", type=_shape, metavar="C,H,W", help="what module:factory takes (default: 3,224,224)")
+    add("--max-batch", type=_positive, metavar="N", help="largest batch the server shall use")
+    add("--labels", type=Path, metavar="FILE", help="class names, one a line")
+    add("--scale", type=float, metavar="F", help="factor on pixels of 0..255 (default: 1/255 = 0.00392157)")
+    add(
+        "--mean",
+        type=_numbers,
+        metavar="F[,F,F]",
+        help="mean after scaling, one or one a channel (default: 0)",
+    )
+    add("--std", type=_numbers, metavar="F[,F,F]", help="standard deviation, likewise (default: 1)")
+    add("--resize", type=_positive, metavar="N", help=_RESIZE_HELP)
+    add("--force", action="store_true", help="overwrite the version if it exists")
+
+
+_INPUT_HELP = (
+    "uint8: clients send the bytes of the picture [H,W,C] and the graph does (pixel * scale - mean) / std; "
+    "float32 (default): clients do that themselves"
+)
+_NO_PHOTOGRAPHS = "not compared on photographs: it takes no pictures, or scikit-image is not installed"
+_RESIZE_HELP = "JPEG and PNG: the shorter side becomes N pixels before the centre is cut out"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export and print what was written. Raises `ExportError` when it could not be."""
+    print(_summary(export_model(_request(arguments), ConsoleProgress())))
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> ExportRequest:
+    return ExportRequest(
+        model=arguments.model,
+        repository=arguments.repository,
+        name=arguments.name,
+        version=arguments.version,
+        uint8=arguments.input == "uint8",
+        state_dict=arguments.state_dict,
+        input_shape=arguments.input_shape,
+        max_batch=arguments.max_batch,
+        labels=arguments.labels,
+        preprocessing=_preprocessing(arguments),
+        resize=arguments.resize,
+        force=arguments.force,
+    )
+
+
+def _preprocessing(arguments: argparse.Namespace) -> Preprocessing | None:
+    given = {"scale": arguments.scale, "mean": arguments.mean, "std": arguments.std}
+    told = {key: value for key, value in given.items() if value is not None}
+    return Preprocessing(**told) if told else None
+
+
+def _summary(exported: Exported) -> str:
+    lines = [f"{exported.name} version {exported.version}: {exported.path} ({_mib(exported.path)})"]
+    lines += [f"  input   {text}" for text in exported.inputs]
+    lines += [f"  output  {text}" for text in exported.outputs]
+    lines += [f"  baked   {exported.preprocessing}"] if exported.preprocessing else []
+    lines += ["  also    encoded JPEG and PNG, one to a BYTES element"] if exported.accepts_pictures else []
+    lines += [f"  labels  {exported.labels}"] if exported.labels else []
+    lines += [f"  parity  against {exported.reference_name}: {exported.parity}"]
+    lines += [] if exported.parity.photographs else [f"  note    {_NO_PHOTOGRAPHS}"]
+    lines += [f"  note    {text}" for text in exported.notes]
+    return "\n".join(lines)
+
+
+def _mib(path: Path) -> str:
+    return f"{path.stat().st_size / (1 << 20):.1f} MiB"
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"expected positive numbers such as 3,224,224, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers such as 0.485,0.456,0.406, got {text!r}"
+        ) from None
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return int(text)

@@ -1,0 +1,80 @@
+"""Taking in an existing ONNX file: whole, checked, with a batch dimension where one can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from server.errors import ExportError
+from server.onnx_graph import describe, graph_inputs, shape_of
+
+
+def load_onnx(path: Path) -> ModelProto:
+    """Read an ONNX file with all its external data and check it.
+
+    Raises:
+        ExportError: missing, damaged, invalid, or its external data is missing or lies elsewhere.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # protobuf raises types of its own
+        raise ExportError(f"{path} is not an ONNX file, or is damaged: {error}") from error
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # onnx raises validation errors for paths that lead out, OSErrors for the rest
+        raise ExportError(
+            f"the weights of {path} cannot be read: {error}; they must lie beside it under the names it gives"
+        ) from error
+    check_onnx(path)
+    if not model.graph.output or not graph_inputs(model):
+        raise ExportError(f"{path} holds no network: its graph has no input or no output")
+    return model
+
+
+def check_onnx(path: Path) -> None:
+    """Run the ONNX checker on a file. Raises `ExportError` with the node at fault."""
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # ValidationError, and others for graphs too damaged to validate
+        raise ExportError(f"the ONNX checker refuses {path.name}: {str(error).strip()}") from error
+
+
+def fix_input_shape(model: ModelProto, shape: tuple[int, ...]) -> None:
+    """Set the dimensions after the batch of the only input, in place.
+
+    Raises:
+        ExportError: there are several inputs, or the graph says otherwise.
+    """
+    inputs = graph_inputs(model)
+    declared = shape_of(inputs[0]) if len(inputs) == 1 else None
+    fits = declared is not None and len(declared) == len(shape) + 1
+    if not fits or any(
+        isinstance(d, int) and d != s for d, s in zip((declared or ())[1:], shape, strict=True)
+    ):
+        raise ExportError(
+            f"--input-shape {','.join(map(str, shape))} does not fit {'; '.join(map(describe, inputs))}"
+        )
+    for dim, size in zip(inputs[0].type.tensor_type.shape.dim[1:], shape, strict=True):
+        dim.dim_value = size
+    for value in model.graph.output:
+        _forget_symbols(value.type.tensor_type.shape.dim[1:])
+    del model.graph.value_info[:]
+
+
+def _forget_symbols(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> None:
+    for dim in dims:
+        if not dim.HasField("dim_value"):
+            dim.Clear()
+
+
+def set_output_shapes(model: ModelProto, shapes: Sequence[tuple[int, ...]], batch: int | None) -> None:
+    """Write down, in place, the output dimensions that were seen; the first is `batch`, or open when None."""
+    for value, shape in zip(model.graph.output, shapes, strict=True):
+        first = "batch" if batch is None else shape[0] if shape else None
+        dims = [first, *shape[1:]] if shape else []
+        value.type.CopyFrom(onnx.helper.make_tensor_type_proto(value.type.tensor_type.elem_type, dims))

@@ -1,0 +1,173 @@
+"""Finding a PyTorch model: `module:factory`, with weights from a state-dict file if one is given."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from server.errors import ExportError
+
+# torch is imported when it is needed only: the server runs without it.
+TorchModule: TypeAlias = Any
+
+_SHOWN_KEYS = 5
+
+
+def import_torch() -> Any:  # noqa: ANN401 - torch is optional, so nothing can be said about it statically
+    """Return the torch module. Raises `ExportError` saying how to install it."""
+    try:
+        importlib.import_module("onnxscript")  # torch's exporter needs it and would say so only at the end
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise ExportError(
+            f"exporting a PyTorch model needs torch and onnxscript ({error}); "
+            "install them with: pip install 'boulton[torch]'"
+        ) from error
+
+
+def load_model(spec: str, directory: Path) -> TorchModule:
+    """Call the factory that `spec` names; its module may lie in `directory` or be installed.
+
+    Args:
+        spec: `package.module:factory`; the factory is a function or class without required arguments, or a
+            ready torch.nn.Module.
+        directory: searched first, normally the current one.
+
+    Raises:
+        ExportError: whatever stood in the way, and what to do.
+    """
+    torch = import_torch()
+    module_name, _, attribute = spec.partition(":")
+    with _importable(directory):
+        made = _made(_attribute(_import(module_name, directory), attribute, spec), spec, torch)
+    if not isinstance(made, torch.nn.Module):
+        raise ExportError(f"{spec} made a {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+def load_state_dict(module: TorchModule, path: Path) -> None:
+    """Fill `module` with the tensors of `path`; `state_dict` wrappers and `module.` prefixes are taken off.
+
+    Raises:
+        ExportError: the file is unreadable or unsafe, or its names and shapes are not the model's.
+    """
+    state = _unwrapped(_load_tensors(path), path)
+    faults = _mismatches(module.state_dict(), state)
+    if faults:
+        shown = "; ".join(faults[:_SHOWN_KEYS])
+        more = f"; and {len(faults) - _SHOWN_KEYS} more" if len(faults) > _SHOWN_KEYS else ""
+        raise ExportError(f"{path} does not fit the model: {shown}{more}")
+    module.load_state_dict(state)
+
+
+@contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    sys.path.insert(0, str(directory))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the module may have taken it out itself
+            sys.path.remove(str(directory))
+
+
+def _import(name: str, directory: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ExportError(
+                f"no module named {error.name!r}: looked in {directory} and among the installed packages"
+            ) from error
+        raise ExportError(
+            f"importing {name} needs {error.name!r}: {_install_hint(error.name or '')}"
+        ) from error
+    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+        raise ExportError(
+            f"importing {name} failed: {_told(error)}{_torchvision_hint(name, error)}"
+        ) from error
+
+
+def _install_hint(package: str) -> str:
+    return f"install it with: pip install {package.partition('.')[0]}"
+
+
+def _torchvision_hint(name: str, error: BaseException) -> str:
+    if "torchvision" not in f"{name} {error}":
+        return ""
+    return (
+        "; torchvision must be built for the installed torch: install both from the same index, "
+        "e.g. pip install --force-reinstall torch torchvision"
+    )
+
+
+def _attribute(module: ModuleType, attribute: str, spec: str) -> object:
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
+            raise ExportError(f"{spec}: {module.__name__} has no {attribute!r}; it has {public or 'nothing'}")
+        found = getattr(found, part)
+    return found
+
+
+def _made(factory: object, spec: str, torch: Any) -> object:  # noqa: ANN401 - see import_torch
+    if isinstance(factory, torch.nn.Module):
+        return factory
+    if not callable(factory):
+        raise ExportError(
+            f"{spec} is a {type(factory).__name__}; it must be a function that returns the model"
+        )
+    try:
+        return factory()
+    except (Exception, SystemExit) as error:  # it is the user's code
+        hint = "; it is called without arguments" if isinstance(error, TypeError) else ""
+        raise ExportError(f"{spec}() raised {_told(error)}{hint}") from error
+
+
+def _load_tensors(path: Path) -> object:
+    try:
+        return import_torch().load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ExportError(f"--state-dict {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # pickle, zipfile and torch raise half a dozen types
+        first = str(error).strip().partition("\n")[0]
+        raise ExportError(
+            f"--state-dict {path} holds more than tensors, and for safety nothing else is loaded ({first}); "
+            "write it with torch.save(model.state_dict(), path)"
+        ) from error
+
+
+def _unwrapped(loaded: object, path: Path) -> dict[str, Any]:
+    state = loaded
+    if isinstance(state, Mapping):
+        state = next(
+            (state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state
+        )
+    if not isinstance(state, Mapping):
+        raise ExportError(f"--state-dict {path} holds a {type(state).__name__}, not a state dict of tensors")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _mismatches(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    missing = [f"{key} is missing" for key in wanted if key not in given]
+    unknown = [f"{key} is not in the model" for key in given if key not in wanted]
+    shapes = [
+        f"{key} has shape {_shape(given[key])} where the model has {_shape(wanted[key])}"
+        for key in wanted
+        if key in given and _shape(given[key]) != _shape(wanted[key])
+    ]
+    return missing + unknown + shapes
+
+
+def _shape(value: Any) -> list[int] | str:  # noqa: ANN401 - a tensor, or whatever else the file held
+    return list(value.shape) if hasattr(value, "shape") else type(value).__name__
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
