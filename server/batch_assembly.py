@@ -110,18 +110,16 @@ def split(outputs: tuple[Array, ...], pieces: Sequence[Piece]) -> Iterator[tuple
 
 
 def check_outputs(engine: Engine, outputs: tuple[Array, ...], images: int) -> None:
-    """Raise EngineError unless there is one array per output, with one row per image."""
+    """Raise EngineError unless there is one array per output, of its dtype and shape, a row per image."""
     specs = engine.outputs
     if len(outputs) != len(specs):
         raise EngineError(f"the model returned {len(outputs)} outputs instead of {len(specs)}")
-    if not engine.max_batch:
-        return
+    rows = (images,) if engine.max_batch else ()
     for spec, output in zip(specs, outputs, strict=True):
-        if output.shape[:1] != (images,):
-            shape = list(output.shape)
-            raise EngineError(
-                f"the model returned output '{spec.name}' of shape {shape} for a batch of {images} images"
-            )
+        if output.shape != rows + spec.shape or output.dtype != spec.dtype:
+            expected = f"{spec.dtype} of shape {[*rows, *spec.shape]}"
+            returned = f"{output.dtype} of shape {list(output.shape)}"
+            raise EngineError(f"the model returned output '{spec.name}' as {returned} instead of {expected}")
 
 
 def _rows(engine: Engine, piece: Piece) -> tuple[Array, ...]:

@@ -71,6 +71,7 @@ class Scheduler:
         self._outstanding = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._failing = False
         self._closed = False
         self._engine_closed = asyncio.Event()
         self._accounts = Accounts()
@@ -261,17 +262,18 @@ class Scheduler:
         if self._closed:
             return
         self._in_flight.popleft()
-        if outcome.outputs is not None:
-            self._service_times.observe(outcome.images, max(0.0, outcome.computed_s - outcome.started_s))
-        self._pump()  # the engine first: answers are handed out while it runs
         if outcome.error is not None:
-            self._failed(outcome, outcome.error)
+            self._failed(outcome, outcome.error)  # first: what is left of a split request must not run
         elif outcome.outputs is not None:
+            self._service_times.observe(outcome.images, max(0.0, outcome.computed_s - outcome.started_s))
+        self._pump()  # then the engine: answers are handed out while it runs
+        if outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)
 
     def _answer(self, outcome: Outcome, outputs: tuple[Array, ...]) -> None:
         now_s = self._clock()
         output_ns = as_ns(now_s - outcome.computed_s)
+        self._failing = False
         self._accounts.executed(outcome, output_ns)
         times_ns = outcome.times_ns
         for piece, rows in zip(outcome.pieces, split(outputs, outcome.pieces), strict=True):
@@ -299,8 +301,10 @@ class Scheduler:
         self._fail(request, DeadlineExceeded(message))
 
     def _failed(self, outcome: Outcome, error: BaseException) -> None:
-        _LOG.error("a batch of %d images failed", outcome.images, exc_info=error)
         reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        trace = None if self._failing else error  # once in a row of failures, not for every batch
+        self._failing = True
+        _LOG.error("a batch of %d images failed: %r", outcome.images, reason, exc_info=trace)
         now_s = self._clock()
         for piece in outcome.pieces:
             if not piece.request.payload.settled:
