@@ -73,8 +73,8 @@ def load_onnxruntime_engine(
         outputs, batched_outputs = _specs("output", session.get_outputs())
         batched = _batched(batched_inputs | batched_outputs)
         return OnnxRuntimeEngine(session, inputs, outputs, _max_batch(inputs, max_batch, batched=batched))
-    except EngineError as error:
-        raise EngineError(f"{path} cannot be served: {error}") from None
+    except (EngineError, UnicodeDecodeError) as error:  # a damaged name is no text
+        raise EngineError(f"{path} cannot be served: {error}") from error
 
 
 class OnnxRuntimeEngine:

@@ -238,6 +238,12 @@ class TestRefusedFiles:
         with pytest.raises(EngineError, match=str(path)):
             load_onnxruntime_engine(path)
 
+    def test_a_damaged_name(self, write_model: WriteModel) -> None:
+        path = write_model()
+        path.write_bytes(path.read_bytes().replace(b"scores", b"sc\xf6res"))
+        with pytest.raises(EngineError, match=str(path)):
+            load_onnxruntime_engine(path)
+
     def test_an_empty_file(self, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
         path.touch()
