@@ -1,0 +1,135 @@
+"""The client of every measurement: a closed loop of prepared messages over one channel.
+
+It parses no answer and builds no request while measuring, so that it takes as little of the machine as a gRPC
+client in Python can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+import uvloop
+
+from bench.serving.messages import INFER
+from bench.serving.processes import Server
+
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+WARMUP_S = 0.5
+Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent: every worker sends its message again as soon as it is answered.
+
+    Args:
+        messages: one ModelInferRequest per worker, serialised.
+        seconds: length of the measurement, after the warm-up.
+        images: images in each message.
+    """
+
+    messages: Sequence[bytes]
+    seconds: float
+    images: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one round of one subject gave."""
+
+    requests: int
+    seconds: float
+    images: int
+    server_cpu_s: float
+    client_cpu_s: float
+
+    @property
+    def requests_per_s(self) -> float:
+        """Answered requests per second."""
+        return self.requests / self.seconds
+
+    @property
+    def images_per_s(self) -> float:
+        """Answered images per second."""
+        return self.requests_per_s * self.images
+
+    @property
+    def server_cpu_us(self) -> float:
+        """CPU time of the server's processes per request, in microseconds."""
+        return 1e6 * self.server_cpu_s / max(1, self.requests)
+
+    @property
+    def client_cpu_us(self) -> float:
+        """CPU time of this client per request, in microseconds."""
+        return 1e6 * self.client_cpu_s / max(1, self.requests)
+
+
+def raw_call(channel: grpc.aio.Channel) -> Call:
+    """Return ModelInfer as a call from bytes to bytes."""
+    return channel.unary_unary(INFER, request_serializer=None, response_deserializer=None)
+
+
+def measure(server: Server, load: Load) -> Measurement:
+    """Drive one server. Raises grpc.RpcError on the first request that is not answered with OK."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_measure(server, load))
+
+
+async def _measure(server: Server, load: Load) -> Measurement:
+    async with grpc.aio.insecure_channel(server.url, options=OPTIONS) as channel:
+        loop = _ClosedLoop(raw_call(channel))
+        workers = [asyncio.create_task(loop.worker(message)) for message in load.messages]
+        try:
+            await _settle(workers, WARMUP_S)
+            before = _Reading.now(server, loop)
+            await _settle(workers, load.seconds)
+            after = _Reading.now(server, loop)
+        finally:
+            loop.stopped = True
+            await asyncio.gather(*workers)
+    return before.until(after, load.images)
+
+
+async def _settle(workers: Sequence[asyncio.Task[None]], seconds: float) -> None:
+    """Let the load run; a worker that ends meanwhile has failed, and its error is raised."""
+    failed, _ = await asyncio.wait(workers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+    for worker in failed:
+        worker.result()
+
+
+class _ClosedLoop:
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self.answered = 0
+        self.stopped = False
+
+    async def worker(self, message: bytes) -> None:
+        while not self.stopped:
+            await self._call(message, wait_for_ready=True)
+            self.answered += 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    at_s: float
+    answered: int
+    server_cpu_s: float
+    client_cpu_s: float
+
+    @classmethod
+    def now(cls, server: Server, loop: _ClosedLoop) -> _Reading:
+        return cls(time.perf_counter(), loop.answered, server.cpu_s(), time.process_time())
+
+    def until(self, later: _Reading, images: int) -> Measurement:
+        return Measurement(
+            later.answered - self.answered,
+            later.at_s - self.at_s,
+            images,
+            later.server_cpu_s - self.server_cpu_s,
+            later.client_cpu_s - self.client_cpu_s,
+        )

@@ -1,0 +1,95 @@
+"""A bare echo server: a constant answer to every request, no parsing, no batching. The price of gRPC itself.
+
+Two forms, `aio` and `sync`, as gRPC's Python package offers them. With `--tuned` the process is prepared as
+Boulton prepares its own (uvloop, freed pages kept); that comparison is printed beside the bare one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
+from typing import TypeAlias
+
+import grpc
+import uvloop
+
+from bench.serving.messages import INFER
+from server.memory import keep_pages
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+ANSWER = b"\0" * 64
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+SYNC_THREADS = 32
+
+
+class _Everything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic at run time
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        return self._handler if handler_call_details.method == INFER else None
+
+
+def serve_sync(ready: Callable[[int], None]) -> None:
+    """Serve with gRPC's threaded server until SIGTERM."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: ANSWER)
+    server = grpc.server(futures.ThreadPoolExecutor(SYNC_THREADS), [_Everything(handler)], options=OPTIONS)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ready(port)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop.wait()
+    server.stop(None).wait()
+
+
+async def serve_aio(ready: Callable[[int], None]) -> None:
+    """Serve with gRPC's asyncio server until SIGTERM."""
+
+    async def answer(_request: bytes, _context: object) -> bytes:
+        return ANSWER
+
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((_Everything(grpc.unary_unary_rpc_method_handler(answer)),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    ready(port)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.stop(None)
+
+
+def main() -> None:
+    """Run one form until SIGTERM; write the port into the ready file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("form", choices=("aio", "sync"))
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--ready-file", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    def ready(port: int) -> None:
+        partial = arguments.ready_file.with_suffix(".partial")
+        partial.write_text(json.dumps({"grpc_port": port, "pid": os.getpid()}), encoding="utf-8")
+        partial.replace(arguments.ready_file)
+
+    if arguments.tuned:
+        keep_pages()
+    if arguments.form == "sync":
+        serve_sync(ready)
+    else:
+        new_loop = uvloop.new_event_loop if arguments.tuned else None
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(serve_aio(ready))
+
+
+if __name__ == "__main__":
+    main()
