@@ -16,7 +16,7 @@ from server.exporting.candidate import Runner
 from server.exporting.parity import largest_difference
 from server.exporting.samples import noise_items
 from server.exporting.sessions import runner_of
-from server.onnx_graph import graph_inputs, shape_of
+from server.onnx_graph import describe, graph_inputs, shape_of
 
 _TOLERANCE = 1e-4  # of the largest value; the kernels for another batch size may add in another order
 
@@ -27,12 +27,15 @@ def fixed_batch(model: ModelProto) -> int | None:
     Raises:
         ExportError: the inputs disagree, or one has no dimensions at all.
     """
-    shapes = [shape_of(value) for value in graph_inputs(model)]
-    if not all(shapes):
-        raise ExportError("an input of the graph declares no shape; a server needs to know it")
-    firsts = {shape[0] if isinstance(shape[0], int) else None for shape in shapes if shape}
+    firsts = set()
+    for value in graph_inputs(model):
+        shape = shape_of(value)
+        if not shape:
+            raise ExportError(f"input {describe(value)} has no dimensions, so it can hold no batch")
+        firsts.add(shape[0] if isinstance(shape[0], int) else None)
     if len(firsts) > 1:
-        raise ExportError(f"the inputs of the graph do not agree on the batch dimension: {shapes}")
+        shown = "; ".join(map(describe, graph_inputs(model)))
+        raise ExportError(f"the inputs do not agree on their first dimension, the batch: {shown}")
     return firsts.pop()
 
 

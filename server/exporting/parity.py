@@ -90,7 +90,7 @@ def _row_fault(alone: Sequence[Array], together: Sequence[Array], row: int, coun
             )
         largest = _largest(many)
         if not largest_difference((one,), (many[row : row + 1],)) <= _TOLERANCE * largest:
-            return "an item's answer depends on its batch mates (batch normalisation in training mode?)"
+            return "an item's answer depends on its batch mates (batch normalisation or dropout left on?)"
     return ""
 
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.text import Text
 
 
 class Progress(Protocol):
@@ -30,10 +31,10 @@ class ConsoleProgress:
         """Show `text` while the block runs, and how long it took when it has ended well."""
         begin_s = time.monotonic()
         if self._console.is_terminal:
-            with self._console.status(text):
+            with self._console.status(Text(text)):
                 yield
         else:
-            self._console.print(f"{text} ...", soft_wrap=True, markup=False)
+            self._console.print(Text(f"{text} ..."), soft_wrap=True)
             yield
         took_s = time.monotonic() - begin_s
-        self._console.print(f"{text}: {took_s:.1f} s", soft_wrap=True, markup=False)
+        self._console.print(Text(f"{text}: {took_s:.1f} s"), soft_wrap=True)

@@ -123,11 +123,11 @@ def _check_outputs(model: ModelProto) -> None:
         shape = shape_of(value)
         if not shape or isinstance(shape[0], int):
             raise ExportError(
-                f"output {describe(value)} does not begin with the batch: the model fixes or drops it"
+                f"the output {describe(value)} does not begin with the batch: the model fixes or drops it"
             )
         if any(not isinstance(dim, int) for dim in shape[1:]):
             raise ExportError(
-                f"output {describe(value)} depends on the input in its shape: all but the batch must be fixed"
+                f"the output {describe(value)} has a shape that depends on the input; only the batch may"
             )
 
 

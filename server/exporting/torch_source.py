@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from server.errors import ExportError
 TorchModule: TypeAlias = Any
 
 _SHOWN_KEYS = 5
+_SHOWN_NAMES = 20
 
 
 def import_torch() -> Any:  # noqa: ANN401 - torch is optional, so nothing can be said about it statically
@@ -44,7 +46,7 @@ def load_model(spec: str, directory: Path) -> TorchModule:
     torch = import_torch()
     module_name, _, attribute = spec.partition(":")
     with _importable(directory):
-        made = _made(_attribute(_import(module_name, directory), attribute, spec), spec, torch)
+        made = _made(_attribute(_import(module_name, directory), attribute), spec, torch)
     if not isinstance(made, torch.nn.Module):
         raise ExportError(f"{spec} made a {type(made).__name__}, not a torch.nn.Module")
     return made
@@ -106,14 +108,19 @@ def _torchvision_hint(name: str, error: BaseException) -> str:
     )
 
 
-def _attribute(module: ModuleType, attribute: str, spec: str) -> object:
+def _attribute(module: ModuleType, attribute: str) -> object:
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = ", ".join(sorted(name for name in vars(module) if not name.startswith("_"))[:20])
-            raise ExportError(f"{spec}: {module.__name__} has no {attribute!r}; it has {public or 'nothing'}")
+            raise ExportError(f"{module.__name__} has no {attribute!r}; it has {_offered(module, attribute)}")
         found = getattr(found, part)
     return found
+
+
+def _offered(module: ModuleType, wanted: str) -> str:
+    """List what `wanted` may have meant: names like it, or else whatever there is."""
+    public = sorted(name for name, value in vars(module).items() if callable(value) and name[0] != "_")
+    return ", ".join(difflib.get_close_matches(wanted, public) or public[:_SHOWN_NAMES]) or "nothing to call"
 
 
 def _made(factory: object, spec: str, torch: Any) -> object:  # noqa: ANN401 - see import_torch

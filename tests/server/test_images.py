@@ -103,12 +103,11 @@ def test_a_nonsense_orientation_is_ignored() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
 def test_every_png_mode_gives_rgb(mode: str) -> None:
-    shades = np.repeat(np.array([[0, 255]], np.uint8), 32, axis=1).repeat(64, axis=0)  # black left, white right
+    shades = np.repeat(np.array([[0, 255]], np.uint8), 32, axis=1).repeat(
+        64, axis=0
+    )  # black left, white right
     picture = Image.fromarray(shades)
-    if mode == "I;16":
-        picture = Image.fromarray((shades.astype(np.uint16) * 257))
-    else:
-        picture = picture.convert(mode)
+    picture = Image.fromarray(shades.astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
     pixels = decode_image(encoded(picture), SQUARE)
     assert corners(pixels) == [(0, 0, 0), WHITE, (0, 0, 0), WHITE]
 
@@ -146,7 +145,15 @@ def test_a_large_jpeg_looks_as_if_it_had_been_decoded_whole() -> None:
 
 @pytest.mark.parametrize(
     "junk",
-    [b"", b"\x00" * 100, b"GIF89a" + b"\x00" * 50, b"<svg/>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF"],
+    [
+        b"",
+        b"\x00" * 100,
+        b"GIF89a" + b"\x00" * 50,
+        b"<svg/>",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"%!PS-Adobe-3.0 EPSF",
+    ],
 )
 def test_what_is_no_picture_is_refused(junk: bytes) -> None:
     with pytest.raises(InvalidArgument, match="send one JPEG or PNG"):

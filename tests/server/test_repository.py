@@ -15,7 +15,9 @@ from server.errors import InvalidArgument, NotFound, RepositoryError
 from server.repository import ImageInput, Repository, check_model_name
 
 
-def write_version(root: Path, name: str, version: str, shape: list[object], datatype: int = TensorProto.FLOAT) -> Path:
+def write_version(
+    root: Path, name: str, version: str, shape: list[object], datatype: int = TensorProto.FLOAT
+) -> Path:
     """A network that answers what it was asked."""
     path = root / name / version / "model.onnx"
     path.parent.mkdir(parents=True)
@@ -25,7 +27,9 @@ def write_version(root: Path, name: str, version: str, shape: list[object], data
         [helper.make_tensor_value_info("input", datatype, shape)],
         [helper.make_tensor_value_info("output", datatype, shape)],
     )
-    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
+    onnx.save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path
+    )
     return path
 
 
@@ -140,7 +144,9 @@ def test_a_name_cannot_lead_anywhere_else(root: Path, name: str) -> None:
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["cat", "efficientnet-lite0", "a b", "modèle", "a" * 255, "é" * 127, "x..y", "~", "-"])
+@pytest.mark.parametrize(
+    "name", ["cat", "efficientnet-lite0", "a b", "modèle", "a" * 255, "é" * 127, "x..y", "~", "-"]
+)
 def test_plain_names_pass(name: str) -> None:
     assert check_model_name(name) == name
 
@@ -174,7 +180,9 @@ def test_a_version_that_is_a_link_out_of_the_repository_is_refused(root: Path, t
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "config.toml", "labels.txt"])
-def test_a_file_that_is_a_link_out_of_the_repository_is_refused(root: Path, tmp_path: Path, file: str) -> None:
+def test_a_file_that_is_a_link_out_of_the_repository_is_refused(
+    root: Path, tmp_path: Path, file: str
+) -> None:
     outside = tmp_path / "secret"
     outside.write_text("max_batch_size = 1")
     path = root / "dog" / "3" / file if file == "model.onnx" else root / "dog" / file
@@ -209,7 +217,9 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_waiting_for_it(root: Path)
 
 
 def test_config_and_labels_are_read(root: Path) -> None:
-    config(root, 'max_batch_size = 16\n[image]\ninput = "input"\nresize = 7\n[export]\nsource = "somewhere"\n')
+    config(
+        root, 'max_batch_size = 16\n[image]\ninput = "input"\nresize = 7\n[export]\nsource = "somewhere"\n'
+    )
     (root / "dog" / "labels.txt").write_text("a b\r\n\nc\n\n", encoding="utf-8-sig")
     entry = Repository(root).entry("dog")
     assert entry.max_batch == 16
@@ -249,7 +259,10 @@ def test_a_version_with_settings_of_its_own_keeps_them(root: Path) -> None:
         ("image = 3", r"image must be a table \[image\], got 3"),
         ("[image]", "input must name the network's image input, got None"),
         ("[image]\ninput = 1", "got 1"),
-        ('[image]\ninput = "input"\nresize = 0', r"\[image\]: resize must be an integer from 1 to 16384, got 0"),
+        (
+            '[image]\ninput = "input"\nresize = 0',
+            r"\[image\]: resize must be an integer from 1 to 16384, got 0",
+        ),
         ('[image]\ninput = "input"\nsize = 3', r"\[image\]: unknown key 'size'"),
         ('[image]\ninput = "other"', "needs 3/model.onnx to have that one input|needs dog/3/model.onnx"),
     ],
@@ -283,7 +296,7 @@ def test_pictures_need_a_uint8_input(root: Path) -> None:
 def test_a_damaged_network_is_named_when_its_size_is_needed(root: Path) -> None:
     config(root, '[image]\ninput = "input"\n')
     (root / "dog" / "3" / "model.onnx").write_bytes(b"\xff" * 100)
-    with pytest.raises(RepositoryError, match="dog/3/model.onnx"):
+    with pytest.raises(RepositoryError, match=r"dog/3/model\.onnx"):
         Repository(root).entry("dog")
 
 
