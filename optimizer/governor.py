@@ -1,0 +1,139 @@
+"""The loop: sense, decide, act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.policy import Decision, Policy
+from optimizer.revenue import Revenue, Targets, window_revenue
+from optimizer.telemetry import DeviceReading, Traffic, Window
+
+CLOCK_RETRY_STEPS = 60
+"""After the device refused a clock, the batch limit alone is governed for this many steps."""
+
+
+class Plant(Protocol):
+    """What is governed: a scheduler and its device, real or simulated."""
+
+    def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
+        """Return what happened since the previous call."""
+
+    def act(self, point: OperatingPoint) -> None:
+        """Apply the batch limit, then the clock; an SM clock of None gives the clock back to the device.
+
+        Raises DeviceError when the device refuses; the batch limit is then in force all the same.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One turn of the loop: what was measured, what it earned, what was decided.
+
+    `error` is what the device refused, said once while it stays the same.
+    """
+
+    window: Window
+    revenue: Revenue
+    decision: Decision
+    error: str | None = None
+
+
+class Governor:
+    """Asks the plant for a window, the policy for a decision, and applies it. One owner calls `step`.
+
+    Args:
+        plant: senses and acts.
+        policy: decides.
+        grid: the legal settings; its default is where the loop starts and what `stop` restores.
+        targets: what the operator wants; may be set at any time, from any thread, for the next step.
+        clock: the time in seconds, on which windows are stamped.
+    """
+
+    def __init__(
+        self,
+        plant: Plant,
+        policy: Policy,
+        grid: OperatingGrid,
+        targets: Targets,
+        clock: Callable[[], float],
+    ) -> None:
+        self.targets = targets
+        self._plant = plant
+        self._policy = policy
+        self._grid = grid
+        self._clock = clock
+        self._point = grid.default
+        self._opened_s: float | None = None
+        self._error: str | None = None
+        self._clock_retry_in = 0
+
+    @property
+    def policy(self) -> Policy:
+        """Who decides."""
+        return self._policy
+
+    @property
+    def grid(self) -> OperatingGrid:
+        """The legal settings."""
+        return self._grid
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The setting last asked for; its clock is None while the device refuses to set it."""
+        return self._point
+
+    def start(self) -> str | None:
+        """Apply the default setting and open the first window. Returns what the device refused."""
+        error = self._act(self._grid.default)
+        self._plant.sense(self.targets.slo_p99_ms)
+        self._opened_s = self._clock()
+        return error
+
+    def step(self) -> Record:
+        """Close the window, decide, act. The first step starts the loop if `start` did not."""
+        error = self.start() if self._opened_s is None else None
+        targets = self.targets
+        window = self._window(targets)
+        decision = self._policy.decide(window, targets)
+        wanted = self._permitted(decision.point)
+        if wanted != self._point:
+            error = self._act(wanted)
+        return Record(window, window_revenue(targets, window), decision, error)
+
+    def stop(self) -> str | None:
+        """Restore the default batch limit and give the clock back. Returns what the device refused."""
+        self._opened_s = None
+        self._clock_retry_in = 0
+        return self._act(replace(self._grid.default, sm_clock_mhz=None))
+
+    def _window(self, targets: Targets) -> Window:
+        opened_s = self._opened_s
+        assert opened_s is not None, "the loop was started"  # noqa: S101
+        traffic, reading = self._plant.sense(targets.slo_p99_ms)
+        self._opened_s = self._clock()
+        return Window(opened_s, self._opened_s, self._point, traffic, reading)
+
+    def _permitted(self, point: OperatingPoint) -> OperatingPoint:
+        """Leave the clock out while the device refuses it; afterwards try its default again."""
+        if self._clock_retry_in == 0:
+            return point
+        self._clock_retry_in -= 1
+        clock_mhz = None if self._clock_retry_in else self._grid.default.sm_clock_mhz
+        return replace(point, sm_clock_mhz=clock_mhz)
+
+    def _act(self, point: OperatingPoint) -> str | None:
+        """Apply a setting. Returns a refusal that was not already said."""
+        try:
+            self._plant.act(point)
+        except DeviceError as refusal:
+            said, self._error = self._error, str(refusal)
+            self._point = replace(point, sm_clock_mhz=None)
+            self._clock_retry_in = CLOCK_RETRY_STEPS if self._grid.sm_clocks_mhz else 0
+            return None if self._error == said else self._error
+        self._point = point
+        self._error = None if point.sm_clock_mhz is not None else self._error
+        return None

@@ -1,0 +1,66 @@
+"""How many images arrive a second, and how unevenly."""
+
+from __future__ import annotations
+
+import math
+
+_WEIGHT = 0.3
+_DISPERSION_WEIGHT = 0.1
+_MOST_DISPERSION = 50.0
+_MARGIN_SHARE = 0.1
+_MARGIN_DEVIATIONS = 2.0
+
+
+class ArrivalModel:
+    """Mean rate and index of dispersion (variance over mean of counts; 1 for Poisson) from window to window.
+
+    The rate averages what looks like chance, and follows at once a rise that does not: too high a guess costs
+    energy, too low a guess answers.
+    """
+
+    def __init__(self) -> None:
+        self._rate_per_s = 0.0
+        self._duration_s = 1.0
+        self._last: tuple[int, float] | None = None
+        self._dispersion = 1.0
+
+    @property
+    def rate_per_s(self) -> float:
+        """Images a second to expect."""
+        return self._rate_per_s
+
+    @property
+    def dispersion(self) -> float:
+        """Variance over mean of the number of images in an interval, at least 1."""
+        return self._dispersion
+
+    @property
+    def cautious_rate_per_s(self) -> float:
+        """A rate that the next window hardly exceeds."""
+        return self._rate_per_s + max(_MARGIN_SHARE * self._rate_per_s, _MARGIN_DEVIATIONS * self._deviation)
+
+    @property
+    def _deviation(self) -> float:
+        """The standard deviation of the rate seen in one window."""
+        return math.sqrt(self._dispersion * self._rate_per_s / self._duration_s)
+
+    def observe(self, images: int, duration_s: float) -> None:
+        """Learn from the number of images that arrived in an interval; ignores an empty interval."""
+        if duration_s <= 0.0:
+            return
+        rate = images / duration_s
+        self._duration_s = duration_s
+        rise = rate - self._rate_per_s
+        self._rate_per_s += rise if rise > _MARGIN_DEVIATIONS * self._deviation else _WEIGHT * rise
+        if self._last is not None:
+            self._observe_dispersion(images, duration_s, *self._last)
+        self._last = images, duration_s
+
+    def _observe_dispersion(self, images: int, duration_s: float, before: int, before_s: float) -> None:
+        """Two neighbouring counts estimate it: half their squared difference over their mean."""
+        before_scaled = before * duration_s / before_s
+        mean = (images + before_scaled) / 2.0
+        if mean <= 0.0:
+            return
+        sample = min(_MOST_DISPERSION, (images - before_scaled) ** 2 / 2.0 / mean)
+        self._dispersion = max(1.0, self._dispersion + _DISPERSION_WEIGHT * (sample - self._dispersion))

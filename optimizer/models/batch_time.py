@@ -1,0 +1,88 @@
+"""How long a batch takes at a clock, learned from the batches that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optimizer.models.least_squares import ForgettingLeastSquares
+from optimizer.telemetry import BatchTimes
+
+_MEMORY = 0.95
+_MOST_WEIGHT = 8
+_BELIEF_WEIGHT = 0.1
+_FIXED_IMAGES = 4.0
+"""Until batches of different sizes ran: a batch's fixed time is that of this many images."""
+_CLOCKED_SHARE = 0.6
+"""Until different clocks were seen: the share of the time that follows the clock (A100, ResNet-50: 0.56)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffineTime:
+    """Seconds of a batch of b images: `fixed_s + per_image_s * b`."""
+
+    fixed_s: float
+    per_image_s: float
+
+    def batch_s(self, batch: float) -> float:
+        """Return the seconds of a batch."""
+        return self.fixed_s + self.per_image_s * batch
+
+
+class BatchTimeModel:
+    """Batch time affine in the batch, each part partly in proportion to the clock's period.
+
+    t(b, f) = t0 + t1*b + (c0 + c1*b) * (F/f - 1), by least squares of relative errors that forgets.
+
+    Args:
+        reference_clock_mhz: F, the clock at which the last two terms vanish; None without clocks.
+    """
+
+    def __init__(self, reference_clock_mhz: int | None) -> None:
+        self._reference_mhz = reference_clock_mhz
+        self._fit = ForgettingLeastSquares(4, _MEMORY)
+        self._typical: tuple[int, float] | None = None
+        self._theta = (0.0, 0.0, 0.0, 0.0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether any batch was seen."""
+        return self._typical is not None
+
+    def observe(self, batches: Mapping[int, BatchTimes], clock_mhz: int | None) -> None:
+        """Learn from the batches of one window, which ran at one clock."""
+        seen = {size: times for size, times in batches.items() if times.count > 0 and times.total_s > 0.0}
+        if not seen:
+            return
+        self._fit.forget()
+        lag = self._lag(clock_mhz)
+        for size, times in seen.items():
+            weight = min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT
+            self._fit.observe((1.0, size, lag, size * lag), times.total_s / times.count, weight)
+        largest = max(seen)
+        self._typical = largest, seen[largest].total_s / seen[largest].count
+        self._solve()
+
+    def at(self, clock_mhz: int | None) -> AffineTime:
+        """Return the time of batches at a clock."""
+        fixed, per_image, clocked_fixed, clocked_per_image = self._theta
+        lag = self._lag(clock_mhz)
+        return AffineTime(fixed + clocked_fixed * lag, per_image + clocked_per_image * lag)
+
+    def _lag(self, clock_mhz: int | None) -> float:
+        """How much longer a clock's period is than the reference's, as a share."""
+        return (
+            0.0 if clock_mhz is None or self._reference_mhz is None else self._reference_mhz / clock_mhz - 1.0
+        )
+
+    def _solve(self) -> None:
+        assert self._typical is not None, "something was observed"  # noqa: S101
+        size, seconds = self._typical
+        scale, share = 1.0 / seconds, _CLOCKED_SHARE
+        beliefs = (
+            ((scale, -scale * _FIXED_IMAGES, 0.0, 0.0), 0.0),
+            ((-share * scale, 0.0, scale, 0.0), 0.0),
+            ((-share * scale, -share * scale * size, scale, scale * size), 0.0),
+        )
+        fixed, per_image, clocked_fixed, clocked_per_image = self._fit.solve(beliefs, _BELIEF_WEIGHT)
+        self._theta = float(fixed), float(per_image), float(clocked_fixed), float(clocked_per_image)

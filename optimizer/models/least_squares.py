@@ -1,0 +1,54 @@
+"""Weighted linear least squares that forgets, held by prior beliefs where data are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+
+_JITTER = 1e-12
+
+
+class ForgettingLeastSquares:
+    """Fits y = x . theta, theta not negative, over observations whose weight decays.
+
+    Args:
+        size: number of coefficients.
+        memory: what weight a past observation keeps with each call of `forget`.
+    """
+
+    def __init__(self, size: int, memory: float) -> None:
+        self._memory = memory
+        self._gram = np.zeros((size, size))
+        self._moment = np.zeros(size)
+
+    def forget(self) -> None:
+        """Let everything observed so far count less."""
+        self._gram *= self._memory
+        self._moment *= self._memory
+
+    def observe(self, x: Sequence[float], y: float, weight: float = 1.0) -> None:
+        """Add an observation. Residuals count relative to y, which must not be 0."""
+        row = np.asarray(x) / y
+        self._gram += weight * np.outer(row, row)
+        self._moment += weight * row
+
+    def solve(self, beliefs: Sequence[tuple[Sequence[float], float]], weight: float) -> Vector:
+        """Return theta.
+
+        Args:
+            beliefs: pairs (x, y) expected to hold as x . theta = y; scale them so that a residual of 1 is as
+                bad as an observation that is off by all of its y.
+            weight: of each belief, compared to 1 for a fresh observation.
+        """
+        gram, moment = self._gram.copy(), self._moment.copy()
+        for x, y in beliefs:
+            row = np.asarray(x)
+            gram += weight * np.outer(row, row)
+            moment += weight * y * row
+        scale = 1.0 / np.sqrt(np.maximum(np.diagonal(gram), _JITTER))
+        scaled = gram * np.outer(scale, scale) + _JITTER * np.eye(len(scale))
+        return np.maximum(0.0, scale * np.linalg.solve(scaled, scale * moment))

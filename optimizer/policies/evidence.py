@@ -1,0 +1,64 @@
+"""What a window proves: whether anything can be learned from it, and whether the SLO is in danger."""
+
+from __future__ import annotations
+
+import math
+
+from optimizer.revenue import Targets, late_images
+from optimizer.telemetry import EventReason, Window
+
+LEAST_IMAGES = 20
+THROTTLED = (
+    EventReason.HW_SLOWDOWN
+    | EventReason.SW_THERMAL_SLOWDOWN
+    | EventReason.HW_THERMAL_SLOWDOWN
+    | EventReason.HW_POWER_BRAKE
+)
+_LATE_SHARE_ALLOWED = 0.01
+_DEVIATIONS = 2.0
+_MEMORY = 0.8
+
+
+def why_unfit(window: Window, *, settled: bool) -> str | None:
+    """Say why a window is no evidence about its setting; None when it is.
+
+    Args:
+        window: what was measured.
+        settled: whether the clock was set before the window began, and no window came between.
+    """
+    throttled = window.device.event_reasons & THROTTLED
+    if throttled:
+        return f"the device was throttled ({throttled.name})"
+    if not settled:
+        return "the clock was still settling"
+    if window.traffic.completed < LEAST_IMAGES or window.duration_s <= 0.0:
+        return f"only {window.traffic.completed} images to learn from, {LEAST_IMAGES} are needed"
+    return None
+
+
+class SloWatch:
+    """Tells when more than one per cent of the images are surely late, or too many wait for the SLO."""
+
+    def __init__(self) -> None:
+        self._late = 0.0
+        self._answered = 0.0
+
+    def trouble(self, window: Window, targets: Targets) -> str | None:
+        """Say how the SLO is in danger; None when it is not. What was said once is forgotten."""
+        traffic = window.traffic
+        self._late = _MEMORY * self._late + late_images(traffic)
+        self._answered = _MEMORY * self._answered + traffic.completed + traffic.refused + traffic.expired
+        allowed = _LATE_SHARE_ALLOWED * self._answered
+        if self._late > allowed + _DEVIATIONS * math.sqrt(allowed) + 1.0:
+            late, answered = self._late, self._answered
+            self._late = self._answered = 0.0
+            return f"{late:.0f} of the last {answered:.0f} images late (SLO {targets.slo_p99_ms:g} ms)"
+        return _backlog(window, targets)
+
+
+def _backlog(window: Window, targets: Targets) -> str | None:
+    queued, completed = window.traffic.queued, window.traffic.completed
+    drain_ms = queued / completed * window.duration_s * 1e3 if completed else 0.0
+    if drain_ms <= targets.slo_p99_ms or queued <= window.point.batch_limit:
+        return None
+    return f"{queued} images wait, {drain_ms:.0f} ms of work (SLO {targets.slo_p99_ms:g} ms)"
