@@ -18,8 +18,10 @@ def generate(folder: Path) -> int:
     from grpc_tools import protoc  # type: ignore[import-untyped]
 
     out = str(folder)
-    arguments = ["protoc", f"-I{PROTOS.parent}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    return int(protoc.main([*arguments, f"--mypy_out=quiet:{out}", *FILES]))
+    plugin = Path(sys.executable).with_name("protoc-gen-mypy")
+    arguments = ["protoc", f"--plugin={plugin}", f"-I{PROTOS.parent}"]
+    outputs = [f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out=quiet:{out}"]
+    return int(protoc.main([*arguments, *outputs, *FILES]))
 
 
 if __name__ == "__main__":
