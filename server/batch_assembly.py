@@ -12,6 +12,10 @@ from optimizer.batching import Request, Slice
 from server.engines.engine import Array, Engine
 from server.errors import EngineError
 
+_LARGE_COPY_BYTES = 1 << 20
+"""Up to here a copy keeps the interpreter lock (a memoryview does, numpy does not): it is over in less time
+than the engine thread would wait to get the lock back from a busy event loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -83,10 +87,13 @@ def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
     """Return the engine's inputs for `pieces`, in order.
 
     One piece alone is passed on as it is when the engine reads foreign memory; otherwise rows are copied into
-    the engine's own buffers, once.
+    the engine's own buffers, once. So is what lies at an odd address in its message: compiled code may fault
+    on that, whatever the processor allows.
     """
     if len(pieces) == 1 and engine.reads_foreign_memory:
-        return _rows(engine, pieces[0])
+        rows = _rows(engine, pieces[0])
+        if all(array.flags.aligned for array in rows):
+            return rows
     buffers = engine.input_buffers
     if not engine.max_batch:
         _copy(buffers, _rows(engine, pieces[0]))
@@ -131,4 +138,14 @@ def _rows(engine: Engine, piece: Piece) -> tuple[Array, ...]:
 
 def _copy(targets: tuple[Array, ...], sources: tuple[Array, ...]) -> None:
     for target, source in zip(targets, sources, strict=True):
-        np.copyto(target, source, casting="no")
+        if source.shape != target.shape or source.dtype != target.dtype:
+            given = f"{source.dtype} of shape {list(source.shape)}"
+            raise EngineError(f"rows must be {target.dtype} of shape {list(target.shape)}, got {given}")
+        if source.nbytes > _LARGE_COPY_BYTES:
+            np.copyto(target, source)
+        else:
+            _as_bytes(target)[:] = _as_bytes(source)
+
+
+def _as_bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
