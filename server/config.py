@@ -31,7 +31,7 @@ class Settings:
     simulated_model: str | None = None
     seed: int = 0
     threads: int | None = None
-    max_batch: int = 32
+    max_batch: int | None = None
     batch_limit: int | None = None
     max_delay_ms: float = 0.0
     max_queue_images: int = 4096
@@ -93,8 +93,10 @@ OPTIONS = {
     "simulated_model": Option(text, "simulated engine: the profile's model that gives the times", "NAME"),
     "seed": Option(whole(0), "simulated engine: seed of its noise"),
     "threads": Option(whole(1, 1024), "engine threads (default: one a core)"),
-    "max_batch": Option(BATCH, "largest batch in images; buffers are made for it"),
-    "batch_limit": Option(BATCH, "batch limit to start with (default: --max-batch)"),
+    "max_batch": Option(BATCH, "largest batch in images (default: the model's own, else 64)"),
+    "batch_limit": Option(
+        BATCH, "batch limit; governed, the largest it may get (default: the largest batch)"
+    ),
     "max_delay_ms": Option(number(0.0), "how long a batch may wait to fill", "MS"),
     "max_queue_images": Option(whole(1), "queued images beyond which requests are refused"),
     "max_queue_mib": Option(whole(1), "queued MiB beyond which requests are refused", "MIB"),
@@ -174,11 +176,8 @@ def _read(name: str, value: object, where: str) -> object:
 
 
 def _check_batches(settings: Settings) -> None:
-    if settings.batch_limit is not None and settings.batch_limit > settings.max_batch:
-        raise ConfigError(
-            f"--batch-limit {settings.batch_limit} is over --max-batch {settings.max_batch}; lower the one "
-            "or raise the other"
-        )
+    if settings.batch_limit and settings.max_batch and settings.batch_limit > settings.max_batch:
+        raise ConfigError(f"--batch-limit {settings.batch_limit} is over --max-batch {settings.max_batch}")
 
 
 def _check_simulation(settings: Settings) -> None:
