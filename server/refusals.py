@@ -7,6 +7,8 @@ from server.batch_assembly import Call, CallRequest
 from server.errors import DeadlineExceeded, InvalidArgument, RequestError, Unavailable
 from server.service_time import ServiceTimes
 
+_SOONEST_RETRY_S = 0.1
+
 SHUTTING_DOWN = "the model is shutting down; send the request to another instance or try again later"
 
 
@@ -47,7 +49,7 @@ def _hopeless(request: CallRequest, waiting_s: float, own_s: float) -> DeadlineE
 def _queue_full(queue: BatchQueue[Call], limits: QueueLimits, waiting_s: float) -> Unavailable:
     waiting = f"{queue.queued_images} images and {queue.queued_bytes} bytes"
     message = f"the model's queue is full: {waiting} wait, {_bounds(limits)} may; try again later"
-    return Unavailable(message, retry_after_s=waiting_s)
+    return Unavailable(message, retry_after_s=max(_SOONEST_RETRY_S, waiting_s))
 
 
 def _bounds(limits: QueueLimits) -> str:
