@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -39,6 +41,20 @@ def test_what_is_tested_satisfies_what_is_declared(wanted: Requirement) -> None:
     (pin,) = _constraints()[canonicalize_name(wanted.name)].specifier
     assert pin.operator == "=="
     assert wanted.specifier.contains(pin.version)
+
+
+@pytest.mark.parametrize(
+    ("package", "pattern"),
+    [("protobuf", r"Protobuf Python Version: (\S+)"), ("grpcio", r"GRPC_GENERATED_VERSION = '(\S+)'")],
+)
+def test_declared_minimum_suits_the_generated_modules(package: str, pattern: str) -> None:
+    (declared,) = (wanted for wanted in _named_requirements() if wanted.name == package)
+    (minimum,) = declared.specifier
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "protos").glob("*_pb2*.py")]
+    made_with = {Version(found) for text in texts for found in re.findall(pattern, text)}
+    assert made_with
+    assert minimum.operator == ">="
+    assert max(made_with) <= Version(minimum.version)
 
 
 def test_constraints_carry_no_local_version() -> None:
