@@ -6,6 +6,7 @@ from optimizer.models.least_squares import ForgettingLeastSquares
 
 _MEMORY = 0.95
 _BELIEF_WEIGHT = 0.1
+_LEAST_W = 1e-3
 _SHARES = (0.1, 0.2, 0.2, 0.5)
 """Until loads and clocks differed: idle, awake, clocked and working parts of the power of full load."""
 _KNEE = 0.64
@@ -35,7 +36,7 @@ class PowerModel:
 
     def observe(self, watts: float, busy: float, images_per_s: float, clock_mhz: int | None) -> None:
         """Learn from a window's mean power; ignores one without power or work."""
-        if watts <= 0.0 or busy <= 0.0 or images_per_s <= 0.0:
+        if watts < _LEAST_W or busy <= 0.0 or images_per_s <= 0.0:
             return
         self._fit.forget()
         self._fit.observe(self._features(busy, images_per_s, clock_mhz), watts)

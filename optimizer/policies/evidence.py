@@ -33,6 +33,8 @@ def why_unfit(window: Window, *, settled: bool) -> str | None:
         return "the clock was still settling"
     if window.traffic.completed < LEAST_IMAGES or window.duration_s <= 0.0:
         return f"only {window.traffic.completed} images to learn from, {LEAST_IMAGES} are needed"
+    if not window.traffic.batches:
+        return "no batch ended"
     return None
 
 

@@ -41,9 +41,9 @@ class Forecast:
     capacity_per_s: float
 
     def __str__(self) -> str:
-        """Read as `1.234/h, p99 12.3 ms, 143 W`."""
+        """Read as `1.23456/h, p99 12.3 ms, 143 W`."""
         power = "power not measured" if self.power_w is None else f"{self.power_w:.0f} W"
-        return f"{self.revenue_per_s * 3600:.4g}/h, p99 {self.p99_ms:.1f} ms, {power}"
+        return f"{self.revenue_per_s * 3600:.6g}/h, p99 {self.p99_ms:.1f} ms, {power}"
 
 
 class Forecaster:

@@ -2,8 +2,8 @@
 
 Every setting within reach is scored by the revenue expected on the present load. Among those that keep the
 SLO with a margin and leave room for a surge, the best is taken if it saves enough to be worth a move; the
-present one may stay up to a narrower margin, so that noise makes nothing wander. When the SLO is missed or work
-piles up, it goes to the fast point at once, stays for a while, and trusts its latency forecasts less.
+present one may stay up to a narrower margin, so that noise makes nothing wander. When the SLO is missed or
+work piles up, it goes to the fast point at once, stays for a while, and trusts its latency forecasts less.
 """
 
 from __future__ import annotations
@@ -71,23 +71,26 @@ class PredictivePolicy:
         """Move to the setting that is predicted to earn the most, if it is worth moving at all."""
         here = self._forecaster.at(point, targets)
         forecasts = [self._forecaster.at(other, targets) for other in candidates(self._grid, point)]
-        fast = _fast(forecasts, targets)
-        needed = min(_HEADROOM * self._forecaster.arrivals.rate_per_s, _MOST_HEADROOM * fast.capacity_per_s)
-        good = [
-            forecast
-            for forecast in forecasts
-            if _keeps(forecast, targets, _MARGIN_TO_MOVE) and forecast.capacity_per_s >= needed
-        ]
+        good = self._roomy(forecasts, targets)
         if self._hold > 0:
             self._hold -= 1
             return self._decision(here, good, "waits for calm to last")
-        stays = _keeps(here, targets, _MARGIN_TO_STAY)
+        stays = _in_time(here, targets, _MARGIN_TO_STAY) and _under_cap(here, targets)
         if not good:
-            return self._decision(here if stays else fast, forecasts, "nothing else keeps the SLO for sure")
+            best = here if stays else _last_resort(forecasts, targets)
+            return self._decision(best, forecasts, "nothing else keeps SLO and power cap for sure")
         best = min(good, key=_rank)
         if stays and here.cost_per_s - best.cost_per_s <= _WORTH_MOVING * here.cost_per_s:
             return self._decision(here, good, "nothing earns clearly more")
         return self._decision(best, good, "earns the most")
+
+    def _roomy(self, forecasts: Sequence[Forecast], targets: Targets) -> Sequence[Forecast]:
+        """Return what keeps the targets with room for a surge; without such, all that keeps them."""
+        rate_per_s = self._forecaster.arrivals.rate_per_s
+        possible_per_s = _fast(forecasts, targets).capacity_per_s
+        needed_per_s = min(_HEADROOM * rate_per_s, _MOST_HEADROOM * possible_per_s)
+        good = [f for f in forecasts if _in_time(f, targets, _MARGIN_TO_MOVE) and _under_cap(f, targets)]
+        return [f for f in good if f.capacity_per_s >= needed_per_s] or good
 
     def _flee(self, point: OperatingPoint, targets: Targets, trouble: str, *, foreseeable: bool) -> Decision:
         """Go to the fast point at once. Where that is no change, the load is simply too much."""
@@ -119,11 +122,20 @@ class PredictivePolicy:
         )
 
 
-def _keeps(forecast: Forecast, targets: Targets, margin: float) -> bool:
-    """Whether a setting keeps the SLO with a margin, two full batches in a row too, and the power cap."""
-    in_time = max(forecast.p99_ms / margin, forecast.two_batches_ms) <= targets.slo_p99_ms
+def _in_time(forecast: Forecast, targets: Targets, margin: float) -> bool:
+    """Whether a setting keeps the SLO: the p99 with a margin, and two full batches in a row."""
+    return max(forecast.p99_ms / margin, forecast.two_batches_ms) <= targets.slo_p99_ms
+
+
+def _under_cap(forecast: Forecast, targets: Targets) -> bool:
     power_w, cap_w = forecast.power_w, targets.power_cap_w
-    return in_time and (power_w is None or cap_w is None or power_w <= cap_w)
+    return power_w is None or cap_w is None or power_w <= cap_w
+
+
+def _last_resort(forecasts: Sequence[Forecast], targets: Targets) -> Forecast:
+    """Return the way to the power cap that keeps the SLO, or else the fast point: the SLO goes first."""
+    over = [f for f in forecasts if _in_time(f, targets, _MARGIN_TO_MOVE) and not _under_cap(f, targets)]
+    return min(over, key=lambda f: f.power_w or 0.0) if over else _fast(forecasts, targets)
 
 
 def _fast(forecasts: Sequence[Forecast], targets: Targets) -> Forecast:

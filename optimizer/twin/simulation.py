@@ -112,6 +112,7 @@ class SimulatedServer:
                 each()
                 each_s += every_s
             self._dispatch()
+        self._clock.now_s = max(self._clock.now_s, until_s)
 
     def _reset(self) -> None:
         self._arrived = self._refused = self._expired = 0

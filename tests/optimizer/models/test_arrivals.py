@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from optimizer.models.arrivals import ArrivalModel
+
+
+def poisson_count(random: Random, mean: float) -> int:
+    """Approximate well for large means."""
+    return round(random.gauss(mean, mean**0.5))
+
+
+def test_a_steady_rate_is_learned_and_its_noise_averaged() -> None:
+    random, model = Random(1), ArrivalModel()
+    for _ in range(200):
+        model.observe(poisson_count(random, 1000), 1.0)
+    assert model.rate_per_s == pytest.approx(1000, rel=0.05)
+    assert model.dispersion < 2.0
+    assert model.cautious_rate_per_s > 1.05 * model.rate_per_s
+
+
+def test_a_rise_is_followed_at_once_and_a_fall_slowly() -> None:
+    model = ArrivalModel()
+    for images in (1000, 1000, 3000):
+        model.observe(images, 1.0)
+    assert model.rate_per_s == 3000
+    model.observe(1000, 1.0)
+    assert 1000 < model.rate_per_s < 3000
+
+
+def test_bursts_raise_the_dispersion_and_with_it_the_caution() -> None:
+    steady, bursty = ArrivalModel(), ArrivalModel()
+    for index in range(50):
+        steady.observe(1000, 1.0)
+        bursty.observe(700 if index % 2 else 1300, 1.0)
+    assert bursty.dispersion > 10 * steady.dispersion
+    assert bursty.cautious_rate_per_s > steady.cautious_rate_per_s
+
+
+def test_windows_of_any_length_give_a_rate() -> None:
+    model = ArrivalModel()
+    for duration_s in (0.5, 2.0, 0.25, 1.0):
+        model.observe(round(400 * duration_s), duration_s)
+    assert model.rate_per_s == pytest.approx(400)
+    assert model.dispersion == pytest.approx(1.0)
+    model.observe(10, 0.0)
+    assert model.rate_per_s == pytest.approx(400), "an empty interval says nothing"

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from optimizer.models.batch_time import BatchTimeModel
+from optimizer.telemetry import BatchTimes
+
+TOP = 1500
+
+
+def true_s(batch: int, clock: int) -> float:
+    return 0.001 + 0.0002 * batch + (0.0015 + 0.0001 * batch) * TOP / clock
+
+
+def batches(clock: int, sizes: tuple[int, ...], noise: float = 0.0, seed: int = 0) -> dict[int, BatchTimes]:
+    random = Random(seed)
+    return {size: BatchTimes(5, 5 * true_s(size, clock) * random.gauss(1.0, noise)) for size in sizes}
+
+
+def test_it_learns_batch_and_clock_from_noisy_windows() -> None:
+    model = BatchTimeModel(TOP)
+    for index in range(60):
+        clock = (1500, 1200, 900)[index % 3]
+        model.observe(batches(clock, (1, 3, 8, 20), noise=0.02, seed=index), clock)
+    for batch, clock in ((1, 1500), (16, 1000), (32, 750)):
+        assert model.at(clock).batch_s(batch) == pytest.approx(true_s(batch, clock), rel=0.05)
+
+
+def test_before_clocks_vary_it_believes_that_lower_is_slower() -> None:
+    model = BatchTimeModel(TOP)
+    assert not model.ready
+    model.observe(batches(TOP, (1, 8)), TOP)
+    assert model.ready
+    assert model.at(TOP).batch_s(4) == pytest.approx(true_s(4, TOP), rel=0.05)
+    slowdown = model.at(TOP // 2).batch_s(4) / model.at(TOP).batch_s(4)
+    assert 1.3 < slowdown < 2.0
+
+
+def test_one_batch_size_is_enough_to_start() -> None:
+    model = BatchTimeModel(None)
+    model.observe({8: BatchTimes(10, 0.4)}, None)
+    time = model.at(None)
+    assert time.batch_s(8) == pytest.approx(0.04, rel=0.01)
+    assert time.batch_s(1) < time.batch_s(16) < 0.08
+
+
+def test_it_forgets_what_no_longer_holds() -> None:
+    model = BatchTimeModel(None)
+    for seconds in [0.01] * 50 + [0.03] * 100:
+        model.observe({1: BatchTimes(1, seconds), 4: BatchTimes(1, 2 * seconds)}, None)
+    assert model.at(None).batch_s(4) == pytest.approx(0.06, rel=0.05)
+
+
+def test_nothing_to_see_changes_nothing() -> None:
+    model = BatchTimeModel(TOP)
+    model.observe({}, TOP)
+    model.observe({4: BatchTimes(0, 0.0)}, TOP)
+    assert not model.ready

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pytest
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.governor import CLOCK_RETRY_STEPS, Governor, Plant
+from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.policy import Decision, Policy
+from optimizer.revenue import Targets, window_revenue
+from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
+
+GRID = OperatingGrid((1, 4, 16), (500, 1000))
+SLOW = OperatingPoint(4, 500)
+
+
+class FakePlant:
+    def __init__(self) -> None:
+        self.acts: list[OperatingPoint] = []
+        self.slos_ms: list[float] = []
+        self.refuses_clocks = False
+
+    def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
+        self.slos_ms.append(slo_ms)
+        return Traffic(arrived=10, completed=10), DeviceReading(energy=Energy(5.0, EnergySource.SIMULATED))
+
+    def act(self, point: OperatingPoint) -> None:
+        self.acts.append(point)
+        if self.refuses_clocks and point.sm_clock_mhz is not None:
+            raise DeviceError(f"no permission for {point.sm_clock_mhz} MHz")
+
+
+class Scripted:
+    """Answers what it is told, and keeps the windows it saw."""
+
+    name = "scripted"
+
+    def __init__(self, point: OperatingPoint = SLOW) -> None:
+        self.point = point
+        self.windows: list[Window] = []
+
+    def decide(self, window: Window, targets: Targets) -> Decision:
+        self.windows.append(window)
+        return Decision(self.point, "as told")
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+@pytest.fixture
+def plant() -> FakePlant:
+    return FakePlant()
+
+
+def governor(plant: Plant, policy: Policy, targets: Targets | None = None) -> Governor:
+    return Governor(plant, policy, GRID, targets or Targets(), Clock())
+
+
+def test_the_loop_starts_at_the_default_and_acts_on_changes_only(plant: FakePlant) -> None:
+    policy = Scripted()
+    loop = governor(plant, policy)
+    assert plant.acts == [], "constructing does nothing"
+    loop.start()
+    assert plant.acts == [GRID.default]
+    for _ in range(3):
+        loop.step()
+    assert plant.acts == [GRID.default, SLOW]
+    assert [window.point for window in policy.windows] == [GRID.default, SLOW, SLOW]
+
+
+def test_windows_follow_each_other_without_gaps(plant: FakePlant) -> None:
+    policy = Scripted()
+    loop = governor(plant, policy)
+    for _ in range(3):
+        loop.step()
+    spans = [(window.start_s, window.end_s) for window in policy.windows]
+    assert [start_s for start_s, _ in spans[1:]] == [end_s for _, end_s in spans[:-1]]
+    assert all(end_s > start_s for start_s, end_s in spans)
+
+
+def test_a_record_holds_window_revenue_and_decision(plant: FakePlant) -> None:
+    targets = Targets(price_per_1000_images=3.0)
+    record = governor(plant, Scripted(), targets).step()
+    assert record.window.traffic.completed == 10
+    assert record.revenue == window_revenue(targets, record.window)
+    assert record.decision.point == SLOW
+    assert record.error is None
+
+
+def test_targets_count_from_the_next_step(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted(), Targets(slo_p99_ms=50.0))
+    loop.start()
+    loop.step()
+    loop.targets = Targets(slo_p99_ms=20.0)
+    loop.step()
+    assert plant.slos_ms == [50.0, 50.0, 20.0]
+
+
+def test_stop_restores_the_default_and_gives_the_clock_back(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted())
+    loop.step()
+    assert loop.stop() is None
+    assert plant.acts[-1] == OperatingPoint(16, None)
+    loop.step()
+    assert plant.acts[-2:] == [GRID.default, SLOW], "it can be started again"
+
+
+def test_a_device_that_refuses_is_said_once_and_the_batch_still_governed(plant: FakePlant) -> None:
+    policy = Scripted()
+    loop = governor(plant, policy)
+    loop.start()
+    plant.refuses_clocks = True
+    assert loop.step().error == "no permission for 500 MHz"
+    policy.point = OperatingPoint(1, None)
+    errors = [loop.step().error for _ in range(5)]
+    assert errors == [None] * 5
+    assert loop.point == OperatingPoint(1, None)
+    assert policy.windows[-1].point == OperatingPoint(1, None), "the policy sees that no clock was set"
+
+
+def test_a_refused_clock_is_tried_again_after_a_while(plant: FakePlant) -> None:
+    policy = Scripted()
+    loop = governor(plant, policy)
+    loop.start()
+    plant.refuses_clocks = True
+    loop.step()
+    plant.refuses_clocks = False
+    for _ in range(CLOCK_RETRY_STEPS):
+        loop.step()
+    assert loop.point == OperatingPoint(4, 1000), "back at the clock's default"
+    loop.step()
+    assert loop.point == SLOW
+
+
+def test_refusals_at_start_and_stop_are_returned_not_raised(plant: FakePlant) -> None:
+    plant.refuses_clocks = True
+    loop = governor(plant, Scripted(OperatingPoint(16, None)))
+    record = loop.step()
+    assert record.error == "no permission for 1000 MHz"
+    assert loop.stop() is None, "giving the clock back was allowed"

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+
+from optimizer.devices.simulated import SimulatedGpu
+from optimizer.models.batch_time import AffineTime
+from optimizer.models.queueing import predict_service
+from optimizer.operating_point import OperatingPoint
+from optimizer.telemetry import Traffic
+from optimizer.twin.arrivals import poisson, poisson_steps
+from optimizer.twin.gpu_profile import GpuProfile, Noise, PowerSensor
+from optimizer.twin.simulation import SimulatedClock, SimulatedServer
+
+# The V100's line of Inoue (Performance Evaluation, 2021).
+FIXED_S, PER_IMAGE_S = 1.8874e-3, 0.1438e-3
+
+
+class Affine:
+    def batch_s(self, batch: int, clock_mhz: float) -> float:
+        return FIXED_S + PER_IMAGE_S * batch
+
+    def busy_power_w(self, batch: int, clock_mhz: float) -> float:
+        return 100.0
+
+
+PROFILE = GpuProfile(
+    name="affine",
+    source="tests",
+    sm_clocks_mhz=(1000,),
+    boost_clock_mhz=1000,
+    power_limit_w=200,
+    idle_power_w=20,
+    clock_switch_s=(0.0, 0.0),
+    power_sensor=PowerSensor(0.02, 0.02),
+    energy_counter_period_s=0.0,
+    noise=Noise(),
+    models={"net": Affine()},
+)
+
+
+def simulate(
+    rate: float, duration_s: float, *, limit: int = 10_000, seed: int = 1, **options: float
+) -> tuple[SimulatedServer, Traffic]:
+    clock = SimulatedClock()
+    gpu = SimulatedGpu(PROFILE, clock=clock)
+    server = SimulatedServer(gpu, "net", clock, batch_limit=limit, **options)
+    server.run(poisson(rate, duration_s, seed=seed), duration_s + 100.0, 1e9, lambda: None)
+    server.latencies_ms = list(server._latencies_ms)
+    return server, server.sense(50.0)[0]
+
+
+@pytest.mark.parametrize("load", [0.1, 0.3, 0.5, 0.7])
+def test_mean_latency_lies_just_below_the_closed_form_bound(load: float) -> None:
+    """Inoue's Theorem 2: without a batch limit the mean is at most min(phi0, phi1), and hardly less."""
+    rate, la = load / PER_IMAGE_S, load
+    phi0 = (
+        (PER_IMAGE_S + FIXED_S) / (2 * (1 - la)) * (1 + 2 * rate * FIXED_S + (1 - rate * FIXED_S) / (1 + la))
+    )
+    phi1 = 1.5 * FIXED_S / (1 - la) + PER_IMAGE_S / 2 * (la + 2) / (1 - la**2)
+    server, _ = simulate(rate, 40_000 / rate)
+    mean_s = sum(server.latencies_ms) / len(server.latencies_ms) / 1e3
+    assert 0.93 * min(phi0, phi1) < mean_s < 1.03 * min(phi0, phi1)
+
+
+@pytest.mark.parametrize(("load", "limit"), [(0.05, 64), (0.3, 64), (0.6, 32), (0.85, 64)])
+def test_the_queueing_model_foretells_the_simulation(load: float, limit: int) -> None:
+    time = AffineTime(FIXED_S, PER_IMAGE_S)
+    rate = load * limit / time.batch_s(limit)
+    foretold = predict_service(time, limit, rate, 1.0, slo_s=0.05)
+    _, traffic = simulate(rate, 40_000 / rate, limit=limit)
+    busy_s = sum(times.total_s for times in traffic.batches.values())
+    assert foretold.busy == pytest.approx(busy_s / (40_000 / rate), rel=0.05)
+    assert traffic.latency_p99_ms is not None
+    assert 0.95 < foretold.p99_s * 1e3 / traffic.latency_p99_ms < 1.6, "cautious, but not absurdly so"
+
+
+def test_a_load_beyond_capacity_is_all_late() -> None:
+    time = AffineTime(FIXED_S, PER_IMAGE_S)
+    service = predict_service(time, 8, 10_000, 1.0, slo_s=0.05)
+    assert service.late_share == 1.0
+    assert service.p99_s == float("inf")
+    assert service.images_per_s == pytest.approx(8 / time.batch_s(8))
+
+
+def test_every_image_is_accounted_for() -> None:
+    _, served = simulate(1000, 10.0, limit=8)
+    assert served.arrived == served.completed > 9000
+    assert sum(size * times.count for size, times in served.batches.items()) == served.completed
+    assert max(served.batches) <= 8
+    _, flooded = simulate(20_000, 1.0, limit=8, max_queue_images=100)
+    assert flooded.refused > 0
+    assert flooded.arrived == flooded.completed + flooded.refused
+    _, hurried = simulate(20_000, 1.0, limit=8, deadline_s=0.02)
+    assert hurried.arrived == hurried.completed + hurried.refused + hurried.expired
+    assert hurried.latency_p99_ms <= 20.0 + 1e-6, "what cannot be in time is not computed"
+
+
+def test_runs_repeat_exactly_and_differ_by_seed() -> None:
+    first, second, other = (simulate(800, 5.0, seed=seed)[0].latencies_ms for seed in (4, 4, 5))
+    assert first == second
+    assert first != other
+
+
+def test_acting_changes_the_batch_limit() -> None:
+    clock = SimulatedClock()
+    server = SimulatedServer(SimulatedGpu(PROFILE, clock=clock), "net", clock, batch_limit=64)
+    server.act(OperatingPoint(2, 1000))
+    server.run(poisson(3000, 1.0, seed=2), 10.0, 1e9, lambda: None)
+    assert max(server.sense(50.0)[0].batches) == 2
+
+
+def test_steps_of_load_follow_each_other() -> None:
+    times = list(poisson_steps([(10.0, 100.0), (5.0, 0.0), (10.0, 400.0)], seed=3))
+    assert times == sorted(times)
+    early, late = sum(t < 10 for t in times), sum(t >= 15 for t in times)
+    assert early + late == len(times)
+    assert 3 < late / early < 5
