@@ -9,7 +9,9 @@ from optimizer.telemetry import Energy
 
 def decision_line(record: Record) -> str:
     """Say what was decided and why, and what the window before it measured."""
-    return f"{_change(record)}: {record.decision.reason} | {window_text(record)}"
+    point, reason = str(record.decision.point), record.decision.reason
+    decided = reason if reason.startswith(point) else f"{point}: {reason}"
+    return f"{decided} | {window_text(record)}"
 
 
 def window_text(record: Record) -> str:
@@ -17,7 +19,7 @@ def window_text(record: Record) -> str:
     window, traffic = record.window, record.window.traffic
     in_time = max(0, traffic.completed - traffic.late)
     parts = [
-        f"last {window.duration_s:.1f} s: {in_time} images in time",
+        f"last {window.duration_s:.1f} s at {window.point}: {in_time} images in time",
         f"{late_images(traffic)} late",
         f"{traffic.queued} queued",
     ]
@@ -31,16 +33,7 @@ def energy_text(energy: Energy) -> str:
     return "energy not measured" if energy.joules is None else f"{energy.joules:.1f} J ({energy.source})"
 
 
-def _change(record: Record) -> str:
-    before, after = record.window.point, record.decision.point
-    return f"keep {after}" if before == after else f"from {before} to {after}"
-
-
 def _revenue(record: Record) -> str:
     per_hour = record.revenue.total * 3600.0 / max(record.window.duration_s, 1e-9)
-    energy = " without energy" if record.revenue.excludes_energy else ""
-    return f"revenue {_rounded(per_hour)} an hour{energy}"
-
-
-def _rounded(amount: float) -> str:
-    return f"{amount:.4g}"
+    without = " without energy" if record.revenue.excludes_energy else ""
+    return f"revenue {per_hour:.4g} an hour{without}"

@@ -12,6 +12,7 @@ from typing import TypeVar
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor, Record
 from server.decision_text import decision_line
+from server.metrics_values import RunningTotals
 
 T = TypeVar("T")
 
@@ -36,11 +37,13 @@ class Governing:
         self.device = device
         self.model = model
         self.last: Record | None = None
+        self.totals = RunningTotals()
         self._interval_s = interval_s
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="governor")
         self._watchers: set[asyncio.Queue[Record | None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._failure = ""
+        self._stopped = False
 
     async def start(self) -> None:
         """Apply the default setting, open the first window and go on from there."""
@@ -57,12 +60,15 @@ class Governing:
                 await self._task
             self._task = None
             await self._restore()
+        self._stopped = True
         for watcher in self._watchers:
             _offer(watcher, None)
         self._thread.shutdown(wait=False)
 
     async def watch(self) -> AsyncIterator[Record]:
         """Yield every decision from now on, until `stop`."""
+        if self._stopped:
+            return
         queue: asyncio.Queue[Record | None] = asyncio.Queue(WATCHER_BACKLOG)
         self._watchers.add(queue)
         try:
@@ -110,6 +116,7 @@ class Governing:
 
     def _publish(self, record: Record) -> None:
         self.last = record
+        self.totals.add(record)
         logger.info("%s: %s", self.model, decision_line(record))
         if record.error is not None:
             logger.warning("%s", record.error)

@@ -39,6 +39,7 @@ class ModelSnapshot:
     statistics: ModelStatistics
     batch_limit: int
     max_batch: int
+    queued_requests: int
     queued_images: int
 
 
@@ -100,6 +101,7 @@ class ModelService:
             statistics=self.scheduler.statistics,
             batch_limit=self.scheduler.batch_limit,
             max_batch=self.spec.max_batch,
+            queued_requests=self.scheduler.queued_requests,
             queued_images=self.scheduler.queued_images,
         )
 
@@ -250,8 +252,13 @@ class ModelTable:
             logger.error("model '%s' could not be loaded", name, exc_info=error)
             return Internal(f"failed to load '{name}': the server's log has the details{serving}")
         logger.warning("model '%s' could not be loaded: %s", name, error)
-        self._failures[name] = str(error)
-        return Internal(f"failed to load '{name}': {error}{serving}")
+        self._failures[name] = self._without_root(str(error))
+        return Internal(f"failed to load '{name}': {self._failures[name]}{serving}")
+
+    def _without_root(self, text: str) -> str:
+        """Clients learn where a file lies in the repository, not where the repository lies."""
+        root = self._repository.root
+        return text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "")
 
     async def _unload(self, name: str) -> None:
         async with self._lock(name):

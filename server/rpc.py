@@ -63,6 +63,21 @@ def bidirectional(answer: StreamHandler) -> MethodHandler:
     return grpc.stream_stream_rpc_method_handler(handle)
 
 
+def server_stream(
+    request_type: Callable[[], MessageT], answer: Callable[[MessageT], AsyncIterator[Message]]
+) -> MethodHandler:
+    """Register a function from one parsed message to an iterator of messages."""
+
+    async def handle(message: bytes, context: Context) -> None:
+        try:
+            async for response in answer(parse_message(request_type, message)):
+                await context.write(response.SerializeToString())
+        except Exception as error:
+            await _abort(context, as_request_error(error))
+
+    return grpc.unary_stream_rpc_method_handler(handle)
+
+
 def generic_handler(service: str, methods: Mapping[str, MethodHandler]) -> grpc.GenericRpcHandler[Any, Any]:
     """Bind methods to the full name of their service, for `Server.add_generic_rpc_handlers`."""
     return grpc.method_handlers_generic_handler(service, dict(methods))

@@ -111,6 +111,11 @@ class Scheduler:
         """Images that wait for a batch now."""
         return self._queue.queued_images
 
+    @property
+    def queued_requests(self) -> int:
+        """Requests that wait for a batch now, those waiting for their last images included."""
+        return len(self._queue)
+
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
         return self._accounts.take_traffic(slo_ms, self._queue.queued_images)

@@ -57,7 +57,6 @@ ROLE_NEEDED: Mapping[str, Role] = {
     "/boulton.v1.OperatorService/SetTargets": Role.OPERATOR,
     "/boulton.v1.OperatorService/WatchDecisions": Role.OPERATOR,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.CLIENT,
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Role.CLIENT,
 }
 
 

@@ -72,7 +72,7 @@ async def test_decisions_are_applied_logged_and_watched(caplog: pytest.LogCaptur
     assert governing.last is not None
     assert plant.points[:3] == [GRID.default, OperatingPoint(2, 500), OperatingPoint(1, 1000)]
     assert any(
-        "net: from batch <= 4 at 1000 MHz to batch <= 2 at 500 MHz" in line for line in caplog.messages
+        "net: batch <= 2 at 500 MHz: it is its turn" in line for line in caplog.messages
     )
 
 
@@ -147,9 +147,7 @@ async def test_a_slow_watcher_loses_the_oldest() -> None:
 def test_a_decision_reads_as_a_sentence() -> None:
     governor = Governor(FakePlant(), Cycle(iter([OperatingPoint(2, 500)])), GRID, Targets(), ticks())
     line = decision_line(governor.step())
-    assert line.startswith(
-        "from batch <= 4 at 1000 MHz to batch <= 2 at 500 MHz: it is its turn | last 1.0 s: "
-    )
+    assert line.startswith("batch <= 2 at 500 MHz: it is its turn | last 1.0 s at batch <= 4 at 1000 MHz: ")
     assert "7 images in time, 2 late, 0 queued, p99 70.0 ms, 12.0 J (simulated), revenue" in line
 
 
@@ -158,6 +156,6 @@ def test_energy_that_nobody_measured_is_called_so() -> None:
     plant.sense = lambda slo_ms: (Traffic(), DeviceReading())
     governor = Governor(plant, Cycle(iter([GRID.default])), GRID, Targets(), ticks())
     line = decision_line(governor.step())
-    assert line.startswith("keep batch <= 4 at 1000 MHz")
+    assert line.startswith("batch <= 4 at 1000 MHz: it is its turn")
     assert "energy not measured" in line
     assert line.endswith("an hour without energy")

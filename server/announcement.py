@@ -1,0 +1,37 @@
+"""Telling the world that the server is ready: a line for people, a file for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import ConfigError
+from server.grpc_server import bracketed
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where a ready server listens; `metrics_port` is None without metrics."""
+
+    host: str
+    grpc_port: int
+    metrics_port: int | None
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        host = bracketed(self.host)
+        metrics = "none" if self.metrics_port is None else f"http://{host}:{self.metrics_port}/metrics"
+        return f"ready: gRPC on {host}:{self.grpc_port}, metrics on {metrics}"
+
+    def write(self, file: Path) -> None:
+        """Write ports and pid as JSON, whole or not at all. Raises `ConfigError`."""
+        facts = {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port, "pid": os.getpid()}
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            unfinished.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+            unfinished.replace(file)
+        except OSError as error:
+            raise ConfigError(f"--ready-file {file} cannot be written: {error.strerror}") from error

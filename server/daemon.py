@@ -1,0 +1,243 @@
+"""The composition root: makes the parts, starts them in order, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import Any
+
+from server.announcement import Announcement
+from server.config import Settings
+from server.engine_factory import engine_factory
+from server.errors import ConfigError, RequestError
+from server.governing import Governing
+from server.governor_factory import make_governing, read_targets
+from server.grpc_server import GrpcServer
+from server.infer_inputs import ImageDecoder, InputReader, NoRegions
+from server.infer_pipeline import InferPipeline
+from server.infer_stream import InferStream
+from server.inference_service import SERVICE_NAME as INFERENCE
+from server.inference_service import InferenceService
+from server.lifecycle import Lifecycle, Phase
+from server.logs import configure_logging
+from server.memory import keep_pages
+from server.metrics import start_metrics_server
+from server.metrics_source import ServerMetrics
+from server.models import ModelTable
+from server.operator_service import SERVICE_NAME as OPERATOR
+from server.operator_service import OperatorService
+from server.plant import LoopCaller
+from server.repository import Repository
+from server.scheduler import SchedulerSettings
+from server.shared_memory import SystemSharedMemory
+from server.tls import exposure_warning
+
+# The scheduler cuts it to what the engine can take.
+ENGINE_LARGEST = 1 << 30
+
+# After the drain only streams that nobody ends are open, and answers on their way to slow clients.
+CLOSING_GRACE_S = 2.0
+
+logger = logging.getLogger("boulton.daemon")
+
+
+def run_daemon(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+
+    Returns:
+        0 after an orderly shutdown.
+
+    Raises:
+        BoultonError: it could not start.
+    """
+    note = keep_pages()
+    configure_logging(settings.log_format, settings.log_level)
+    logger.info("%s", note)
+    return _run(serve(settings))
+
+
+async def serve(settings: Settings) -> int:
+    """Serve in the running event loop. See `run_daemon`."""
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as exits:
+        daemon = Daemon(settings)
+        await daemon.open(exits)
+        if await _finished_before(stop, daemon.get_ready()):
+            await stop.wait()
+            await daemon.leave()
+        logger.info("shutting down: finishing what was accepted")
+    logger.info("ended")
+    return 0
+
+
+class Daemon:
+    """The parts of one server. Made and used inside one event loop.
+
+    Args:
+        settings: what was asked for.
+
+    Raises:
+        ConfigError: targets or GPU profile cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._targets = read_targets(settings)
+        self._engines = engine_factory(settings)
+        self._lifecycle = Lifecycle()
+        self._models = ModelTable(
+            Repository(settings.repository),
+            self._engines.make,
+            _scheduling(settings),
+            drain_timeout_s=settings.drain_timeout_s,
+        )
+        self._governing: Governing | None = None
+        self._metrics_port: int | None = None
+
+    async def open(self, exits: AsyncExitStack) -> None:
+        """Listen on all ports, answering that nothing is ready; `exits` takes everything down again."""
+        services = self._services(exits)
+        if not self._settings.no_metrics:
+            self._open_metrics(exits)
+        self._grpc = GrpcServer(self._settings, services)
+        exits.push_async_callback(self._grpc.stop, CLOSING_GRACE_S)
+        exits.push_async_callback(self._stop_governing)
+        exits.push_async_callback(self._drain)
+        await self._grpc.start()
+
+    async def get_ready(self) -> None:
+        """Load the models, start governing and say so. Raises `BoultonError`."""
+        self._warn_of_exposure()
+        await self._load_models()
+        await self._start_governing()
+        self._lifecycle.phase = Phase.SERVING
+        await self._grpc.set_serving(serving=True)
+        self._announce()
+
+    async def leave(self) -> None:
+        """Tell load balancers to look elsewhere, and serve on until they have."""
+        self._lifecycle.phase = Phase.LEAVING
+        await self._grpc.set_serving(serving=False)
+        await asyncio.sleep(self._settings.shutdown_pause_s)
+
+    def _services(self, exits: AsyncExitStack) -> dict[str, Any]:
+        memory = SystemSharedMemory() if self._settings.shared_memory else None
+        if memory is not None:
+            exits.callback(memory.close)
+        decoder = ImageDecoder()
+        exits.callback(decoder.close)
+        regions = memory or NoRegions()
+        pipeline = InferPipeline(self._models, self._lifecycle, InputReader(regions, decoder), regions)
+        stream = InferStream(pipeline)
+        inference = InferenceService(self._models, self._lifecycle, pipeline, stream, memory)
+        operator = OperatorService(lambda: self._governing)
+        return {INFERENCE: inference.handler(), OPERATOR: operator.handler()}
+
+    def _open_metrics(self, exits: AsyncExitStack) -> None:
+        source = ServerMetrics(self._models, self._engines.device.uuid, lambda: self._governing)
+        settings = self._settings
+        server = start_metrics_server(
+            source, settings.host, settings.metrics_port, version=version("boulton")
+        )
+        exits.callback(server.close)
+        self._metrics_port = server.port
+
+    async def _load_models(self) -> None:
+        index = await asyncio.to_thread(Repository(self._settings.repository).index)
+        names = self._settings.model or tuple(name for name, _ in index)
+        if not names:
+            where = self._settings.repository
+            raise ConfigError(f"there is no model in {where}; `boulton export` puts one there")
+        for name in names:
+            try:
+                await self._models.load(name)
+            except RequestError as error:
+                raise ConfigError(f"model '{name}' cannot be served: {error}") from error
+
+    async def _start_governing(self) -> None:
+        call = LoopCaller(asyncio.get_running_loop())
+        device = self._engines.device
+        governing = make_governing(self._settings, self._targets, self._models, device, call)
+        if governing is not None:
+            self._governing = governing
+            await governing.start()
+
+    def _announce(self) -> None:
+        ready = Announcement(self._settings.host, self._grpc.port, self._metrics_port)
+        if self._settings.ready_file is not None:
+            ready.write(self._settings.ready_file)
+        print(ready.line, flush=True)
+
+    async def _drain(self) -> None:
+        self._lifecycle.phase = Phase.DRAINING
+        await self._grpc.set_serving(serving=False)
+        if not await self._models.close(self._settings.drain_timeout_s):
+            logger.warning("some requests were not finished within %g s", self._settings.drain_timeout_s)
+
+    async def _stop_governing(self) -> None:
+        if self._governing is not None:
+            await self._governing.stop()
+
+    def _warn_of_exposure(self) -> None:
+        settings = self._settings
+        tls, tokens = settings.tls_cert is not None, settings.token_file is not None
+        warning = exposure_warning(settings.host, tls=tls, tokens=tokens)
+        if warning is not None:
+            logger.warning("%s", warning)
+
+
+def _scheduling(settings: Settings) -> SchedulerSettings:
+    return SchedulerSettings(
+        batch_limit=settings.batch_limit or settings.max_batch or ENGINE_LARGEST,
+        max_delay_s=settings.max_delay_ms / 1e3,
+        max_queue_images=settings.max_queue_images,
+        max_queue_bytes=settings.max_queue_bytes,
+    )
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set; when it is set already, they end the process."""
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            logger.warning("%s again: ending at once", number.name)
+            os._exit(128 + number)
+        logger.info("%s: shutting down", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    return stop
+
+
+async def _finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless told to stop meanwhile; return whether it was done. Raises what it raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    done = working.done()
+    working.cancel()
+    if done:
+        await working
+    return done
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
+        return runner.run(main)
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        logger.info("uvloop is not installed; the event loop is the standard library's")
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
