@@ -124,6 +124,17 @@ class OipClient:
         k = request.outputs[0].parameters["classification"].int64_param
         return Classification(_scores(response, images, k), response.model_version)
 
+    def register_shared_memory(self, region: str, key: str, byte_size: int) -> None:
+        """Give the server's view of a POSIX shared memory object a name."""
+        request = pb.SystemSharedMemoryRegisterRequest(name=region, key=key, byte_size=byte_size)
+        self._call(self._stub.SystemSharedMemoryRegister, request)
+
+    def unregister_shared_memory(self, region: str) -> None:
+        """Let the server forget a region."""
+        self._call(
+            self._stub.SystemSharedMemoryUnregister, pb.SystemSharedMemoryUnregisterRequest(name=region)
+        )
+
     def _max_batch(self, metadata: pb.ModelMetadataResponse) -> int:
         try:
             answer = self._stub.ModelConfig(
