@@ -1,0 +1,230 @@
+"""`boulton serve` as its users run it: started, asked, and told to stop."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from certificates import make_authority, make_identity
+from daemon_process import command, put_double, put_profile, start_daemon
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from protos import grpc_service_pb2 as pb
+from protos import grpc_service_pb2_grpc as pb_grpc
+from server.security import ROLE_NEEDED
+
+TOKENS = "client client-token-0123456789\noperator operator-token-0123456789\n"
+OPERATOR = (("authorization", "Bearer operator-token-0123456789"),)
+CLIENT = (("authorization", "Bearer client-token-0123456789"),)
+
+
+def request(rows: int = 1, name: str = "double") -> tuple[pb.ModelInferRequest, np.ndarray]:
+    x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+    message = pb.ModelInferRequest(model_name=name, raw_input_contents=[x.tobytes()])
+    message.inputs.add(name="x", datatype="FP32", shape=x.shape)
+    return message, x
+
+
+def check_answer(channel: grpc.Channel) -> None:
+    message, x = request(3)
+    answer = pb_grpc.GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=30)
+    assert np.array_equal(np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(3, 4), 2 * x)
+
+
+def fails(*flags: str | Path) -> str:
+    """Run a daemon that must not start; return what it says."""
+    done = subprocess.run(command(*flags), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return next(line for line in done.stderr.splitlines() if line.startswith("boulton: "))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return put_double(tmp_path / "repository")
+
+
+def test_it_serves_and_says_where(tmp_path: Path, repository: Path) -> None:
+    with start_daemon(tmp_path, "--repository", repository) as daemon:
+        assert daemon.ready_line.startswith(
+            f"ready: gRPC on 127.0.0.1:{daemon.grpc_port}, metrics on http://"
+        )
+        with grpc.insecure_channel(daemon.address) as channel:
+            check_answer(channel)
+            status = health_pb2_grpc.HealthStub(channel)
+            for service in ("", "inference.GRPCInferenceService", "boulton.v1.OperatorService"):
+                answer = status.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        metrics = urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=30)
+        assert 'nv_inference_count{model="double",version="1"} 3.0' in metrics.read().decode()
+
+
+def test_without_metrics(tmp_path: Path, repository: Path) -> None:
+    with start_daemon(tmp_path, "--repository", repository, "--no-metrics") as daemon:
+        assert daemon.metrics_port is None
+        assert daemon.ready_line.endswith("metrics on none\n")
+
+
+def test_reflection_names_every_service(tmp_path: Path, repository: Path) -> None:
+    with start_daemon(tmp_path, "--repository", repository) as daemon:
+        assert reflected_services(daemon.address) == {
+            "boulton.v1.OperatorService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
+        }
+
+
+def reflected_services(address: str) -> set[str]:
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    with grpc.insecure_channel(address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        (answer,) = stub.ServerReflectionInfo(iter([ask]), timeout=30)
+    return {service.name for service in answer.list_services_response.service}
+
+
+def test_a_second_daemon_on_the_port_fails_and_says_why(tmp_path: Path, repository: Path) -> None:
+    with start_daemon(tmp_path, "--repository", repository) as daemon:
+        said = fails("--repository", repository, "--port", str(daemon.grpc_port), "--no-metrics")
+        assert f"cannot listen on 127.0.0.1:{daemon.grpc_port}: the port is in use" in said
+        said = fails("--repository", repository, "--port", "0", "--metrics-port", str(daemon.metrics_port))
+        assert f"127.0.0.1:{daemon.metrics_port}: the port is in use" in said
+        with grpc.insecure_channel(daemon.address) as channel:
+            check_answer(channel)
+
+
+def test_what_cannot_be_served_is_said(tmp_path: Path, repository: Path) -> None:
+    ports = ("--port", "0", "--no-metrics")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "there is no model in" in fails("--repository", empty, *ports)
+    assert "cannot be read" in fails("--repository", tmp_path / "nowhere", *ports)
+    assert "model 'triple' cannot be served" in fails("--repository", repository, "--model", "triple", *ports)
+    assert "--govern triple: no such model" in fails("--repository", repository, "--govern", "triple", *ports)
+    assert "--targets: " in fails("--repository", repository, "--targets", tmp_path / "none.toml", *ports)
+    simulated = ("--engine", "simulated", "--gpu")
+    assert "no GPU profile 'abacus'" in fails("--repository", repository, *simulated, "abacus", *ports)
+    assert "has no model 'double'" in fails("--repository", repository, *simulated, "v100", *ports)
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "1" / "model.onnx").write_bytes(b"not ONNX")
+    assert "model 'broken' cannot be served" in fails("--repository", repository, *ports)
+
+
+def test_only_the_models_named_are_served(tmp_path: Path, repository: Path) -> None:
+    put_double(repository, "other")
+    with (
+        start_daemon(tmp_path, "--repository", repository, "--model", "other") as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ModelReady(pb.ModelReadyRequest(name="other"), timeout=30).ready
+        assert not stub.ModelReady(pb.ModelReadyRequest(name="double"), timeout=30).ready
+
+
+def test_several_models_are_not_governed_unless_one_is_named(tmp_path: Path, repository: Path) -> None:
+    put_double(repository, "other")
+    with start_daemon(tmp_path, "--repository", repository, "--max-batch", "8") as daemon:
+        pass
+    assert "model 'other' runs at fixed settings: batch <= 8" in daemon.text
+    assert "--govern NAME" in daemon.text
+    with start_daemon(tmp_path, "--repository", repository, "--govern", "other") as daemon:
+        pass
+    assert "governing model 'other' on cpu-package" in daemon.text
+    assert "model 'double' runs at fixed settings" in daemon.text
+
+
+def test_settings_may_come_from_a_file(tmp_path: Path, repository: Path) -> None:
+    config = tmp_path / "boulton.toml"
+    config.write_text(f'repository = "{repository}"\nmodel = ["double"]\nlog_format = "json"\n')
+    with start_daemon(tmp_path, "--config", config) as daemon:
+        pass
+    assert '"message"' in daemon.log[0]
+
+
+def test_messages_over_the_limit_are_refused_also_when_they_are_small_on_the_wire(
+    tmp_path: Path, repository: Path
+) -> None:
+    with start_daemon(tmp_path, "--repository", repository, "--max-message-mib", "1") as daemon:
+        bomb = pb.ModelInferRequest(model_name="double", raw_input_contents=[bytes(8 << 20)])
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            with grpc.insecure_channel(daemon.address, compression=compression) as channel:
+                with pytest.raises(grpc.RpcError) as refused:
+                    pb_grpc.GRPCInferenceServiceStub(channel).ModelInfer(bomb, timeout=30)
+                assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                check_answer(channel)
+
+
+def test_tls_by_flags(tmp_path: Path, repository: Path) -> None:
+    authority = make_authority(tmp_path, "authority")
+    server = make_identity(tmp_path, "server", authority)
+    flags = ("--tls-cert", server.certificate_path, "--tls-key", server.key_path)
+    with start_daemon(tmp_path, "--repository", repository, *flags) as daemon:
+        credentials = grpc.ssl_channel_credentials(authority.certificate_path.read_bytes())
+        with grpc.secure_channel(daemon.address, credentials) as channel:
+            check_answer(channel)
+
+
+def test_every_rpc_asks_for_its_token(tmp_path: Path, repository: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKENS)
+    with (
+        start_daemon(tmp_path, "--repository", repository, "--token-file", tokens) as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        for method, role in ROLE_NEEDED.items():
+            # Bytes that no message type can parse: whoever is let in is told so by the method itself.
+            assert (code_of(channel, method, ()) is grpc.StatusCode.UNAUTHENTICATED) == (role > 0), method
+            assert (code_of(channel, method, CLIENT) is grpc.StatusCode.PERMISSION_DENIED) == (role > 1), (
+                method
+            )
+            assert code_of(channel, method, OPERATOR) not in {
+                grpc.StatusCode.UNAUTHENTICATED,
+                grpc.StatusCode.PERMISSION_DENIED,
+            }
+        with pytest.raises(grpc.RpcError):
+            check_answer(channel)
+
+
+def code_of(channel: grpc.Channel, method: str, metadata: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
+    call = channel.stream_stream(method)(iter([b"\xff"]), metadata=metadata, timeout=30)
+    try:
+        for _ in call:
+            call.cancel()
+    except grpc.RpcError:
+        pass
+    return call.code()
+
+
+def test_a_simulated_gpu_answers_zeros_and_says_so(tmp_path: Path, repository: Path) -> None:
+    flags = ("--engine", "simulated", "--gpu", put_profile(tmp_path, batch_ms=1.0))
+    with (
+        start_daemon(tmp_path, "--repository", repository, *flags) as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+    ):
+        stub = pb_grpc.GRPCInferenceServiceStub(channel)
+        answer = stub.ModelInfer(request()[0], timeout=30)
+        assert not np.frombuffer(answer.raw_output_contents[0], np.float32).any()
+        metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="double"), timeout=30)
+        assert metadata.platform == "boulton_simulated"
+
+
+def test_an_address_of_another_machine_cannot_be_bound(repository: Path) -> None:
+    said = fails("--repository", repository, "--host", "192.0.2.1", "--no-metrics")
+    assert "cannot listen on 192.0.2.1:8001" in said
+
+
+def test_an_ipv6_address_may_be_bound(tmp_path: Path, repository: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with start_daemon(tmp_path, "--repository", repository, "--host", "::1") as daemon:
+        assert daemon.ready_line.startswith("ready: gRPC on [::1]:")
+        with grpc.insecure_channel(f"[::1]:{daemon.grpc_port}") as channel:
+            check_answer(channel)
