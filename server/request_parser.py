@@ -2,7 +2,7 @@
 
 In the generated class every access to `raw_input_contents` copies. All seven fields of the message are
 length-delimited and have tags of one byte, so walking them takes a few lines; whatever looks different
-(an unknown field, a group, an overlong length, a message cut short) is left to the generated class, which
+(an unknown field, a second id, an overlong length, a message cut short) is left to the generated class, which
 decides whether it is valid. The rest of the message, without id and raw contents, is the same for every
 request of a client: it is parsed once and found again by its bytes.
 """
@@ -81,7 +81,7 @@ def split_request(message: bytes) -> SplitRequest | None:
         start, tag = position, message[position]
         length, position = _length(message, position + 1)
         stop = position + length
-        if tag not in _KNOWN_TAGS or length < 0 or stop > end:
+        if tag not in _KNOWN_TAGS or length < 0 or stop > end or (tag == _ID_TAG and identifier):
             return None
         if tag == _RAW_TAG:
             raw.append(view[position:stop])

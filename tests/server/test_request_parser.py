@@ -233,6 +233,12 @@ def test_overlong_lengths_are_judged_as_the_generated_class_judges_them(padding:
     assert_agrees_with_generated_class(request().SerializeToString() + b"\x3a" + length + b"a" * 12)
 
 
+@pytest.mark.parametrize("first", [b"\xff", b"1", b""])
+def test_of_two_ids_the_last_counts_and_both_must_be_valid(first: bytes) -> None:
+    twice = b"\x1a" + bytes([len(first)]) + first + b"\x1a\x012" + request().SerializeToString()
+    assert_agrees_with_generated_class(twice + b"\x3a\x01a")
+
+
 def test_deep_nesting_is_refused_not_followed() -> None:
     message = request(raw_input_contents=[b"a" * 12]).SerializeToString() + b"\x7b" * 5000
     with pytest.raises(InvalidArgument):
