@@ -1,13 +1,8 @@
-"""What a request's header means for one model: checked once, used for every request with that header.
-
-Clients send the same header (names, types, shapes, parameters) again and again with other pixels.
-`make_plan` does all checking that depends on the header alone; `PlanCache` keeps the result.
-"""
+"""What a request's header means for one model: all checking that needs no pixels. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +12,6 @@ from server.errors import InvalidArgument
 from server.model_spec import ModelSpec
 from server.response_encoder import ResponseHead, response_head
 from server.tensors import InputHeader, OutputHeader, RegionSlice, RequestHeader
-
-MAX_KEPT_REGION_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,33 +82,6 @@ class InferPlan:
     stream_head: ResponseHead
 
 
-class PlanCache:
-    """The plans of one model, found by the header object itself: the parser keeps one for equal headers."""
-
-    def __init__(self, spec: ModelSpec, capacity: int = 256) -> None:
-        self._spec = spec
-        self._capacity = capacity
-        self._plans: OrderedDict[RequestHeader, InferPlan] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def find(self, header: RequestHeader) -> InferPlan:
-        """Return the plan for a header. Raises `InvalidArgument` when it contradicts the model."""
-        plan = self._plans.get(header)
-        if plan is not None:
-            return plan
-        plan = make_plan(self._spec, header)
-        if _is_worth_keeping(header):
-            self._keep(header, plan)
-        return plan
-
-    def _keep(self, header: RequestHeader, plan: InferPlan) -> None:
-        if len(self._plans) >= self._capacity:
-            self._plans.popitem(last=False)
-        self._plans[header] = plan
-
-
 def make_plan(spec: ModelSpec, header: RequestHeader) -> InferPlan:
     """Check a header against a model. Raises `InvalidArgument`, saying what was expected and what came."""
     sources = _sources(spec, header.inputs)
@@ -132,14 +98,6 @@ def make_plan(spec: ModelSpec, header: RequestHeader) -> InferPlan:
         head=_head(spec, outputs),
         stream_head=_head(spec, outputs, final=header.empty_final_response),
     )
-
-
-def _is_worth_keeping(header: RequestHeader) -> bool:
-    """Typed contents make a header unique; a long region name would make the cache heavy."""
-    typed = any(tensor.typed is not None for tensor in header.inputs)
-    regions = [tensor.region for tensor in header.inputs] + [tensor.region for tensor in header.outputs]
-    short = all(region is None or len(region.region) <= MAX_KEPT_REGION_CHARS for region in regions)
-    return short and not typed
 
 
 def _head(spec: ModelSpec, outputs: Sequence[OutputPlan], *, final: bool = False) -> ResponseHead:

@@ -6,18 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from server.background import BackgroundTasks
 from server.engines.engine import Engine
 from server.errors import BoultonError, Internal, InvalidArgument, NotFound, RequestError, Unavailable
-from server.infer_plan import PlanCache
-from server.model_spec import ModelSpec, spec_of
+from server.model_service import ModelService, ModelSnapshot
+from server.model_spec import spec_of
 from server.repository import ModelEntry, Repository, check_model_name
 from server.scheduler import Scheduler, SchedulerSettings
-from server.statistics import ModelStatistics
+
+__all__ = ["EngineFactory", "IndexEntry", "ModelService", "ModelSnapshot", "ModelTable"]
 
 EngineFactory = Callable[[ModelEntry], Engine]
 Clock = Callable[[], float]
@@ -26,84 +26,6 @@ MAX_VERSION_DIGITS = 18
 MAX_CONTROL_REQUESTS = 64
 
 logger = logging.getLogger("boulton.models")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSnapshot:
-    """One loaded model as metrics show it. `statistics` are the live counters, cumulative since the load."""
-
-    name: str
-    version: int
-    platform: str
-    simulated: bool
-    statistics: ModelStatistics
-    batch_limit: int
-    max_batch: int
-    queued_requests: int
-    queued_images: int
-
-
-class ModelService:
-    """One loaded version: what clients may know of it, its scheduler, its plans. Owned by the event loop."""
-
-    def __init__(self, spec: ModelSpec, engine: Engine, scheduler: Scheduler) -> None:
-        self.spec = spec
-        self.engine = engine
-        self.scheduler = scheduler
-        self.plans = PlanCache(spec)
-        self._users = 0
-        self._unused = asyncio.Event()
-        self._unused.set()
-
-    @property
-    def users(self) -> int:
-        """How many requests hold this version now."""
-        return self._users
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep this version alive while a request is answered, whatever is loaded or unloaded meanwhile."""
-        self._users += 1
-        self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._unused.set()
-
-    async def retire(self, timeout_s: float) -> bool:
-        """Finish the requests that hold this version, then close its engine; wait at most `timeout_s`.
-
-        Returns:
-            Whether all of them were answered.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._unused.wait()
-        except TimeoutError:
-            logger.warning("model '%s' version %d: requests abandoned after %g s", *self._label, timeout_s)
-        drained = await self.scheduler.drain(0.0 if self._users else timeout_s)
-        self.scheduler.close()
-        return drained
-
-    @property
-    def _label(self) -> tuple[str, int]:
-        return self.spec.name, self.spec.version
-
-    def snapshot(self) -> ModelSnapshot:
-        """Return what metrics show."""
-        return ModelSnapshot(
-            name=self.spec.name,
-            version=self.spec.version,
-            platform=self.spec.platform,
-            simulated=self.engine.simulated,
-            statistics=self.scheduler.statistics,
-            batch_limit=self.scheduler.batch_limit,
-            max_batch=self.spec.max_batch,
-            queued_requests=self.scheduler.queued_requests,
-            queued_images=self.scheduler.queued_images,
-        )
 
 
 @dataclass(frozen=True, slots=True)

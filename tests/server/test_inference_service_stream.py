@@ -45,9 +45,9 @@ async def test_answers_come_in_the_order_of_the_requests(served: Served, tiny: M
 async def test_requests_of_one_stream_share_batches(served: Served, tiny: ModuleType) -> None:
     stream = served.stub.ModelStreamInfer()
     await send(stream, *(gate_request(tiny, str(n)) for n in range(5)))
-    scheduler = served.models.get("gate").scheduler
+    service = served.models.get("gate")
     (engine,) = served.gate.engines
-    await tiny.until(lambda: sum(engine.batches) + scheduler.queued_images >= 5)
+    await tiny.until(lambda: service.users == 5)
     served.gate.open.set()
     assert len([answer async for answer in stream]) == 5
     assert len(engine.batches) < 5
