@@ -110,7 +110,7 @@ class _ClosedLoop:
 
     async def worker(self, message: bytes) -> None:
         while not self.stopped:
-            await self._call(message, wait_for_ready=True)
+            await self._call(message)
             self.answered += 1
 
 

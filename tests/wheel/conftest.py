@@ -86,8 +86,8 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def suite_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel in front and this environment's third-party packages behind it.
 
-    A directory named in a .pth file is not searched for .pth files of its own, so the editable installation of
-    the checkout stays out of sight.
+    A directory named in a .pth file is not searched for .pth files of its own: the editable installation
+    of the checkout stays out of sight.
     """
     python = make_environment(tmp_path_factory.mktemp("suite") / "env")
     install(python, "--no-deps", "--no-index", wheel)
