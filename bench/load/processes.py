@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from bench.load.measuring import WorkerResult
 from bench.load.plan import LoadPlan
-from bench.load.worker import Tick, run_worker
+from bench.load.worker import Orders, run_worker
 from server.errors import BoultonError
 from server.memory import keep_pages
 
@@ -24,6 +25,7 @@ HEAD_START_S = 0.2
 STOP_S = 5.0
 
 Started = Callable[[], None]
+Tick = Callable[[int, int], None]
 
 
 class GeneratorFailed(BoultonError):
@@ -44,12 +46,21 @@ def run_load(plan: LoadPlan, started: Started, tick: Tick) -> list[WorkerResult]
     if plan.processes > 1:
         return _Crew(plan, tick).run(started)
 
+    keep_pages()
+    return [run_loop(_alone(plan, started, tick))]
+
+
+async def _alone(plan: LoadPlan, started: Started, tick: Tick) -> WorkerResult:
+    """Generate in this process; Ctrl-C during the run ends it early, before it ends everything."""
+    stop = asyncio.Event()
+
     async def begin() -> float:
+        with suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread: no signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         started()
         return time.monotonic()
 
-    keep_pages()
-    return [run_loop(run_worker(plan, 0, begin, tick))]
+    return await run_worker(plan, 0, Orders(begin, stop, tick))
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -70,8 +81,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class _Crew:
     """Generator processes, each at the other end of a pipe.
 
-    A process says "ready", is told when to start, says ("tick", answered, failed) now and then, and at last
-    ("result", WorkerResult); or ("error", BoultonError) at any time.
+    A process says ("ready",) and is told ("start", when) and perhaps ("stop",). It says
+    ("tick", answered, failed) now and then, and at last ("result", WorkerResult); or ("error", BoultonError)
+    at any time.
     """
 
     def __init__(self, plan: LoadPlan, tick: Tick) -> None:
@@ -94,6 +106,8 @@ class _Crew:
                 theirs.close()
             return self._conduct([ours for ours, _ in pipes], started)
         finally:
+            for ours, _ in pipes:
+                ours.close()
             _dismiss(crew)
 
     def _conduct(self, pipes: Sequence[Connection], started: Started) -> list[WorkerResult]:
@@ -101,7 +115,7 @@ class _Crew:
         started()
         start_s = time.monotonic() + HEAD_START_S
         for pipe in pipes:
-            pipe.send(start_s)
+            pipe.send(("start", start_s))
         self._hear(pipes, lambda: len(self._results) == len(pipes))
         return [self._results[index] for index in range(len(pipes))]
 
@@ -112,7 +126,8 @@ class _Crew:
             except KeyboardInterrupt:
                 if len(self._ready) < len(pipes):
                     raise
-                continue  # the processes were interrupted too, and are about to send what they have
+                _stop(pipes)
+                continue
             for pipe in talking:
                 self._note(pipes.index(pipe), pipe)  # type: ignore[arg-type]  # sockets are not among ours
 
@@ -137,28 +152,56 @@ def _as_error(told: object) -> BoultonError:
     return told if isinstance(told, BoultonError) else GeneratorFailed(str(told))
 
 
+def _stop(pipes: Sequence[Connection]) -> None:
+    for pipe in pipes:
+        with suppress(ConnectionError):  # it is done already
+            pipe.send(("stop",))
+
+
 def _dismiss(crew: Sequence[BaseProcess]) -> None:
+    """Let processes tidy up now that their pipes are closed, and end those that do not."""
+    patience_s = time.monotonic() + STOP_S
     for process in crew:
         if process.pid is not None:
-            process.join(STOP_S if process.exitcode is not None else 0.0)
+            process.join(max(0.0, patience_s - time.monotonic()))
             process.terminate()
-    for process in crew:
-        if process.pid is not None:
-            process.join(STOP_S)
+            process.join()
 
 
 def _child(plan: LoadPlan, index: int, pipe: Connection) -> None:
     """What a generator process runs."""
-
-    async def begin() -> float:
-        pipe.send(("ready",))
-        return float(await asyncio.to_thread(pipe.recv))
-
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     keep_pages()
-    with suppress(KeyboardInterrupt, EOFError, ConnectionError):  # nobody is left to be told
+    with suppress(ConnectionError):  # nobody is left to be told
         try:
-            result = run_loop(run_worker(plan, index, begin, lambda *counts: pipe.send(("tick", *counts))))
+            result = run_loop(_obey(plan, index, pipe))
         except BoultonError as error:
             pipe.send(("error", error))
         else:
             pipe.send(("result", result))
+
+
+async def _obey(plan: LoadPlan, index: int, pipe: Connection) -> WorkerResult:
+    loop = asyncio.get_running_loop()
+    start: asyncio.Future[float] = loop.create_future()
+    stop = asyncio.Event()
+
+    async def begin() -> float:
+        pipe.send(("ready",))
+        return await start
+
+    def told() -> None:
+        try:
+            kind, *rest = pipe.recv()
+        except (EOFError, ConnectionError):
+            loop.remove_reader(pipe.fileno())
+            if not start.done():
+                start.set_exception(GeneratorFailed("the parent process is gone"))
+            kind, rest = "stop", []
+        if kind == "start":
+            start.set_result(rest[0])
+        else:
+            stop.set()
+
+    loop.add_reader(pipe.fileno(), told)
+    return await run_worker(plan, index, Orders(begin, stop, lambda *counts: pipe.send(("tick", *counts))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -38,12 +37,6 @@ HOPELESS = frozenset(
     }
 )
 
-Tick = Callable[[int, int], None]
-"""Told now and then how many requests were answered and how many failed so far."""
-
-Begin = Callable[[], Awaitable[float]]
-"""Called when everything is prepared; returns the monotonic time at which to start."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -53,7 +46,22 @@ class Prepared:
     most_images: int
 
 
-async def run_worker(plan: LoadPlan, index: int, begin: Begin, tick: Tick) -> WorkerResult:
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a process is told.
+
+    Args:
+        begin: called when everything is prepared; returns the monotonic time at which to start.
+        stop: set to end early.
+        tick: told now and then how many requests were answered and how many failed so far.
+    """
+
+    begin: Callable[[], Awaitable[float]]
+    stop: asyncio.Event
+    tick: Callable[[int, int], None]
+
+
+async def run_worker(plan: LoadPlan, index: int, orders: Orders) -> WorkerResult:
     """Prepare, wait for the start, send, wait for the last answers.
 
     Raises:
@@ -64,7 +72,7 @@ async def run_worker(plan: LoadPlan, index: int, begin: Begin, tick: Tick) -> Wo
         prepared = await asyncio.to_thread(_prepare, plan, index, stack)
         async with _connected(plan.endpoint) as call:
             await _probe(plan, call, prepared)
-            return await _measure(plan, index, call, prepared, await begin(), tick)
+            return await _measure(plan, index, call, prepared, orders)
 
 
 def _prepare(plan: LoadPlan, index: int, stack: ExitStack) -> Prepared:
@@ -124,8 +132,9 @@ async def _probe(plan: LoadPlan, call: Call, prepared: Prepared) -> None:
 
 
 async def _measure(
-    plan: LoadPlan, index: int, call: Call, prepared: Prepared, begin_s: float, tick: Tick
+    plan: LoadPlan, index: int, call: Call, prepared: Prepared, orders: Orders
 ) -> WorkerResult:
+    begin_s = await orders.begin()
     start_s = begin_s + plan.warmup_s
     slo_s = float("inf") if plan.slo_ms is None else plan.slo_ms / 1e3
     recorder = Recorder(start_s, start_s + plan.duration_s, plan.open_loop, slo_s)
@@ -133,7 +142,7 @@ async def _measure(
     in_flight = _in_flight(plan, index, prepared)
     sending = _sending(plan, index, driver, prepared, begin_s, in_flight)
     with _processor_time(start_s) as cpu_share:
-        interrupted = await _finish(sending, driver, recorder, plan.drain_s, tick)
+        interrupted = await _finish(sending, driver, recorder, plan.drain_s, orders)
         return recorder.result(cpu_share(), in_flight, interrupted=interrupted)
 
 
@@ -161,39 +170,23 @@ def _in_flight(plan: LoadPlan, index: int, prepared: Prepared) -> int:
 
 
 async def _finish(
-    sending: Awaitable[None], driver: Driver, recorder: Recorder, drain_s: float, tick: Tick
+    sending: Awaitable[None], driver: Driver, recorder: Recorder, drain_s: float, orders: Orders
 ) -> bool:
     """See the sending through: to its end, to an interruption, or to the end of patience."""
     task = asyncio.ensure_future(sending)
     interrupted = False
-    with _interrupt_event() as stop:
-        while not task.done() and time.monotonic() < recorder.end_s + drain_s:
-            await asyncio.wait({task}, timeout=TICK_S)
-            tick(recorder.answered, recorder.failed)
-            if stop.is_set() and not interrupted:
-                interrupted = True
-                recorder.end_s = min(recorder.end_s, time.monotonic())
+    while not task.done() and time.monotonic() < recorder.end_s + drain_s:
+        await asyncio.wait({task}, timeout=TICK_S)
+        orders.tick(recorder.answered, recorder.failed)
+        if orders.stop.is_set() and not interrupted:
+            interrupted = True
+            recorder.end_s = min(recorder.end_s, time.monotonic())
     if not task.done():
         task.cancel()
         await driver.give_up()
     with suppress(asyncio.CancelledError):
         await task
     return interrupted
-
-
-@contextmanager
-def _interrupt_event() -> Iterator[asyncio.Event]:
-    """Set on SIGINT, where this thread may handle signals."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        loop.add_signal_handler(signal.SIGINT, stop.set)
-    except (ValueError, RuntimeError, NotImplementedError):
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
 
 
 @contextmanager
