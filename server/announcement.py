@@ -26,7 +26,7 @@ class Announcement:
         metrics = "none" if self.metrics_port is None else f"http://{host}:{self.metrics_port}/metrics"
         return f"ready: gRPC on {host}:{self.grpc_port}, metrics on {metrics}"
 
-    def write(self, file: Path) -> None:
+    def write_to(self, file: Path) -> None:
         """Write ports and pid as JSON, whole or not at all. Raises `ConfigError`."""
         facts = {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port, "pid": os.getpid()}
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
@@ -35,3 +35,8 @@ class Announcement:
             unfinished.replace(file)
         except OSError as error:
             raise ConfigError(f"--ready-file {file} cannot be written: {error.strerror}") from error
+
+
+def withdraw(file: Path) -> None:
+    """Remove an announcement, of this server or of one that ended without doing so."""
+    file.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -19,6 +20,7 @@ from typing import Protocol, cast
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 # Which extra of the distribution brings a module that a subcommand may miss.
 EXTRAS = {
@@ -44,12 +46,20 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, what the subcommand says, 2 on errors, 130 on Ctrl-C."""
+    """Run the command line; return the exit code.
+
+    It is what the subcommand says; 2 on errors, 130 on Ctrl-C, 141 when nobody reads the output any more.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _dispatch(argv, find_commands())
+        code = _dispatch(argv, find_commands())
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _give_up_stdout()
+        return EXIT_BROKEN_PIPE
     except ModuleNotFoundError as error:
         return _complain(_missing_extra(error))
     except Exception as error:
@@ -115,6 +125,11 @@ def _is_known(error: Exception) -> bool:
     from server.errors import BoultonError
 
     return isinstance(error, BoultonError | DeviceError)
+
+
+def _give_up_stdout() -> None:
+    """Let what is still buffered go nowhere: the interpreter would fail on it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> int:

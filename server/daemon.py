@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Any
 
-from server.announcement import Announcement
+from server.announcement import Announcement, withdraw
 from server.config import Settings
-from server.engine_factory import engine_factory
+from server.engine_factory import device_note, engine_factory
 from server.errors import ConfigError, RequestError
 from server.governing import Governing
 from server.governor_factory import make_governing, read_targets
@@ -101,6 +101,9 @@ class Daemon:
 
     async def open(self, exits: AsyncExitStack) -> None:
         """Listen on all ports, answering that nothing is ready; `exits` takes everything down again."""
+        if self._settings.ready_file is not None:
+            withdraw(self._settings.ready_file)
+            exits.callback(withdraw, self._settings.ready_file)
         services = self._services(exits)
         if not self._settings.no_metrics:
             self._open_metrics(exits)
@@ -166,11 +169,14 @@ class Daemon:
         if governing is not None:
             self._governing = governing
             await governing.start()
+        note = device_note(device)
+        if note:
+            logger.warning("%s", note)
 
     def _announce(self) -> None:
         ready = Announcement(self._settings.host, self._grpc.port, self._metrics_port)
         if self._settings.ready_file is not None:
-            ready.write(self._settings.ready_file)
+            ready.write_to(self._settings.ready_file)
         print(ready.line, flush=True)
 
     async def _drain(self) -> None:
@@ -221,11 +227,12 @@ async def _finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None])
     working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    done = working.done()
-    working.cancel()
-    if done:
+    if working.done():
         await working
-    return done
+        return True
+    working.cancel()
+    await asyncio.wait((working,))
+    return False
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:

@@ -39,6 +39,15 @@ def engine_factory(settings: Settings, clock: Callable[[], float] = time.monoton
     return EngineFactory(RaplCpu(), lambda entry: _onnxruntime(settings, entry))
 
 
+def device_note(device: Gpu) -> str:
+    """What an operator must know about a device's figures, once it has been read; empty: nothing."""
+    if device.simulated:
+        return f"{device.uuid} is simulated: times and energy are modelled, and all answers are zeros"
+    if isinstance(device, RaplCpu) and device.why_not_measured:
+        return f"energy is not measured: {device.why_not_measured}"
+    return ""
+
+
 def _onnxruntime(settings: Settings, entry: ModelEntry) -> Engine:
     largest = _max_batch(settings, entry)
     return load_onnxruntime_engine(entry.onnx_path, max_batch=largest, threads=settings.threads or 0)

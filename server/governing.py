@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 from optimizer.devices.gpu import Gpu
@@ -43,24 +42,27 @@ class Governing:
         self._watchers: set[asyncio.Queue[Record | None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._failure = ""
+        self._started = False
         self._stopped = False
 
     async def start(self) -> None:
         """Apply the default setting, open the first window and go on from there."""
+        self._started = True
         refused = await self._in_thread(self.governor.start)
         if refused:
             logger.warning("%s", refused)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End the steps and give the device its own settings back. Safe to call twice."""
+        """End the steps and give the device its own settings back, even after half a start. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            await asyncio.wait([self._task])
+        if self._started:
             await self._restore()
-        self._stopped = True
         for watcher in self._watchers:
             _offer(watcher, None)
         self._thread.shutdown(wait=False)
@@ -117,11 +119,18 @@ class Governing:
     def _publish(self, record: Record) -> None:
         self.last = record
         self.totals.add(record)
-        logger.info("%s: %s", self.model, decision_line(record))
+        logger.log(_level(record), "%s: %s", self.model, decision_line(record))
         if record.error is not None:
             logger.warning("%s", record.error)
         for watcher in self._watchers:
             _offer(watcher, record)
+
+
+def _level(record: Record) -> int:
+    """An idle server that stays as it is has nothing to tell every second."""
+    window = record.window
+    idle = not (window.traffic.arrived or window.traffic.completed or window.traffic.queued)
+    return logging.DEBUG if idle and record.decision.point == window.point else logging.INFO
 
 
 def _offer(queue: asyncio.Queue[Record | None], record: Record | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -63,6 +65,21 @@ def test_it_serves_and_says_where(tmp_path: Path, repository: Path) -> None:
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=30)
         assert 'nv_inference_count{model="double",version="1"} 3.0' in metrics.read().decode()
+
+
+def test_the_ready_file_is_there_exactly_while_the_server_is_ready(tmp_path: Path, repository: Path) -> None:
+    ready = tmp_path / "ready.json"
+    ready.write_text("left over by a server that was killed")
+    with start_daemon(tmp_path, "--repository", repository, "--ready-file", ready) as daemon:
+        facts = json.loads(ready.read_text())
+        assert facts == {
+            "grpc_port": daemon.grpc_port,
+            "metrics_port": daemon.metrics_port,
+            "pid": daemon.process.pid,
+        }
+        daemon.tell(signal.SIGTERM)
+        assert daemon.end() == 0
+        assert not ready.exists()
 
 
 def test_without_metrics(tmp_path: Path, repository: Path) -> None:
@@ -212,6 +229,7 @@ def test_a_simulated_gpu_answers_zeros_and_says_so(tmp_path: Path, repository: P
         assert not np.frombuffer(answer.raw_output_contents[0], np.float32).any()
         metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="double"), timeout=30)
         assert metadata.platform == "boulton_simulated"
+    assert "simulated-test is simulated: times and energy are modelled" in daemon.text
 
 
 def test_an_address_of_another_machine_cannot_be_bound(repository: Path) -> None:

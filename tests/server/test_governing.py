@@ -71,9 +71,7 @@ async def test_decisions_are_applied_logged_and_watched(caplog: pytest.LogCaptur
     await governing.stop()
     assert governing.last is not None
     assert plant.points[:3] == [GRID.default, OperatingPoint(2, 500), OperatingPoint(1, 1000)]
-    assert any(
-        "net: batch <= 2 at 500 MHz: it is its turn" in line for line in caplog.messages
-    )
+    assert any("net: batch <= 2 at 500 MHz: it is its turn" in line for line in caplog.messages)
 
 
 async def test_stopping_gives_the_device_back_and_ends_the_watchers() -> None:
@@ -92,6 +90,42 @@ async def test_stopping_gives_the_device_back_and_ends_the_watchers() -> None:
     assert plant.points[-1] == OperatingPoint(4, None)
     assert governing.watchers == 0
     await governing.stop()
+
+
+async def test_half_a_start_is_undone() -> None:
+    plant = FakePlant()
+    governing = make(plant)
+    acted, go_on = threading.Event(), threading.Event()
+
+    def act(point: OperatingPoint) -> None:
+        acted.set()
+        assert go_on.wait(30)
+        plant.points.append(point)
+
+    plant.act = act
+    starting = asyncio.create_task(governing.start())
+    await asyncio.to_thread(acted.wait, 30)
+    starting.cancel()
+    stopping = asyncio.create_task(governing.stop())
+    go_on.set()
+    await stopping
+    assert plant.points == [GRID.default, OperatingPoint(4, None)]
+
+
+async def test_an_idle_server_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    plant = FakePlant()
+    plant.sense = lambda slo_ms: (Traffic(), DeviceReading())
+    governing = make(plant, OperatingPoint(2, 500), *([OperatingPoint(2, 500)] * 100_000))
+    watching = governing.watch()
+    first = asyncio.create_task(anext(watching))
+    await asyncio.sleep(0)
+    await governing.start()
+    await first
+    for _ in range(5):
+        await anext(watching)
+    await governing.stop()
+    assert sum("it is its turn" in line for line in caplog.messages) == 1
 
 
 async def test_the_device_is_used_by_one_thread_that_is_not_the_loop_s() -> None:
