@@ -56,7 +56,9 @@ class OperatingGrid:
         return OperatingPoint(self.batch_limits[-1], self.sm_clocks_mhz[-1] if self.sm_clocks_mhz else None)
 
     def __contains__(self, point: OperatingPoint) -> bool:
-        legal_clock = point.sm_clock_mhz in self.sm_clocks_mhz if self.sm_clocks_mhz else point.sm_clock_mhz is None
+        legal_clock = (
+            point.sm_clock_mhz in self.sm_clocks_mhz if self.sm_clocks_mhz else point.sm_clock_mhz is None
+        )
         return point.batch_limit in self.batch_limits and legal_clock
 
     def __iter__(self) -> Iterator[OperatingPoint]:

@@ -143,6 +143,31 @@ def test_the_installed_help_imports_no_heavy_module() -> None:
     assert "serve" in finished.stdout
 
 
+ENDLESS = '''"""Talk for ever."""
+
+def add_arguments(parser):
+    pass
+
+def run(arguments):
+    while True:
+        print("x" * 99)
+'''
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from server import cli\n"
+        "cli.find_commands = lambda: {'talk': 'endless'}\nsys.exit(cli.main(['talk']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141
+    process.stderr.close()
+
+
 def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--version"])
