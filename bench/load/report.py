@@ -67,7 +67,8 @@ class Report:
             said.append(f"a generator process used {busiest:.0%} of a core; add --processes or send less")
         lag_ms = self.send_lag_ms.get("p99", 0.0)
         if lag_ms > LAG_BOUND_MS:
-            said.append(f"1 request in 100 was sent {lag_ms:.1f} ms late or more; its latency includes that")
+            late = f"1 request in 100 was sent {lag_ms:.1f} ms late or more"
+            said.append(f"{late}, and latency includes that; this machine is busy")
         return tuple(said)
 
 

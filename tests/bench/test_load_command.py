@@ -8,24 +8,19 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
+import certificates
 import grpc
 import pytest
 from PIL import Image
+from scripted_server import Script, serving
 
 from bench.load import command
+from bench.load.arrivals import arrivals_of
 from bench.load.plan import Closed, Poisson, Trace
 from server.errors import ConfigError
 
 QUICK = ("--model", "net", "--duration", "0.4", "--warmup", "0.1")
-
-
-@pytest.fixture
-def scripted() -> ModuleType:
-    import scripted_server
-
-    return scripted_server
 
 
 def arguments_of(*words: str) -> argparse.Namespace:
@@ -46,9 +41,9 @@ def load(tmp_path: Path) -> Callable[..., tuple[int, dict]]:
     return run
 
 
-def test_a_closed_loop_reports_what_the_server_answered(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+def test_a_closed_loop_reports_what_the_server_answered(load: Callable) -> None:
+    script = Script()
+    with serving(script) as address:
         code, report = load(address, "--closed", "4", "--batch", "3")
 
     assert code == 0
@@ -59,32 +54,24 @@ def test_a_closed_loop_reports_what_the_server_answered(scripted: ModuleType, lo
     assert {tuple(request.inputs[0].shape) for request in script.requests} == {(3, 4, 4, 3)}
 
 
-def test_an_open_loop_sends_what_is_due(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+def test_an_open_loop_sends_what_is_due(load: Callable) -> None:
+    script = Script()
+    with serving(script) as address:
         code, report = load(address, "--poisson", "100", "--seed", "3")
 
     assert code == 0
     # The same seed, counted without a server: every request that was due in the window was sent and answered.
     plan = command.plan_from(arguments_of(*QUICK, "--poisson", "100", "--seed", "3"))
-    due = [time_s for time_s, _ in command_arrivals(plan)]
+    due = [time_s for time_s, _ in arrivals_of(plan, 0, 16)]
     assert report["requests_answered"] == sum(time_s >= 0.1 for time_s in due)
     assert len(script.messages) == len(due) + 1  # and one to try
 
 
-def command_arrivals(plan: object) -> list[tuple[float, int]]:
-    from bench.load.arrivals import arrivals_of
-
-    return list(arrivals_of(plan, 0, 16))
-
-
-def test_a_trace_is_replayed_and_split_to_what_the_model_takes(
-    scripted: ModuleType, load: Callable, tmp_path: Path
-) -> None:
+def test_a_trace_is_replayed_and_split_to_what_the_model_takes(load: Callable, tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("time_s,images\n0,2\n0.05,20\n0.1,1\n")
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+    script = Script()
+    with serving(script) as address:
         code, report = load(address, "--trace", str(trace), "--warmup", "0")
 
     assert code == 0
@@ -92,9 +79,9 @@ def test_a_trace_is_replayed_and_split_to_what_the_model_takes(
     assert sorted(request.inputs[0].shape[0] for request in script.requests[1:]) == [1, 2, 4, 16]
 
 
-def test_several_processes_share_the_work(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+def test_several_processes_share_the_work(load: Callable) -> None:
+    script = Script()
+    with serving(script) as address:
         code, report = load(address, "--closed", "3", "--processes", "2")
 
     assert code == 0
@@ -104,11 +91,9 @@ def test_several_processes_share_the_work(scripted: ModuleType, load: Callable) 
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_shared_memory_is_registered_used_and_given_back(
-    scripted: ModuleType, load: Callable, processes: str
-) -> None:
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+def test_shared_memory_is_registered_used_and_given_back(load: Callable, processes: str) -> None:
+    script = Script()
+    with serving(script) as address:
         code, report = load(address, "--shared-memory", "--closed", "2", "--processes", processes)
 
     assert code == 0
@@ -120,10 +105,10 @@ def test_shared_memory_is_registered_used_and_given_back(
     assert not any(request.raw_input_contents for request in script.requests)
 
 
-def test_errors_are_counted_by_status(scripted: ModuleType, load: Callable) -> None:
+def test_errors_are_counted_by_status(load: Callable) -> None:
     refusal = (grpc.StatusCode.UNAVAILABLE, "queue is full")
-    script = scripted.Script(fail=lambda number: refusal if number % 2 else None)
-    with scripted.serving(script) as address:
+    script = Script(fail=lambda number: refusal if number % 2 else None)
+    with serving(script) as address:
         code, report = load(address, "--poisson", "200", "--slo-ms", "10000")
 
     assert code == 0
@@ -133,11 +118,9 @@ def test_errors_are_counted_by_status(scripted: ModuleType, load: Callable) -> N
     assert report["late_share"] == pytest.approx(failed / (failed + answered))
 
 
-def test_requests_that_are_never_answered_end_the_run_all_the_same(
-    scripted: ModuleType, load: Callable
-) -> None:
-    script = scripted.Script(fail=lambda number: script.held.clear() if number == 0 else None)
-    with scripted.serving(script) as address:
+def test_requests_that_are_never_answered_end_the_run_all_the_same(load: Callable) -> None:
+    script = Script(fail=lambda number: script.held.clear() if number == 0 else None)
+    with serving(script) as address:
         code, report = load(address, "--closed", "2", "--drain", "0.1")
 
     assert code == 1
@@ -145,18 +128,18 @@ def test_requests_that_are_never_answered_end_the_run_all_the_same(
     assert report["requests_answered"] == 0
 
 
-def test_too_many_under_way_are_dropped(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script(fail=lambda number: script.held.clear() if number == 0 else None)
-    with scripted.serving(script) as address:
+def test_too_many_under_way_are_dropped(load: Callable) -> None:
+    script = Script(fail=lambda number: script.held.clear() if number == 0 else None)
+    with serving(script) as address:
         _, report = load(address, "--poisson", "200", "--max-in-flight", "3", "--drain", "0.1")
 
     assert report["errors"]["DROPPED"]["requests"] > 0
     assert len(script.messages) <= 1 + 3
 
 
-def test_deadlines_reach_the_server(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script(fail=lambda number: script.held.clear() if number == 0 else None)
-    with scripted.serving(script) as address:
+def test_deadlines_reach_the_server(load: Callable) -> None:
+    script = Script(fail=lambda number: script.held.clear() if number == 0 else None)
+    with serving(script) as address:
         code, report = load(address, "--closed", "2", "--timeout-ms", "50")
 
     assert code == 1
@@ -164,17 +147,17 @@ def test_deadlines_reach_the_server(scripted: ModuleType, load: Callable) -> Non
     assert all(timeout_s <= 0.06 for timeout_s in script.timeouts_s[1:])
 
 
-def test_a_server_without_model_configuration_will_do(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script(has_config=False)
-    with scripted.serving(script) as address:
+def test_a_server_without_model_configuration_will_do(load: Callable) -> None:
+    script = Script(has_config=False)
+    with serving(script) as address:
         code, _ = load(address, "--closed", "1")
 
     assert code == 0
 
 
-def test_a_model_without_a_batch_dimension(scripted: ModuleType, load: Callable) -> None:
-    script = scripted.Script(max_batch=0)
-    with scripted.serving(script) as address:
+def test_a_model_without_a_batch_dimension(load: Callable) -> None:
+    script = Script(max_batch=0)
+    with serving(script) as address:
         code, report = load(address, "--closed", "1")
         with pytest.raises(ConfigError, match="--batch 2 is over what model 'net' takes: 1"):
             load(address, "--batch", "2")
@@ -183,11 +166,11 @@ def test_a_model_without_a_batch_dimension(scripted: ModuleType, load: Callable)
     assert report["images_answered"] == report["requests_answered"]
 
 
-def test_photographs_are_sent(scripted: ModuleType, load: Callable, tmp_path: Path) -> None:
+def test_photographs_are_sent(load: Callable, tmp_path: Path) -> None:
     photo = tmp_path / "grey.png"
     Image.new("RGB", (9, 9), (7, 8, 9)).save(photo)
-    script = scripted.Script()
-    with scripted.serving(script) as address:
+    script = Script()
+    with serving(script) as address:
         code, _ = load(address, "--input", str(photo))
 
     assert code == 0
@@ -196,22 +179,33 @@ def test_photographs_are_sent(scripted: ModuleType, load: Callable, tmp_path: Pa
     }
 
 
-def test_a_token_is_sent(scripted: ModuleType, load: Callable, tmp_path: Path) -> None:
+def test_a_token_is_sent(load: Callable, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("client abcdefghijklmnop\n")
-    script = scripted.Script(token="abcdefghijklmnop")  # noqa: S106 - a test's own
-    with scripted.serving(script) as address:
+    script = Script(token="abcdefghijklmnop")  # noqa: S106 - a test's own
+    with serving(script) as address:
         assert load(address, "--token-file", str(tokens))[0] == 0
         assert load(address)[0] == 1
 
 
+def test_tls(load: Callable, tmp_path: Path) -> None:
+    authority = certificates.make_authority(tmp_path, "authority")
+    own = certificates.make_identity(tmp_path, "server", authority)
+    pair = (own.key_path.read_bytes(), own.certificate_path.read_bytes())
+    with serving(Script(), grpc.ssl_server_credentials([pair])) as address:
+        code, report = load(address, "--tls-ca", str(authority.certificate_path))
+
+    assert code == 0
+    assert report["requests_answered"] > 0
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_what_the_server_refuses_at_first_is_not_tried_again(
-    scripted: ModuleType, load: Callable, capsys: pytest.CaptureFixture[str], processes: str
+    load: Callable, capsys: pytest.CaptureFixture[str], processes: str
 ) -> None:
     refusal = (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape")
-    script = scripted.Script(fail=lambda number: refusal)
-    with scripted.serving(script) as address:
+    script = Script(fail=lambda number: refusal)
+    with serving(script) as address:
         code, _ = load(address, "--processes", processes)
 
     assert code == 1
@@ -219,21 +213,17 @@ def test_what_the_server_refuses_at_first_is_not_tried_again(
     assert len(script.messages) <= int(processes)
 
 
-def test_an_unknown_model_is_the_servers_answer(
-    scripted: ModuleType, load: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with scripted.serving(scripted.Script()) as address:
+def test_an_unknown_model_is_the_servers_answer(load: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Script()) as address:
         assert load(address, "--model", "absent")[0] == 1
 
     assert "NOT_FOUND: Request for unknown model: 'absent'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
-def test_ctrl_c_ends_a_run_early_with_its_report(
-    scripted: ModuleType, tmp_path: Path, processes: str
-) -> None:
+def test_ctrl_c_ends_a_run_early_with_its_report(tmp_path: Path, processes: str) -> None:
     started = threading.Event()
-    script = scripted.Script(fail=lambda number: started.set() if number > 20 else None)
+    script = Script(fail=lambda number: started.set() if number > 20 else None)
     path = tmp_path / "report.json"
     words = [
         "--model",
@@ -247,7 +237,7 @@ def test_ctrl_c_ends_a_run_early_with_its_report(
         "--processes",
         processes,
     ]
-    with scripted.serving(script) as address:
+    with serving(script) as address:
         run = subprocess.Popen(
             [sys.executable, "-m", "server.cli", "load", "--url", address, *words],
             stdout=subprocess.PIPE,
@@ -262,8 +252,8 @@ def test_ctrl_c_ends_a_run_early_with_its_report(
     assert json.loads(path.read_text())["requests_answered"] > 0
 
 
-def test_json_may_go_to_standard_output(scripted: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    with scripted.serving(scripted.Script()) as address:
+def test_json_may_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Script()) as address:
         assert command.run(arguments_of(*QUICK, "--url", address, "--json", "-")) == 0
 
     printed = capsys.readouterr()
@@ -326,12 +316,10 @@ def test_contradictions_are_explained(words: tuple[str, ...], complaint: str) ->
         command.plan_from(arguments_of("--model", "net", *words))
 
 
-def test_a_report_that_cannot_be_written_is_known_before_the_run(
-    scripted: ModuleType, tmp_path: Path
-) -> None:
-    script = scripted.Script()
+def test_a_report_that_cannot_be_written_is_known_before_the_run(tmp_path: Path) -> None:
+    script = Script()
     with (
-        scripted.serving(script) as address,
+        serving(script) as address,
         pytest.raises(ConfigError, match=r"--json .* cannot be written"),
     ):
         command.run(arguments_of(*QUICK, "--url", address, "--json", str(tmp_path / "absent" / "r.json")))
