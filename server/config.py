@@ -39,6 +39,7 @@ class Settings:
     targets: Path | None = None
     no_govern: bool = False
     govern: str | None = None
+    policy: str = "predictive"
     decision_interval_s: float = 1.0
     shared_memory: bool = False
     tls_cert: Path | None = None
@@ -81,6 +82,8 @@ class Option:
 PORT = whole(0, 65535)
 BATCH = whole(1, 4096)
 
+_POLICY = "who decides; `fixed` measures and keeps the default setting"
+
 OPTIONS = {
     "repository": Option(path, "the model repository", "DIR"),
     "model": Option(names, "serve this model; may be repeated (default: every model)", "NAME"),
@@ -103,6 +106,7 @@ OPTIONS = {
     "targets": Option(path, "TOML file with the SLO and prices", "FILE"),
     "no_govern": Option(switch, "keep the batch limit and the clock as they are"),
     "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
+    "policy": Option(one_of("predictive", "fixed"), _POLICY, "NAME"),
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
     "tls_cert": Option(path, "PEM certificate: serve TLS", "FILE"),

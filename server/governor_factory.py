@@ -8,6 +8,7 @@ import time
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor
 from optimizer.operating_point import OperatingGrid
+from optimizer.policies.fixed import FixedPolicy
 from optimizer.policies.predictive import PredictivePolicy
 from optimizer.revenue import Targets, load_targets
 from optimizer.settings_table import SettingsError
@@ -46,14 +47,18 @@ def make_governing(
     _say_fixed(models, model)
     if model is None:
         return None
-    grid = make_grid(_largest_batch(settings, model), device.sm_clocks_mhz)
-    if len(grid) == 1:
+    fixed = settings.policy == "fixed"
+    # Fixed means fixed by nobody: the clock stays the device's own affair.
+    grid = make_grid(_largest_batch(settings, model), () if fixed else device.sm_clocks_mhz)
+    if len(grid) == 1 and not fixed:
         logger.info("model '%s' has neither batch limit nor clock to govern", model.spec.name)
         return None
     name = model.spec.name
     plant = ServingPlant(lambda: _scheduler(models, name), device, call)
-    governor = Governor(plant, PredictivePolicy(grid), grid, targets, time.monotonic)
-    logger.info("governing model '%s' on %s every %g s", name, device.uuid, settings.decision_interval_s)
+    policy = FixedPolicy(grid) if fixed else PredictivePolicy(grid)
+    governor = Governor(plant, policy, grid, targets, time.monotonic)
+    interval_s = settings.decision_interval_s
+    logger.info("governing model '%s' on %s every %g s (%s)", name, device.uuid, interval_s, policy.name)
     return Governing(governor, device, name, settings.decision_interval_s)
 
 

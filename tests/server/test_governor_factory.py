@@ -107,6 +107,16 @@ def test_nothing_is_governed_where_there_is_nothing_to_choose() -> None:
     assert clocked.governor.grid.batch_limits == (1,)
 
 
+def test_a_fixed_policy_is_measured_but_leaves_the_clock_alone() -> None:
+    device = FakeGpu((500, 1000))
+    governing = make_governing(settings(policy="fixed"), Targets(), models("net"), device, directly)
+    assert governing is not None
+    assert governing.governor.policy.name == "fixed"
+    assert governing.governor.grid.sm_clocks_mhz == ()
+    single = settings(policy="fixed", batch_limit=1)
+    assert make_governing(single, Targets(), models("net"), device, directly) is not None
+
+
 def test_the_batch_limit_flag_bounds_the_grid() -> None:
     governing = make_governing(settings(batch_limit=4), Targets(), models("net"), FakeGpu(), directly)
     assert governing is not None
