@@ -40,6 +40,8 @@ def _too_large(request: CallRequest, limits: QueueLimits) -> InvalidArgument:
 
 def _hopeless(request: CallRequest, waiting_s: float, own_s: float) -> DeadlineExceeded:
     left_s = (request.deadline_s or 0.0) - request.arrival_s
+    if left_s <= 0:
+        return DeadlineExceeded(f"the deadline had passed {-left_s * 1e3:.1f} ms before the request was read")
     work = f"about {waiting_s * 1e3:.1f} ms of work wait, and a batch takes about {own_s * 1e3:.1f} ms"
     return DeadlineExceeded(
         f"the deadline, {left_s * 1e3:.1f} ms away, cannot be met: {work}; allow more time"
