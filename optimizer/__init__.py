@@ -1,1 +1,1 @@
-"""What to do: pure decisions, the models they rest on, the devices they act on, and the twin they are rehearsed in."""
+"""What to do: pure decisions, their models, the devices they act on, the twin to rehearse them in."""

@@ -61,7 +61,7 @@ class BatchTimes:
 class Traffic:
     """What the scheduler saw in one interval. Counts are images, not requests.
 
-    `late` images were answered after the SLO; `refused` were turned away (queue full, deadline cannot be met);
+    `late` images were answered after the SLO; `refused` were turned away (queue full, hopeless deadline);
     `expired` passed their deadline while queued; `cancelled` were withdrawn by their client (nobody's fault).
     `latencies_ms` is None when nothing completed. `batches` maps executed batch size to its times.
     """

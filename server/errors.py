@@ -1,21 +1,21 @@
 """What can go wrong, as a tree. Messages say what was given, what is allowed and what to do.
 
-    BoultonError
-     |- ConfigError            a setting, file or flag is wrong
-     |- ExportError            a model could not be turned into a repository entry
-     |- RepositoryError        the model repository holds something unusable
-     |- EngineError            an engine could not be made or failed while running
-     '- RequestError           a client's request is answered with a gRPC status
-         |- InvalidArgument
-         |- NotFound
-         |- AlreadyExists
-         |- Unimplemented
-         |- Unavailable        with a hint when to retry
-         |- DeadlineExceeded
-         |- PermissionDenied
-         |- Unauthenticated
-         |- ResourceExhausted
-         '- Internal
+BoultonError
+ |- ConfigError            a setting, file or flag is wrong
+ |- ExportError            a model could not be turned into a repository entry
+ |- RepositoryError        the model repository holds something unusable
+ |- EngineError            an engine could not be made or failed while running
+ '- RequestError           a client's request is answered with a gRPC status
+     |- InvalidArgument
+     |- NotFound
+     |- AlreadyExists
+     |- Unimplemented
+     |- Unavailable        with a hint when to retry
+     |- DeadlineExceeded
+     |- PermissionDenied
+     |- Unauthenticated
+     |- ResourceExhausted
+     '- Internal
 """
 
 from __future__ import annotations

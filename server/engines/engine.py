@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 
-# The protocol's fixed-size datatypes that numpy knows. BF16 and BYTES have no numpy dtype and never reach an engine.
+# The fixed-size datatypes that numpy knows. BF16 and BYTES have no dtype and never reach an engine.
 NUMPY_DTYPES: dict[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype(np.uint8),
