@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,12 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--phase-s", type=float, default=PHASE_S, help="seconds of each phase of load")
     arguments = parser.parse_args(argv)
     stage = Stage(make_console())
+    # Ended from outside, the servers that were started are ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     start_s = time.monotonic()
     try:
         _run(stage, steps.Plan(_fresh(arguments.out), arguments.phase_s))
     except (DemoFailed, ServerFailed) as error:
         stage.failed(str(error))
         return 1
+    except KeyboardInterrupt:
+        stage.failed("interrupted")
+        return 130
     except grpc.RpcError as error:
         stage.failed(f"the server refused a request: {error}")
         return 1

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 from protos import boulton_pb2
 
+SECONDS_PER_HOUR = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Books:
     """Totals from the first window with arrivals to the last.
 
-    `joules` is None when any of the windows was not measured. `revenue` is in the operator's currency.
+    `joules` is None when any of the windows was not measured; `energy_cost` is 0 then. Money is in the
+    operator's currency: `sales` are income less penalties.
     """
 
     seconds: float
     arrived: int
     in_time: int
     late: int
+    sales: float
     joules: float | None
-    revenue: float
+    energy_cost: float
     energy_source: str
 
     @classmethod
@@ -28,21 +32,29 @@ class Books:
         """Add up."""
         busy = loaded(decisions)
         windows = [decision.window for decision in busy]
-        measured = all(window.HasField("energy_j") for window in windows)
+        measured = bool(windows) and all(window.HasField("energy_j") for window in windows)
         return cls(
             seconds=sum(window.duration_s for window in windows),
             arrived=sum(window.arrived for window in windows),
             in_time=sum(max(0, window.completed - window.late) for window in windows),
             late=sum(window.late + window.refused + window.expired for window in windows),
+            sales=sum(decision.revenue.income - decision.revenue.penalty for decision in busy),
             joules=sum(window.energy_j for window in windows) if measured else None,
-            revenue=sum(decision.revenue.total for decision in busy),
+            energy_cost=sum(decision.revenue.energy_cost for decision in busy) if measured else 0.0,
             energy_source=windows[-1].energy_source if windows else "",
         )
 
     @property
-    def millijoules_per_image(self) -> float | None:
-        """Energy per image answered in time."""
-        return None if self.joules is None or not self.in_time else 1e3 * self.joules / self.in_time
+    def watts(self) -> float | None:
+        """Mean power."""
+        return None if self.joules is None else self.joules / self.seconds
+
+    def revenue_per_hour(self, load_s: float) -> float:
+        """Revenue as if the load had gone on for an hour.
+
+        Sales belong to the load, which lasted `load_s`; energy to the windows, whose borders lie elsewhere.
+        """
+        return SECONDS_PER_HOUR * (self.sales / load_s - self.energy_cost / self.seconds)
 
 
 def loaded(decisions: Sequence[boulton_pb2.Decision]) -> list[boulton_pb2.Decision]:

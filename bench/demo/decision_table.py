@@ -48,9 +48,14 @@ class DecisionTable:
             f"{window.queued}",
             _move(before.batch_limit, after.batch_limit),
             _move(before.sm_clock_mhz, after.sm_clock_mhz) if before.HasField("sm_clock_mhz") else "-",
-            f"{window.power_w:.0f}" if window.HasField("power_w") else "-",
+            _watts(window),
             f"{per_hour:.3f}",
         )
+
+
+def _watts(window: boulton_pb2.Window) -> str:
+    """Mean power of the window; the sensor's own reading is of one moment."""
+    return f"{window.energy_j / window.duration_s:.0f}" if window.HasField("energy_j") else "-"
 
 
 def _move(before: int, after: int) -> str:
