@@ -2,9 +2,9 @@
 
 In the generated class every access to `raw_input_contents` copies. All seven fields of the message are
 length-delimited and have tags of one byte, so walking them takes a few lines; whatever looks different
-(an unknown field, a second id, an overlong length, a message cut short) is left to the generated class, which
-decides whether it is valid. The rest of the message, without id and raw contents, is the same for every
-request of a client: it is parsed once and found again by its bytes.
+(an unknown field, a group, an overlong length, a second id, a message cut short, very many fields) is left to
+the generated class, which decides whether it is valid. The rest of the message, without id and raw contents,
+is the same for every request of a client: it is parsed once and found again by its bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from protos import grpc_service_pb2 as pb
 from server.errors import InvalidArgument
-from server.request_header import make_header
+from server.request_header import MAX_TENSORS, make_header
 from server.tensors import RequestHeader, RequestMessage
 
 _ID_TAG = 3 << 3 | 2
@@ -25,6 +25,9 @@ _KNOWN_TAGS = frozenset(field << 3 | 2 for field in range(1, 8))
 
 MAX_CACHED_HEADERS = 512
 MAX_CACHED_HEADER_BYTES = 8192
+# More than any request within the limits has. A field may be two bytes: 8 MiB of nothing else take the walk
+# about two seconds, and the generated class a tenth of one.
+MAX_WALKED_FIELDS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +40,7 @@ class SplitRequest:
 
 
 class RequestParser:
-    """Parses requests. Remembers the headers it has seen, up to `MAX_CACHED_HEADERS`. Not thread-safe."""
+    """Parses requests. Remembers the `MAX_CACHED_HEADERS` headers used last. Not thread-safe."""
 
     def __init__(self) -> None:
         self._headers: OrderedDict[bytes, RequestHeader] = OrderedDict()
@@ -57,6 +60,8 @@ class RequestParser:
         header = self._headers.get(split.header)
         if header is None:
             header = self._learn(split.header)
+        else:
+            self._headers.move_to_end(split.header)
         _check_contents(header, len(split.raw))
         return RequestMessage(header, _text(split.id), split.raw)
 
@@ -71,26 +76,32 @@ class RequestParser:
 
 
 def split_request(message: bytes) -> SplitRequest | None:
-    """Walk the top-level fields; None when one of them is not plain, and the generated class must decide."""
+    """Walk the top-level fields; None when one of them is not plain, and the generated class must decide.
+
+    Raises `InvalidArgument` for more raw contents than a request may have inputs.
+    """
     view = memoryview(message)
     header: list[bytes] = []
     raw: list[memoryview] = []
-    identifier = b""
+    identifier: bytes | None = None
     position, end = 0, len(message)
     while position < end:
         start, tag = position, message[position]
         length, position = _length(message, position + 1)
         stop = position + length
-        if tag not in _KNOWN_TAGS or length < 0 or stop > end or (tag == _ID_TAG and identifier):
+        if tag not in _KNOWN_TAGS or length < 0 or stop > end:
             return None
         if tag == _RAW_TAG:
             raw.append(view[position:stop])
-        elif tag == _ID_TAG:
+            _check_raw_count(len(raw))
+        elif tag == _ID_TAG and identifier is None:
             identifier = message[position:stop]
+        elif tag == _ID_TAG or len(header) == MAX_WALKED_FIELDS:
+            return None  # of several ids the last one counts, but all must be valid
         else:
             header.append(message[start:stop])
         position = stop
-    return SplitRequest(b"".join(header), identifier, tuple(raw))
+    return SplitRequest(b"".join(header), identifier or b"", tuple(raw))
 
 
 def _length(message: bytes, position: int) -> tuple[int, int]:
@@ -107,6 +118,7 @@ def _length(message: bytes, position: int) -> tuple[int, int]:
 
 def _split_by_generated_class(message: bytes) -> SplitRequest:
     request = _generated(message)
+    _check_raw_count(len(request.raw_input_contents))
     raw = tuple(memoryview(contents) for contents in request.raw_input_contents)
     identifier = request.id.encode()
     request.ClearField("raw_input_contents")
@@ -129,6 +141,11 @@ def _text(identifier: bytes) -> str:
         return identifier.decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument("the request's id is not valid UTF-8") from error
+
+
+def _check_raw_count(count: int) -> None:
+    if count > MAX_TENSORS:
+        raise InvalidArgument(f"a request may have {MAX_TENSORS} raw_input_contents, got {count} or more")
 
 
 def _check_contents(header: RequestHeader, raw_count: int) -> None:

@@ -74,7 +74,11 @@ class RequestHeader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestMessage:
-    """A parsed request. `raw` are views into the message: one for each input outside shared memory."""
+    """A parsed request. `raw` are views into the message: one for each input outside shared memory.
+
+    `id` is what the client sent, to be echoed. It may hold line breaks and other control characters, as may
+    every name in the header: whoever logs them must log their `repr()`, or a client could forge log lines.
+    """
 
     header: RequestHeader
     id: str

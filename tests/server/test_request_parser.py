@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from protos import grpc_service_pb2 as pb
 from server.errors import InvalidArgument
-from server.request_header import make_header
-from server.request_parser import MAX_CACHED_HEADERS, RequestParser, split_request
+from server.request_header import MAX_TENSORS, make_header
+from server.request_parser import (
+    MAX_CACHED_HEADER_BYTES,
+    MAX_CACHED_HEADERS,
+    MAX_WALKED_FIELDS,
+    RequestParser,
+    split_request,
+)
 from server.tensors import RequestHeader, RequestMessage
 
 Result = TypeVar("Result")
@@ -185,6 +191,23 @@ def test_the_cache_of_headers_is_bounded() -> None:
     assert len(parser._headers) == MAX_CACHED_HEADERS
 
 
+def test_the_header_used_last_outlives_any_number_of_others() -> None:
+    parser = RequestParser()
+    steady = request(raw_input_contents=[b"a" * 12]).SerializeToString()
+    header = parser.parse(steady).header
+    for index in range(2 * MAX_CACHED_HEADERS):
+        parser.parse(request(model_version=str(index), raw_input_contents=[b"a" * 12]).SerializeToString())
+        assert parser.parse(steady).header is header
+
+
+def test_long_headers_are_not_cached() -> None:
+    message = request(raw_input_contents=[b"a" * 12])
+    message.parameters["own"].string_param = "x" * MAX_CACHED_HEADER_BYTES
+    parser = RequestParser()
+    assert parser.parse(message.SerializeToString()).header.model_name == "cnn"
+    assert not parser._headers
+
+
 def test_typed_contents_are_not_cached() -> None:
     message = request()
     message.inputs[0].contents.uint_contents.extend(range(12))
@@ -254,3 +277,18 @@ def test_contents_must_match_the_inputs(raw: list[bytes], typed: bool) -> None:
     assume((len(raw) != 1) if not typed else raw)
     with pytest.raises(InvalidArgument, match=r"expected contents for 1|never both"):
         RequestParser().parse(message.SerializeToString())
+
+
+@pytest.mark.parametrize("unknown", [b"", b"\x78\x01"], ids=["walked", "by the generated class"])
+def test_more_raw_contents_than_inputs_may_be_are_refused(unknown: bytes) -> None:
+    message = unknown + request().SerializeToString() + b"\x3a\x00" * (MAX_TENSORS + 1)
+    with pytest.raises(InvalidArgument, match=f"{MAX_TENSORS} raw_input_contents, got {MAX_TENSORS + 1}"):
+        RequestParser().parse(message)
+
+
+def test_very_many_fields_are_left_to_the_generated_class() -> None:
+    message = request(id="7", raw_input_contents=[b"a" * 12]).SerializeToString()
+    walked = b"\x0a\x00" * (MAX_WALKED_FIELDS - 2) + message
+    assert split_request(walked) is not None
+    assert split_request(b"\x0a\x00" + walked) is None
+    assert_agrees_with_generated_class(b"\x0a\x00" + walked)
