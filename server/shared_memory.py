@@ -4,12 +4,14 @@ A client creates an object (`shm_open`), registers it here under a name, and fro
 offsets instead of pixels. Off by default: whoever may register may read and write any shared memory object
 that the server's user may open.
 
-An object that its owner makes smaller is noticed before every use. In the instant between that look and the
-use itself the kernel would end the process: let in only clients that are trusted not to do so.
+An object that its owner makes smaller is noticed when a request asks for its bytes. Between that look and
+the last use of the bytes (while the request waits and is computed) the kernel would end the process: let in
+only clients that are trusted not to do so.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -19,9 +21,10 @@ from pathlib import Path
 from server.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from server.tensors import RegionSlice
 
-MAX_REGIONS = 1024
+MAX_REGIONS = 512  # each costs a file descriptor, and 1024 is what a process usually may have
 MAX_NAME_BYTES = 1024
 _MAX_KEY_BYTES = 255
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -29,8 +32,8 @@ _OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class _Region:
     key: str
     offset: int
+    mapping: mmap.mmap  # keeps a descriptor, which goes with the last view
     memory: memoryview
-    descriptor: int
 
 
 class SystemSharedMemory:
@@ -51,7 +54,7 @@ class SystemSharedMemory:
             AlreadyExists: the name is taken.
             NotFound: no such object.
             InvalidArgument: name, key or range is not allowed, or the object is smaller.
-            ResourceExhausted: too many regions.
+            ResourceExhausted: too many regions, or no memory or descriptors for one more.
         """
         _check_name(name)
         if name in self._regions:
@@ -62,23 +65,23 @@ class SystemSharedMemory:
             raise InvalidArgument(
                 f"shared memory region '{name}' needs a positive byte_size, got {byte_size}"
             )
-        descriptor = self._open(name, _file_name(key))
         try:
-            self._regions[name] = _Region(key, offset, _map(name, descriptor, offset, byte_size), descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            self._regions[name] = self._open(name, key, offset, byte_size)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"shared memory region '{name}' cannot be opened: no object has that key"
+            ) from error
+        except OSError as error:
+            refusal = ResourceExhausted if error.errno in _EXHAUSTED else InvalidArgument
+            raise refusal(f"shared memory region '{name}' cannot be opened: {error.strerror}") from error
 
     def unregister(self, name: str) -> None:
         """Forget a region. It is no error when there is none, as in the protocol's other servers."""
-        region = self._regions.pop(name, None)
-        if region is not None:
-            os.close(region.descriptor)
+        self._regions.pop(name, None)
 
     def unregister_all(self) -> None:
         """Forget every region."""
-        for name in tuple(self._regions):
-            self.unregister(name)
+        self._regions.clear()
 
     def status(self, name: str = "") -> dict[str, tuple[str, int, int]]:
         """Return key, offset and byte size by name, of one region or of all. Raises `NotFound`."""
@@ -98,7 +101,7 @@ class SystemSharedMemory:
                 f"offset {slice.offset} and byte size {slice.byte_size} reach past the end of the shared "
                 f"memory region, which has {len(region.memory)} bytes"
             )
-        if os.fstat(region.descriptor).st_size < region.offset + stop:
+        if region.mapping.size() < region.offset + stop:
             raise InvalidArgument("the shared memory object was made smaller after it was registered")
         return region.memory[slice.offset : stop]
 
@@ -106,28 +109,33 @@ class SystemSharedMemory:
         """Forget every region. Idempotent."""
         self.unregister_all()
 
-    def _open(self, name: str, file_name: str) -> int:
-        refused = f"shared memory region '{name}' cannot be opened"
+    def _open(self, name: str, key: str, offset: int, byte_size: int) -> _Region:
+        descriptor = os.open(self._root / _file_name(key), _OPEN_FLAGS)
         try:
-            return os.open(self._root / file_name, _OPEN_FLAGS)
-        except FileNotFoundError as error:
-            raise NotFound(f"{refused}: no object has that key") from error
-        except OSError as error:
-            raise InvalidArgument(f"{refused}: {error.strerror}") from error
+            _check_object(name, os.fstat(descriptor), offset + byte_size)
+            start = offset - offset % mmap.ALLOCATIONGRANULARITY
+            mapping = _map(name, descriptor, start, offset + byte_size)
+        finally:
+            os.close(descriptor)
+        return _Region(key, offset, mapping, memoryview(mapping)[offset - start :])
 
 
-def _map(name: str, descriptor: int, offset: int, byte_size: int) -> memoryview:
-    status = os.fstat(descriptor)
+def _check_object(name: str, status: os.stat_result, stop: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise InvalidArgument(f"shared memory region '{name}' is not a shared memory object")
-    if offset + byte_size > status.st_size:
-        raise InvalidArgument(
-            f"shared memory region '{name}' ends at byte {offset + byte_size}, "
-            f"but the object has {status.st_size} bytes"
-        )
-    start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    mapping = mmap.mmap(descriptor, offset - start + byte_size, offset=start)
-    return memoryview(mapping)[offset - start :]
+    if stop > status.st_size:
+        raise InvalidArgument(_too_small(name, stop, status.st_size))
+
+
+def _map(name: str, descriptor: int, start: int, stop: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, stop - start, offset=start)
+    except ValueError as error:  # made smaller since it was looked at
+        raise InvalidArgument(_too_small(name, stop, os.fstat(descriptor).st_size)) from error
+
+
+def _too_small(name: str, stop: int, size: int) -> str:
+    return f"shared memory region '{name}' ends at byte {stop}, but the object has {size} bytes"
 
 
 def _check_name(name: str) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,22 @@ shared_memory.destroy_shared_memory_region(region)
 
 def open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@contextmanager
+def limited(kind: int, limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, (soft, hard))
+
+
+def lowest_free_descriptor() -> int:
+    descriptor = os.open("/dev/null", os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor
 
 
 @pytest.fixture
@@ -121,6 +139,45 @@ def test_the_number_of_regions_is_bounded(memory: SystemSharedMemory) -> None:
         memory.register(str(index), "/object", 0, 8)
     with pytest.raises(ResourceExhausted):
         memory.register("one more", "/object", 0, 8)
+
+
+def test_an_object_too_large_to_map_is_refused(memory: SystemSharedMemory, tmp_path: Path) -> None:
+    before = open_descriptors()
+    with (tmp_path / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 43)
+    with (
+        limited(resource.RLIMIT_AS, 1 << 42),
+        pytest.raises(ResourceExhausted, match="'r' cannot be opened"),
+    ):
+        memory.register("r", "/sparse", 0, 1 << 43)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("spare", [0, 1], ids=["none to open with", "none to map with"])
+def test_running_out_of_descriptors_is_refused_and_passes(memory: SystemSharedMemory, spare: int) -> None:
+    with (
+        limited(resource.RLIMIT_NOFILE, lowest_free_descriptor() + spare),
+        pytest.raises(ResourceExhausted, match="'r' cannot be opened"),
+    ):
+        memory.register("r", "/object", 0, 8)
+    memory.register("r", "/object", 0, 8)
+
+
+def test_a_region_costs_one_descriptor_until_its_last_view_is_gone(memory: SystemSharedMemory) -> None:
+    before = open_descriptors()
+    memory.register("r", "/object", 0, 8)
+    view = memory.view(RegionSlice("r", 0, 8))
+    memory.unregister("r")
+    assert open_descriptors() == before + 1
+    view.release()
+    assert open_descriptors() == before
+
+
+def test_errors_tell_no_path(memory: SystemSharedMemory, tmp_path: Path) -> None:
+    for key in ("/nothing", "/link", "/folder", "/pipe", "/../object"):
+        with pytest.raises(RequestError) as refused:
+            memory.register("r", key, 0, 8)
+        assert str(tmp_path) not in str(refused.value)
 
 
 def test_descriptors_are_given_back(memory: SystemSharedMemory) -> None:
