@@ -42,6 +42,23 @@ def parameter() -> st.SearchStrategy[pb.InferParameter]:
     )
 
 
+EXTRAS = [
+    pb.ModelInferRequest(model_name="other").SerializeToString(),
+    pb.ModelInferRequest(id="other").SerializeToString(),
+    pb.ModelInferRequest(raw_input_contents=[b"x"]).SerializeToString(),
+    b"\x0a\x81\x80\x00a",  # a length of three bytes where one would do
+    b"\x9a\x00\x01z",  # a tag of two bytes where one would do
+    b"\x1a\x01\xff",  # an id that is not UTF-8
+    b"\x78\x01",  # unknown fields: varint, bytes, 64 bits, 32 bits, group
+    b"\x7a\x02ab",
+    b"\x79" + b"\0" * 8,
+    b"\x7d" + b"\0" * 4,
+    b"\x7b\x08\x01\x7c",
+    b"\x08\x05",  # known fields of another wire type
+    b"\x18\x05",
+    b"\x3d" + b"\0" * 4,
+]
+
 PARAMETERS = st.dictionaries(
     st.sampled_from(
         ["priority", "timeout", "shared_memory_region", "shared_memory_byte_size", "own", "triton_x"]
@@ -69,6 +86,27 @@ def requests(draw: st.DrawFn) -> pb.ModelInferRequest:
         message.outputs.add(name=name)
     message.raw_input_contents.extend(draw(RAW))
     return message
+
+
+@st.composite
+def good_requests(draw: st.DrawFn) -> pb.ModelInferRequest:
+    """Requests that are accepted, so that damage decides and not what was wrong from the start."""
+    message = pb.ModelInferRequest(model_name=draw(TEXT), model_version=draw(TEXT), id=draw(TEXT))
+    message.parameters["own"].CopyFrom(draw(parameter()))
+    for name in draw(st.lists(TEXT, max_size=3, unique=True)):
+        message.inputs.add(name=name, datatype="UINT8", shape=draw(st.lists(st.integers(1, 300), max_size=3)))
+        message.raw_input_contents.append(draw(st.binary(max_size=200)))
+    for name in draw(st.lists(TEXT, max_size=2, unique=True)):
+        message.outputs.add(name=name)
+    return message
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> bytes:
+    """A good request in pieces of the wire, shuffled: order, repetition, unknown fields, overlong varints."""
+    message = draw(good_requests()).SerializeToString()
+    extras = draw(st.lists(st.sampled_from(EXTRAS), max_size=3))
+    return b"".join(draw(st.permutations([message, *extras])))
 
 
 def flip(data: st.DataObject, message: bytes) -> bytes:
@@ -116,6 +154,20 @@ def assert_agrees_with_generated_class(message: bytes) -> None:
         assert_same_request(ours, *expected)
 
 
+def assert_walk_agrees_with_generated_class(message: bytes) -> None:
+    """Where the walk decides: what it took apart is valid exactly when the whole is, and means the same."""
+    split = split_request(message)
+    if split is None:
+        return
+    whole, header = (outcome(pb.ModelInferRequest.FromString, part) for part in (message, split.header))
+    valid_id = split.id.decode(errors="ignore").encode() == split.id
+    assert isinstance(whole, DecodeError) == (isinstance(header, DecodeError) or not valid_id)
+    if isinstance(whole, pb.ModelInferRequest) and isinstance(header, pb.ModelInferRequest):
+        header.id = split.id.decode()
+        header.raw_input_contents.extend(bytes(view) for view in split.raw)
+        assert header.SerializeToString(deterministic=True) == whole.SerializeToString(deterministic=True)
+
+
 def assert_same_request(ours: RequestMessage, message: pb.ModelInferRequest, header: RequestHeader) -> None:
     assert ours.id == message.id
     assert [bytes(view) for view in ours.raw] == list(message.raw_input_contents)
@@ -155,18 +207,33 @@ def test_agrees_with_the_generated_class_on_noise(message: bytes) -> None:
     assert_agrees_with_generated_class(message)
 
 
+@settings(max_examples=300, deadline=None)
+@given(parts())
+def test_agrees_with_the_generated_class_in_any_order_and_with_odd_fields(message: bytes) -> None:
+    assert_agrees_with_generated_class(message)
+    assert_walk_agrees_with_generated_class(message)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data(), good_requests())
+def test_agrees_with_the_generated_class_on_damaged_good_messages(
+    data: st.DataObject, message: pb.ModelInferRequest
+) -> None:
+    damaged = flip(data, message.SerializeToString())
+    assert_agrees_with_generated_class(damaged)
+    assert_walk_agrees_with_generated_class(damaged)
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_order_and_repetition_of_fields_do_not_matter(data: st.DataObject) -> None:
-    parts = [
-        pb.ModelInferRequest(model_name="a").SerializeToString(),
-        pb.ModelInferRequest(model_name="b").SerializeToString(),
-        pb.ModelInferRequest(id="1").SerializeToString(),
-        pb.ModelInferRequest(id="2").SerializeToString(),
-        pb.ModelInferRequest(raw_input_contents=[b"x"]).SerializeToString(),
-        request().SerializeToString(),
-    ]
-    assert_agrees_with_generated_class(b"".join(data.draw(st.permutations(parts))))
+@given(good_requests())
+def test_good_requests_are_accepted_and_no_beginning_of_one_is_misread(
+    message: pb.ModelInferRequest,
+) -> None:
+    whole = message.SerializeToString()
+    assert_same_request(RequestParser().parse(whole), message, make_header(message))
+    for end in range(len(whole)):
+        assert_agrees_with_generated_class(whole[:end])
+        assert_walk_agrees_with_generated_class(whole[:end])
 
 
 def test_raw_contents_are_views_of_the_message() -> None:
@@ -220,9 +287,10 @@ def test_typed_contents_are_not_cached() -> None:
 @pytest.mark.parametrize(
     ("tail", "why"),
     [
-        (b"\x3a\x05abc", "cut short"),
-        (b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "length of eleven bytes"),
-        (b"\x3a\xff\xff\xff\xff\x7f", "length beyond 2 GiB"),
+        (b"\x0a\x05abc", "cut short"),
+        (b"\x0a", "no length"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "length of eleven bytes"),
+        (b"\x0a\xff\xff\xff\xff\x7f", "length beyond 2 GiB"),
         (b"\x00", "field number 0"),
         (b"\x1a\x01\xff", "id that is not UTF-8"),
         (b"\x0b", "group without an end"),
@@ -234,7 +302,7 @@ def test_invalid_messages_are_refused(tail: bytes, why: str) -> None:
     message = request(raw_input_contents=[b"a" * 12]).SerializeToString() + tail
     with pytest.raises(DecodeError):
         pb.ModelInferRequest.FromString(message)
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument, match=r"not a valid inference|id is not valid UTF-8"):
         RequestParser().parse(message)
 
 
@@ -248,6 +316,13 @@ def test_unknown_fields_are_skipped(extra: bytes) -> None:
     assert split_request(message) is None
     parsed = RequestParser().parse(message)
     assert (parsed.id, parsed.header.model_name, bytes(parsed.raw[0])) == ("7", "cnn", b"a" * 12)
+
+
+def test_unknown_fields_do_not_make_another_header() -> None:
+    parser = RequestParser()
+    message = request(raw_input_contents=[b"a" * 12]).SerializeToString()
+    headers = {parser.parse(message + bytes([0x78, value])).header for value in range(9)}
+    assert len(headers) == 1
 
 
 @pytest.mark.parametrize("padding", range(10))
