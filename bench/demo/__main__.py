@@ -12,8 +12,9 @@ from pathlib import Path
 
 import grpc
 
+from bench.console import make_console
 from bench.demo import steps
-from bench.demo.stage import DemoFailed, Stage, make_console
+from bench.demo.stage import DemoFailed, Stage
 from bench.serving.processes import ServerFailed
 
 PHASE_S = 18.0

@@ -9,8 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.rule import Rule
 
-WIDTH_WITHOUT_TERMINAL = 110
-
 
 class Kind(StrEnum):
     """Where figures come from; printed beside all of them."""
@@ -65,9 +63,3 @@ class Stage:
         self._console.print(Rule("What this showed", align="left", style="green"))
         for finding in self.findings:
             self._console.print(f"[green]ok[/]  {escape(finding)}", highlight=False)
-
-
-def make_console() -> Console:
-    """Return a console that keeps its lines whole when nobody sits at a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)

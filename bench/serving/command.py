@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import grpc
 from rich.console import Console
 
+from bench.console import make_console
 from bench.serving import settings
 from bench.serving.machine import this_machine
 from bench.serving.processes import ServerFailed
@@ -29,9 +30,9 @@ def run(
     keep_pages()  # as in the server: the client's own cost of large messages shall not hide the server's
     settings.add_arguments(parser)
     arguments = parser.parse_args(argv)
-    console = Console()
+    console = make_console()
     machine = this_machine()
-    console.print(machine, style="dim", highlight=False)
+    console.print(str(machine), style="dim", highlight=False)
     if machine.load_before > BUSY_LOAD:
         console.print("The machine is not idle: the figures are disturbed.", style="yellow")
     chosen = settings.from_arguments(arguments)

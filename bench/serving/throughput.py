@@ -32,7 +32,7 @@ from bench.serving.subjects import boulton
 
 MODEL = "efficientnet-lite0"
 BATCHES = (1, 2, 4, 8, 16, 32)
-CONCURRENCY_PER_BATCH = 3
+CONCURRENCY = 32
 AT_LEAST = 0.90
 
 
@@ -42,12 +42,11 @@ def run(settings: Settings, console: Console) -> Result:
     with tempfile.TemporaryDirectory() as directory:
         path = _export(Path(directory), console)
         batch = _best_batch(path, engine_cpus, settings, console)
-        flags = ("--max-batch", str(batch))
-        with boulton(Path(directory), [MODEL], *flags, threads=len(engine_cpus), cpus=engine_cpus) as server:
+        with boulton(Path(directory), [MODEL], threads=len(engine_cpus), cpus=engine_cpus) as server:
             alone = partial(_alone, path, batch, engine_cpus, settings.seconds)
             with pinned_to(client_cpus):
                 found = in_turns(
-                    {"alone": alone, "served": partial(_served, server, batch, settings.seconds)},
+                    {"alone": alone, "served": partial(_served, server, settings.seconds)},
                     settings.rounds,
                     console,
                 )
@@ -59,7 +58,7 @@ def run(settings: Settings, console: Console) -> Result:
     conditions = (
         f"server, and ONNX Runtime alone: cores {engine_cpus}, {len(engine_cpus)} engine thread(s)",
         f"load generator: cores {client_cpus}",
-        f"closed loop, concurrency {CONCURRENCY_PER_BATCH * batch}, raw UINT8, normalised in the graph",
+        f"closed loop, concurrency {CONCURRENCY}, raw UINT8, normalised in the graph",
     )
     return Result("throughput", "EfficientNet-Lite0 against ONNX Runtime alone", figures, conditions)
 
@@ -96,9 +95,9 @@ def _alone(path: Path, batch: int, cpus: Sequence[int], seconds: float) -> float
     return measure_alone(path, batch, threads=len(cpus), seconds=seconds, cpus=cpus).images_per_s
 
 
-def _served(server: Server, batch: int, seconds: float) -> float:
+def _served(server: Server, seconds: float) -> float:
     message = infer_request(MODEL, first_input(server.url, MODEL), images("UINT8", 1))
-    return measure(server, Load([message] * CONCURRENCY_PER_BATCH * batch, seconds)).images_per_s
+    return measure(server, Load([message] * CONCURRENCY, seconds)).images_per_s
 
 
 def _best_batch(path: Path, cpus: Sequence[int], settings: Settings, console: Console) -> int:

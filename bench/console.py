@@ -1,0 +1,13 @@
+"""Where the programs of this package print."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+WIDTH_WITHOUT_TERMINAL = 120
+
+
+def make_console() -> Console:
+    """Return a console; without a terminal one that is wide enough to keep lines and tables whole."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
