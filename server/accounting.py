@@ -6,7 +6,7 @@ import time
 
 from optimizer.telemetry import Traffic
 from server.batch_assembly import CallRequest, Timing
-from server.engine_thread import Outcome
+from server.batch_run import Outcome
 from server.statistics import ModelStatistics, as_ns
 from server.traffic import TrafficRecorder
 

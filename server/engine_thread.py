@@ -5,32 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 from optimizer.batching import Batch
-from server.batch_assembly import Call, Piece, assemble, check_outputs, still_wanted
-from server.engines.engine import Array, Engine
-from server.statistics import as_ns
+from server.batch_assembly import Call
+from server.batch_run import Outcome, run_batch
+from server.engines.engine import Engine
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a batch. `pieces` are those that were still wanted; none: nothing ran.
-
-    Exactly one of `outputs` and `error` is set when something ran. `images` are the rows that ran, `times_ns`
-    how long assembly and the engine took.
-    """
-
-    pieces: tuple[Piece, ...]
-    images: int
-    outputs: tuple[Array, ...] | None
-    error: BaseException | None
-    started_s: float
-    computed_s: float
-    times_ns: tuple[int, int]
 
 
 class EngineThread:
@@ -76,7 +58,7 @@ class EngineThread:
     def _serve(self) -> None:
         try:
             while (batch := self._batches.get()) is not None and not self._stopping:
-                self._post(self._run(batch))
+                self._post(run_batch(self._engine, self._clock, batch))
                 del batch  # its requests' memory must not be held while waiting for the next one
         finally:
             self._close()
@@ -88,20 +70,3 @@ class EngineThread:
             _LOG.exception("the engine could not be closed")
         finally:
             self._on_closed()
-
-    def _run(self, batch: Batch[Call]) -> Outcome:
-        started_s = assembled_s = self._clock()
-        outputs, error = None, None
-        pieces = still_wanted(batch.slices)
-        images = sum(piece.images for piece in pieces)
-        if pieces:
-            try:
-                inputs = assemble(self._engine, pieces)
-                assembled_s = self._clock()
-                outputs = tuple(self._engine.run(inputs))
-                check_outputs(self._engine, outputs, images)
-            except BaseException as raised:  # whatever it is, the requests of this batch must be answered
-                outputs, error = None, raised
-        computed_s = self._clock()
-        times_ns = (as_ns(assembled_s - started_s), as_ns(computed_s - assembled_s))
-        return Outcome(pieces, images, outputs, error, started_s, computed_s, times_ns)

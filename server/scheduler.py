@@ -18,7 +18,8 @@ from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.telemetry import Traffic
 from server.accounting import Accounts
 from server.batch_assembly import Answer, Call, CallRequest, Timing, split
-from server.engine_thread import EngineThread, Outcome
+from server.batch_run import Outcome, run_batch
+from server.engine_thread import EngineThread
 from server.engines.engine import Array, Engine
 from server.errors import DeadlineExceeded, Internal, RequestError, Unavailable
 from server.refusals import SHUTTING_DOWN, refusal_error
@@ -31,6 +32,10 @@ _LOG = logging.getLogger(__name__)
 
 _IN_FLIGHT = 2  # one batch running, one staged behind it
 _LONGEST_REASON = 500
+
+_SHORT_BATCH_S = 300e-6
+"""A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
+more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,13 +228,28 @@ class Scheduler:
         for request in step.expired:
             self._expired(request, now_s)
         if step.batch is not None:
-            self._in_flight.append(step.batch)
-            self._thread.submit(step.batch)
-            return True
+            return self._hand_over(step.batch, idle)
         if step.expired and idle:
             self._service_times.doubt()
         self._arm(step.wake_s, now_s)
         return False
+
+    def _hand_over(self, batch: Batch[Call], idle: bool) -> bool:
+        """Give a batch to the engine. True when there may be another one at once."""
+        if idle and self._engine.any_thread and self._service_times.shortest(batch.images) < _SHORT_BATCH_S:
+            self._run_here(batch)
+            return False
+        self._in_flight.append(batch)
+        self._thread.submit(batch)
+        return True
+
+    def _run_here(self, batch: Batch[Call]) -> None:
+        """Run a short batch in the event loop, which then has its turn before the next one."""
+        outcome = run_batch(self._engine, self._clock, batch)
+        self._request_pump()
+        self._learn(outcome)
+        if outcome.outputs is not None:
+            self._answer(outcome, outcome.outputs)
 
     def _arm(self, wake_s: float | None, now_s: float) -> None:
         """Make sure of a pump at `wake_s`. An earlier timer is kept: it finds nothing to do and arms anew."""
@@ -267,13 +287,16 @@ class Scheduler:
         if self._closed:
             return
         self._in_flight.popleft()
-        if outcome.error is not None:
-            self._failed(outcome, outcome.error)  # first: what is left of a split request must not run
-        elif outcome.outputs is not None:
-            self._service_times.observe(outcome.images, max(0.0, outcome.computed_s - outcome.started_s))
+        self._learn(outcome)
         self._pump()  # then the engine: answers are handed out while it runs
         if outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)
+
+    def _learn(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._failed(outcome, outcome.error)  # before a pump: no more of a split request must run
+        elif outcome.outputs is not None:
+            self._service_times.observe(outcome.images, max(0.0, outcome.computed_s - outcome.started_s))
 
     def _answer(self, outcome: Outcome, outputs: tuple[Array, ...]) -> None:
         now_s = self._clock()

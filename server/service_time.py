@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 
 _WEIGHT = 0.25
 _FAR_TOO_HIGH = 2.0
 _DOUBT = 0.8
+_SHORTEST_GROWTH = 1.02
 
 
 class ServiceTimes:
@@ -20,6 +22,7 @@ class ServiceTimes:
     def __init__(self) -> None:
         self._sizes: list[int] = []
         self._means_s: dict[int, float] = {}
+        self._shortest_s: dict[int, float] = {}
         self._trust = 1.0
 
     def observe(self, images: int, seconds: float) -> None:
@@ -31,6 +34,16 @@ class ServiceTimes:
         if mean_s is None or mean_s > _FAR_TOO_HIGH * seconds:
             mean_s = seconds
         self._means_s[images] = mean_s + _WEIGHT * (seconds - mean_s)
+        shortest_s = self._shortest_s.get(images, seconds)
+        self._shortest_s[images] = min(seconds, shortest_s * _SHORTEST_GROWTH)
+
+    def shortest(self, images: int) -> float:
+        """Return the seconds of a batch of `images` when nothing interferes; infinite when none ran.
+
+        The average of batches that ran in a thread includes their waits for the interpreter lock; the
+        shortest does not. It grows a little with every batch that does not reach it, to follow a change.
+        """
+        return self._shortest_s.get(images, math.inf)
 
     def doubt(self) -> None:
         """Trust the averages less, until the next batch ran.

@@ -55,7 +55,10 @@ class TensorSpec:
 
 
 class Engine(Protocol):
-    """A network ready to run. Used from one thread at a time; `close` may be called once from any thread."""
+    """A network ready to run. One thread uses it at a time, and the same one always unless `any_thread`.
+
+    `close` may be called once from any thread.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -80,6 +83,10 @@ class Engine(Protocol):
     @property
     def reads_foreign_memory(self) -> bool:
         """Whether `run` may be given any C-contiguous array, so that a batch of one request needs no copy."""
+
+    @property
+    def any_thread(self) -> bool:
+        """Whether `run` may be called from any thread, one at a time; False for what is bound to a thread."""
 
     @property
     def input_buffers(self) -> tuple[Array, ...]:

@@ -83,6 +83,7 @@ class OnnxRuntimeEngine:
     platform = "onnxruntime_onnx"
     simulated = False
     reads_foreign_memory = True
+    any_thread = True
 
     def __init__(
         self,

@@ -90,6 +90,11 @@ class SimulatedEngine:
         return True
 
     @property
+    def any_thread(self) -> bool:
+        """Whether `run` may be called from any thread: no, it sleeps, which would hold up an event loop."""
+        return False
+
+    @property
     def input_buffers(self) -> tuple[Array, ...]:
         """Preallocated inputs, one per input: row i is slot i."""
         return self._buffers

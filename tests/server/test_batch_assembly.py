@@ -23,6 +23,7 @@ class Buffers:
     def __init__(self, max_batch: int = 6, *, reads_foreign_memory: bool = True) -> None:
         self.max_batch = max_batch
         self.reads_foreign_memory = reads_foreign_memory
+        self.any_thread = False
         self.input_buffers: tuple[Array, ...] = (
             np.full((max_batch, 3), -1, np.float32),
             np.full(max_batch, 255, np.uint8),

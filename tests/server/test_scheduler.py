@@ -39,9 +39,11 @@ class ScriptedEngine:
     def __init__(self, max_batch: int = 8, *, reads_foreign_memory: bool = True) -> None:
         self.max_batch = max_batch
         self.reads_foreign_memory = reads_foreign_memory
+        self.any_thread = False
         rows = (max_batch,) if max_batch else ()
         self.input_buffers: tuple[Array, ...] = (np.zeros((*rows, 2), np.int64),)
         self.batches: list[list[int]] = []
+        self.threads: list[threading.Thread] = []
         self.given: weakref.ref[Array] | None = None
         self.script: deque[Callable[[tuple[Array, ...]], tuple[Array, ...]]] = deque()
         self.held = False
@@ -53,6 +55,7 @@ class ScriptedEngine:
         rows = inputs[0].reshape(-1, 2)
         self.given = weakref.ref(inputs[0])
         self.batches.append(rows[:, 0].tolist())
+        self.threads.append(threading.current_thread())
         self._started.put(len(rows))
         if self.held:
             assert self._permits.acquire(timeout=PATIENCE_S)
@@ -759,3 +762,70 @@ class TestAccounts:
         # A task cancelled just as its answer was given counts as what it got.
         assert failed <= statistics.fail.count <= failed + withdrawn
         assert answered <= statistics.success.count <= answered + withdrawn
+
+
+class TestShortBatches:
+    """With a manual clock every batch takes no time at all: the shortest there is."""
+
+    def engine(self) -> ScriptedEngine:
+        engine = ScriptedEngine(max_batch=4)
+        engine.any_thread = True
+        return engine
+
+    async def test_run_in_the_event_loop_once_known_to_be_short(self, make: Maker) -> None:
+        bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
+        answers = [await bench.ask(value) for value in range(3)]
+        assert [answer.outputs[0][0, 0] for answer in answers] == [0.0, 10.0, 20.0]
+        here = threading.current_thread()
+        assert [thread is here for thread in bench.engine.threads] == [False, True, True]
+
+    async def test_long_ones_run_in_the_thread(self, make: Maker) -> None:
+        clock = ManualClock()
+        bench = make(batch_limit=4, engine=self.engine(), clock=clock)
+
+        def take_time(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            clock.now_s += 0.001
+            return outputs
+
+        bench.engine.script.extend([take_time] * 3)
+        for value in range(3):
+            await bench.ask(value)
+        assert threading.current_thread() not in bench.engine.threads
+
+    async def test_an_engine_bound_to_its_thread_stays_there(self, make: Maker) -> None:
+        bench = make(clock=ManualClock())
+        for value in range(3):
+            await bench.ask(value)
+        assert threading.current_thread() not in bench.engine.threads
+
+    async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
+        bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
+        for size in range(1, 5):
+            await bench.ask(*range(size))
+        large = bench.ask(*range(10))
+        crowd = [bench.ask(value) for value in range(20, 30)]
+        assert (await large).outputs[0][:, 0].tolist() == [10.0 * value for value in range(10)]
+        assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(20, 30)]
+        assert max(len(batch) for batch in bench.engine.batches) == 4
+
+    async def test_a_failure_fails_its_batch_and_the_next_is_answered(self, make: Maker) -> None:
+        bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
+        await bench.ask(1)
+
+        def fail(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            raise ValueError("broken")
+
+        bench.engine.script.append(fail)
+        assert "broken" in await failure(bench.ask(2), Internal)
+        assert (await bench.ask(3)).outputs[0][0, 0] == 30.0
+
+    async def test_drain_and_close_after_them(self, make: Maker) -> None:
+        bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
+        await bench.ask(1)
+        last = [bench.ask(value) for value in range(6)]
+        await asyncio.sleep(0)
+        assert await bench.scheduler.drain(PATIENCE_S)
+        assert all(task.done() for task in last)
+        bench.scheduler.close()
+        await bench.scheduler.wait_closed()
+        assert bench.engine.closed.is_set()

@@ -31,6 +31,17 @@ def test_with_one_size_proportional() -> None:
     assert [times.predict(n) for n in (2, 8, 32)] == pytest.approx([0.004, 0.016, 0.064])
 
 
+def test_the_shortest_is_unknown_then_the_least_and_slowly_follows_a_change() -> None:
+    times = learned(b4=0.010)
+    assert times.shortest(8) == float("inf")
+    times.observe(4, 0.002)
+    times.observe(4, 0.010)
+    assert 0.002 <= times.shortest(4) < 0.003
+    for _ in range(200):
+        times.observe(4, 0.010)
+    assert times.shortest(4) == pytest.approx(0.010)
+
+
 def test_follows_a_change() -> None:
     times = learned(b4=0.010)
     for _ in range(40):
