@@ -21,7 +21,7 @@ from bench.peers import install
 from bench.serving import command
 from bench.serving.client import Load, measure
 from bench.serving.messages import infer_request, shared_memory_request
-from bench.serving.networks import INPUT, images, write_repository
+from bench.serving.networks import CHW, INPUT, images, write_repository
 from bench.serving.processes import Server, free_port, running
 from bench.serving.report import Figure, Result
 from bench.serving.rounds import Spread, in_turns, ratio
@@ -64,7 +64,7 @@ def run(settings: Settings, console: Console) -> Result:
             console.print(f"single {datatype} images, concurrency {CONCURRENCY}", style="bold")
             figures += _measure(datatype, repository, present, settings, console)
     conditions = (
-        f"a CNN of three convolutions, {THREADS} engine thread, batches up to {MAX_BATCH}, no added delay",
+        f"a CNN of 1.2 million multiply-adds, {THREADS} engine thread, batches up to {MAX_BATCH}, no added delay",
         "client, servers and engines share all cores; MLServer runs its model in-process",
     )
     return Result("peers", "Against other servers", figures, conditions, notes)
@@ -74,7 +74,7 @@ def _measure(
     datatype: str, repository: Path, peers: Sequence[str], settings: Settings, console: Console
 ) -> list[Figure]:
     model = f"small-{datatype.lower()}"
-    tensor = images(datatype, 1)
+    tensor = images(datatype, 1, CHW)
     load = Load([infer_request(model, INPUT, tensor)] * CONCURRENCY, settings.seconds)
     with ExitStack() as stack:
         flags = ("--shared-memory", "--max-batch", str(MAX_BATCH))

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from bench.serving import command
 from bench.serving.client import OPTIONS, Call, raw_call
 from bench.serving.messages import infer_request
-from bench.serving.networks import INPUT, images, write_repository
+from bench.serving.networks import CHW, INPUT, images, write_repository
 from bench.serving.processes import Server
 from bench.serving.report import Figure, Result
 from bench.serving.rounds import Spread
@@ -105,7 +105,7 @@ def _conditions(seconds: float, samples: Sequence[Sample]) -> tuple[str, ...]:
 
 
 async def _soak(server: Server, seconds: float, counts: Counts, console: Console) -> list[Sample]:
-    small = infer_request("small-uint8", INPUT, images("UINT8", 1))
+    small = infer_request("small-uint8", INPUT, images("UINT8", 1, CHW))
     big = infer_request("negligible-fp32", INPUT, images("FP32", 8))
     messages = [small] * WORKERS + [big] * BIG_WORKERS
     end_s = time.monotonic() + seconds

@@ -7,14 +7,16 @@ import onnxruntime
 import pytest
 
 from bench.serving.messages import infer_request, shared_memory_request
-from bench.serving.networks import INPUT, OUTPUT, images, write_repository
+from bench.serving.networks import CHW, HWC, INPUT, OUTPUT, images, write_repository
 from protos import grpc_service_pb2 as wire
 
 
-@pytest.mark.parametrize("kind", ["negligible", "small"])
-def test_both_datatypes_give_the_same_scores_for_the_same_pixels(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "shape"), [("negligible", HWC), ("small", CHW)])
+def test_both_datatypes_give_the_same_scores_for_the_same_pixels(
+    tmp_path: Path, kind: str, shape: tuple[int, int, int]
+) -> None:
     repository = write_repository(tmp_path)
-    pixels = images("UINT8", 3)
+    pixels = images("UINT8", 3, shape)
     scores = {}
     for datatype, tensor in (("uint8", pixels), ("fp32", pixels.astype(np.float32))):
         path = repository / f"{kind}-{datatype}" / "1" / "model.onnx"
