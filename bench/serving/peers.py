@@ -64,7 +64,7 @@ def run(settings: Settings, console: Console) -> Result:
             console.print(f"single {datatype} images, concurrency {CONCURRENCY}", style="bold")
             figures += _measure(datatype, repository, present, settings, console)
     conditions = (
-        f"a CNN of 1.2 million multiply-adds, {THREADS} engine thread, batches up to {MAX_BATCH}, no added delay",
+        f"a CNN of 1.2 million multiply-adds, {THREADS} engine thread, batches up to {MAX_BATCH}, no delay",
         "client, servers and engines share all cores; MLServer runs its model in-process",
     )
     return Result("peers", "Against other servers", figures, conditions, notes)
