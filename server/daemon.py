@@ -25,7 +25,7 @@ from server.inference_service import SERVICE_NAME as INFERENCE
 from server.inference_service import InferenceService
 from server.lifecycle import Lifecycle, Phase
 from server.logs import configure_logging
-from server.memory import keep_pages
+from server.memory import keep_pages, spare_collector
 from server.metrics import start_metrics_server
 from server.metrics_source import ServerMetrics
 from server.models import ModelTable
@@ -118,6 +118,7 @@ class Daemon:
         self._warn_of_exposure()
         await self._load_models()
         await self._start_governing()
+        spare_collector()
         self._lifecycle.phase = Phase.SERVING
         await self._grpc.set_serving(serving=True)
         self._announce()

@@ -87,3 +87,12 @@ def test_memory_stays_bounded_under_mixed_sizes() -> None:
     finished = subprocess.run([sys.executable, "-c", CHURN], capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert "are kept" in finished.stderr
+
+
+def test_the_collector_passes_over_what_was_loaded() -> None:
+    code = (
+        "import gc; from server.memory import COLLECTOR_THRESHOLDS, spare_collector; spare_collector(); "
+        "print(gc.get_freeze_count() > 1000, gc.get_threshold() == COLLECTOR_THRESHOLDS, gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.split() == ["True"] * 3
