@@ -56,8 +56,8 @@ def keep_pages(mallopt: Mallopt | None = None) -> str:
 def spare_collector() -> None:
     """Let the cycle collector pass over what lives as long as the process, and look at the rest less often.
 
-    Call once everything is loaded. Requests make no cycles, but enough objects to have the collector walk over
-    every module's objects several times a second: 5 to 10 % of the CPU time of a small request.
+    Call once everything is loaded. Requests make no cycles, but enough objects to have the collector walk
+    over every module's objects several times a second: 5 to 10 % of the CPU time of a small request.
     """
     gc.collect()
     gc.freeze()
