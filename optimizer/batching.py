@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from optimizer.deadlines import DeadlineHeap, ForwardClock
 
@@ -74,8 +74,7 @@ class Request(Generic[T]):
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(Generic[T]):
+class Slice(NamedTuple, Generic[T]):
     """Rows `start` to `start + images` of a request."""
 
     request: Request[T]
@@ -83,16 +82,14 @@ class Slice(Generic[T]):
     images: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[T]):
+class Batch(NamedTuple, Generic[T]):
     """What the engine runs at once; `images` is the sum over `slices`."""
 
     slices: tuple[Slice[T], ...]
     images: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[T]):
+class Step(NamedTuple, Generic[T]):
     """What is to be done now.
 
     Args:

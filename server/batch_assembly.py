@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ _LARGE_COPY_BYTES = 1 << 20
 than the engine thread would wait to get the lock back from a busy event loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """Where a request's time went. A request in several batches has the sum of its batches' times."""
 
     queue_ns: int
@@ -27,8 +26,7 @@ class Timing:
     compute_output_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The rows of one request, `[images, *shape]` per output, in order."""
 
     outputs: tuple[Array, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from optimizer.batching import Batch
 from server.batch_assembly import Call, Piece, assemble, check_outputs, still_wanted
@@ -11,8 +11,7 @@ from server.engines.engine import Array, Engine
 from server.statistics import as_ns
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a batch. `pieces` are those that were still wanted; none: nothing ran.
 
     Exactly one of `outputs` and `error` is set when something ran. `images` are the rows that ran, `times_ns`

@@ -10,7 +10,7 @@ is the same for every request of a client: it is parsed once and found again by 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -30,8 +30,7 @@ MAX_CACHED_HEADER_BYTES = 8192
 MAX_WALKED_FIELDS = 1024
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SplitRequest:
+class SplitRequest(NamedTuple):
     """A request's top-level fields, sorted into header, id and raw contents."""
 
     header: bytes

@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 _IN_FLIGHT = 2  # one batch running, one staged behind it
 _LONGEST_REASON = 500
 
-_SHORT_BATCH_S = 300e-6
+_SHORT_BATCH_S = 100e-6
 """A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
 more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
@@ -162,7 +162,9 @@ class Scheduler:
             raise self._refused(request, refusal)
         self._outstanding += 1
         self._quiet.clear()
-        if len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
+        if not self._in_flight and self._is_short(images):
+            self._pump()
+        elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
             self._request_pump()
         try:
             return await call.answer
@@ -236,17 +238,21 @@ class Scheduler:
 
     def _hand_over(self, batch: Batch[Call], idle: bool) -> bool:
         """Give a batch to the engine. True when there may be another one at once."""
-        if idle and self._engine.any_thread and self._service_times.shortest(batch.images) < _SHORT_BATCH_S:
+        if idle and self._is_short(batch.images):
             self._run_here(batch)
             return False
         self._in_flight.append(batch)
         self._thread.submit(batch)
         return True
 
+    def _is_short(self, images: int) -> bool:
+        return self._engine.any_thread and self._service_times.shortest(images) < _SHORT_BATCH_S
+
     def _run_here(self, batch: Batch[Call]) -> None:
         """Run a short batch in the event loop, which then has its turn before the next one."""
         outcome = run_batch(self._engine, self._clock, batch)
-        self._request_pump()
+        if self._queue.queued_images:
+            self._request_pump()
         self._learn(outcome)
         if outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,8 +73,7 @@ class RequestHeader:
     empty_final_response: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RequestMessage:
+class RequestMessage(NamedTuple):
     """A parsed request. `raw` are views into the message: one for each input outside shared memory.
 
     `id` is what the client sent, to be echoed. It may hold line breaks and other control characters, as may
