@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ConfigError
-from server.grpc_server import bracketed
+from server.transport.grpc_server import bracketed
 
 
 @dataclass(frozen=True, slots=True)

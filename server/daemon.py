@@ -15,27 +15,27 @@ from server.announcement import Announcement, withdraw
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.errors import ConfigError, RequestError
-from server.governing import Governing
-from server.governor_factory import make_governing, read_targets
-from server.grpc_server import GrpcServer
-from server.infer_inputs import ImageDecoder, InputReader, NoRegions
-from server.infer_pipeline import InferPipeline
-from server.infer_stream import InferStream
-from server.inference_service import SERVICE_NAME as INFERENCE
-from server.inference_service import InferenceService
+from server.governing.governor_factory import make_governing, read_targets
+from server.governing.loop import Governing
+from server.governing.operator_service import SERVICE_NAME as OPERATOR
+from server.governing.operator_service import OperatorService
+from server.governing.plant import LoopCaller
+from server.inference.inputs import ImageDecoder, InputReader, NoRegions
+from server.inference.pipeline import InferPipeline
+from server.inference.service import SERVICE_NAME as INFERENCE
+from server.inference.service import InferenceService
+from server.inference.stream import InferStream
 from server.lifecycle import Lifecycle, Phase
 from server.logs import configure_logging
 from server.memory import keep_pages, spare_collector
-from server.metrics import start_metrics_server
-from server.metrics_source import ServerMetrics
-from server.models import ModelTable
-from server.operator_service import SERVICE_NAME as OPERATOR
-from server.operator_service import OperatorService
-from server.plant import LoopCaller
-from server.repository import Repository
-from server.scheduler import SchedulerSettings
-from server.shared_memory import SystemSharedMemory
-from server.tls import exposure_warning
+from server.metrics.endpoint import start_metrics_server
+from server.metrics.source import ServerMetrics
+from server.models.repository import Repository
+from server.models.table import ModelTable
+from server.scheduling.scheduler import SchedulerSettings
+from server.transport.grpc_server import GrpcServer
+from server.transport.tls import exposure_warning
+from server.wire.shared_memory import SystemSharedMemory
 
 # The scheduler cuts it to what the engine can take.
 ENGINE_LARGEST = 1 << 30

@@ -16,7 +16,7 @@ from server.engines.engine import Engine
 from server.engines.onnxruntime import DEFAULT_MAX_BATCH, load_onnxruntime_engine
 from server.engines.simulated import SimulatedEngine, read_graph_specs
 from server.errors import ConfigError, EngineError
-from server.repository import ModelEntry
+from server.models.repository import ModelEntry
 
 
 @dataclass(frozen=True, slots=True)

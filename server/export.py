@@ -20,8 +20,8 @@ from server.exporting.samples import make_samples
 from server.exporting.sessions import open_runner, save_model
 from server.exporting.sources import obtain
 from server.exporting.writing import ConfigTable, choose_version, place, staging, toml
+from server.models.repository import MODEL_FILE
 from server.onnx_graph import datatype_of, describe, graph_inputs, shape_of
-from server.repository import MODEL_FILE
 
 
 @dataclass(frozen=True, slots=True)

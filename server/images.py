@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from server.errors import InvalidArgument
-from server.repository import ImageInput
+from server.models.repository import ImageInput
 
 _FORMATS = ("JPEG", "PNG")
 _ORIENTATION_TAG = 0x0112

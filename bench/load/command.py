@@ -19,7 +19,7 @@ from bench.load.plan import Arrivals, Closed, LoadPlan, Pictures, Poisson, Trace
 from bench.load.processes import run_load
 from bench.load.progress import LoadProgress
 from bench.load.report import Report, as_json, as_text, make_report
-from server.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
+from server.client.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
 from server.errors import ConfigError
 from server.logs import escape
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from bench.load.plan import MIB, Pictures
 from protos import grpc_service_pb2 as pb
-from server.client import RemoteModel, RemoteTensor
-from server.client_pictures import Picture, Pixels, read_picture, to_pixels
+from server.client.client import RemoteModel, RemoteTensor
+from server.client.pictures import Picture, Pixels, read_picture, to_pixels
 from server.engines.engine import NUMPY_DTYPES, Array
 from server.errors import ConfigError
-from server.tensors import pack_bytes
+from server.wire.tensors import pack_bytes
 
 VARIANTS = 16  # different requests of one size, so that no cache on the way answers them
 BUDGET_BYTES = 256 * MIB

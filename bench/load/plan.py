@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from server.endpoint import Endpoint
+from server.client.endpoint import Endpoint
 
 MIB = 1 << 20
 # What gRPC may hold in copies of requests that are under way.

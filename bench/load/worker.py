@@ -17,8 +17,8 @@ from bench.load.measuring import Recorder, WorkerResult
 from bench.load.pacing import make_pacer
 from bench.load.payloads import Payloads, SharedRequests, make_requests, wire_messages
 from bench.load.plan import IN_FLIGHT_BYTES, Closed, LoadPlan, share_of
-from server.client import OipClient, RemoteModel
-from server.endpoint import UNLIMITED, Endpoint, explain
+from server.client.client import OipClient, RemoteModel
+from server.client.endpoint import UNLIMITED, Endpoint, explain
 from server.errors import ConfigError
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.client import Classification, ClassScore, OipClient, RemoteModel, RemoteTensor
-from server.client_pictures import Picture, PictureSender, Pixels, read_picture
-from server.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
+from server.client.client import Classification, ClassScore, OipClient, RemoteModel, RemoteTensor
+from server.client.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
+from server.client.pictures import Picture, PictureSender, Pixels, read_picture
 from server.errors import ConfigError
 from server.logs import escape
 

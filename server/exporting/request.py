@@ -9,7 +9,7 @@ from pathlib import Path
 from server.errors import ExportError, InvalidArgument
 from server.exporting.builtin_models import BUILTIN_MODELS
 from server.exporting.preprocessing import Preprocessing
-from server.repository import check_model_name
+from server.models.repository import check_model_name
 
 
 class SourceKind(StrEnum):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import ExportError
-from server.repository import CONFIG_FILE, LABELS_FILE, Repository
+from server.models.repository import CONFIG_FILE, LABELS_FILE, Repository
 
 ConfigTable = Mapping[str, str | int | float]
 

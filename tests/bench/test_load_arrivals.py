@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.load.arrivals import arrivals_of, load_trace, poisson_times, sizes_of, split_images
 from bench.load.plan import Closed, LoadPlan, Poisson, Trace
-from server.endpoint import Endpoint
+from server.client.endpoint import Endpoint
 from server.errors import ConfigError
 
 PLAN = LoadPlan(endpoint=Endpoint("h:1"), model="net", arrivals=Poisson(100.0), warmup_s=1.0, duration_s=9.0)

@@ -17,8 +17,8 @@ from bench.load.payloads import (
 )
 from bench.load.plan import Pictures
 from protos import grpc_service_pb2 as pb
-from server.client import RemoteModel, RemoteTensor
-from server.endpoint import ServerRefused
+from server.client.client import RemoteModel, RemoteTensor
+from server.client.endpoint import ServerRefused
 from server.errors import ConfigError
 
 RANDOM = Pictures()

@@ -9,7 +9,7 @@ import pytest
 from bench.load.measuring import Failures, WorkerResult
 from bench.load.plan import Closed, LoadPlan, Poisson
 from bench.load.report import as_json, as_text, make_report, quantiles_ms
-from server.endpoint import Endpoint
+from server.client.endpoint import Endpoint
 
 PLAN = LoadPlan(endpoint=Endpoint("127.0.0.1:8001"), model="net", arrivals=Poisson(100.0), slo_ms=50.0)
 

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
-from server.security import ROLE_NEEDED
+from server.transport.security import ROLE_NEEDED
 
 TOKENS = "client client-token-0123456789\noperator operator-token-0123456789\n"
 OPERATOR = (("authorization", "Bearer operator-token-0123456789"),)

@@ -14,7 +14,7 @@ from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.engines.engine import Engine
 from server.errors import ConfigError, EngineError
-from server.repository import ModelEntry
+from server.models.repository import ModelEntry
 
 
 @pytest.fixture

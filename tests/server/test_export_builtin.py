@@ -17,8 +17,8 @@ from server.export import Exported, export_model
 from server.exporting.builtin_models import imagenet_labels
 from server.exporting.request import ExportRequest
 from server.images import decode_image
+from server.models.repository import ImageInput, Repository
 from server.photographs import load_photographs
-from server.repository import ImageInput, Repository
 
 
 class Silence:

@@ -15,7 +15,7 @@ from server.errors import ExportError
 from server.export import Exported, export_model
 from server.exporting.request import ExportRequest
 from server.exporting.sessions import open_runner, save_model
-from server.repository import Repository
+from server.models.repository import Repository
 
 FLOAT = TensorProto.FLOAT
 IMAGE: list[object] = ["N", 3, 4, 4]

@@ -18,7 +18,7 @@ from server.export import Exported, export_model
 from server.exporting.preprocessing import Preprocessing
 from server.exporting.request import ExportRequest
 from server.exporting.torch_source import load_model
-from server.repository import ImageInput, Repository
+from server.models.repository import ImageInput, Repository
 
 IMAGENET = Preprocessing(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LABELS = "a\nb\nc\nd\ne\n"

@@ -17,7 +17,7 @@ from server.errors import ExportError
 from server.export import Exported, export_model
 from server.exporting.request import ExportRequest
 from server.exporting.writing import toml
-from server.repository import Repository
+from server.models.repository import Repository
 
 
 class Silence:

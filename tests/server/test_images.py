@@ -13,7 +13,7 @@ from PIL import Image
 
 from server.errors import InvalidArgument
 from server.images import ImageLimits, decode_image
-from server.repository import ImageInput
+from server.models.repository import ImageInput
 
 SQUARE = ImageInput("input", height=32, width=32, resize=32)
 

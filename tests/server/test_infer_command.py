@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from server.client.endpoint import check_target
 from server.commands import infer
-from server.endpoint import check_target
 from server.errors import ConfigError
 
 Infer = Callable[..., Awaitable[int]]

@@ -142,9 +142,9 @@ def test_configuring_twice_does_not_write_twice(log: Callable[..., io.StringIO])
 def test_modules_that_log_under_their_own_name_are_heard(log: Callable[..., io.StringIO]) -> None:
     stream = log()
 
-    logging.getLogger("server.scheduler").info("here")
+    logging.getLogger("server.scheduling.scheduler").info("here")
 
-    assert "server.scheduler: here" in stream.getvalue()
+    assert "server.scheduling.scheduler: here" in stream.getvalue()
 
 
 def test_a_long_message_is_cut(log: Callable[..., io.StringIO]) -> None:

@@ -19,20 +19,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from PIL import Image
-from server.shared_memory import SystemSharedMemory
 
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
 from server.engines.engine import Array, Engine
 from server.engines.onnxruntime import load_onnxruntime_engine
-from server.infer_inputs import ImageDecoder, InputReader, NoRegions
-from server.infer_pipeline import InferPipeline
-from server.infer_stream import InferStream
-from server.inference_service import InferenceService
+from server.inference.inputs import ImageDecoder, InputReader, NoRegions
+from server.inference.pipeline import InferPipeline
+from server.inference.service import InferenceService
+from server.inference.stream import InferStream
 from server.lifecycle import Lifecycle, Phase
-from server.models import ModelTable
-from server.repository import ModelEntry, Repository
-from server.scheduler import SchedulerSettings
+from server.models.repository import ModelEntry, Repository
+from server.models.table import ModelTable
+from server.scheduling.scheduler import SchedulerSettings
+from server.wire.shared_memory import SystemSharedMemory
 
 
 def tensor(name: str, datatype: int, *shape: int | str) -> onnx.ValueInfoProto:

@@ -1,0 +1,1 @@
+"""Running the governor beside the server, and the operator who watches it."""

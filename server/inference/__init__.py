@@ -1,0 +1,1 @@
+"""The inference protocol: what each RPC means."""

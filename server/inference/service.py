@@ -1,0 +1,154 @@
+"""The service `inference.GRPCInferenceService`: every method of the Open Inference Protocol in one table."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from protos import grpc_service_pb2 as pb
+from server.errors import Unimplemented
+from server.inference import shared_memory_control as cuda
+from server.inference.model_metadata import model_config, model_metadata, model_statistics
+from server.inference.pipeline import InferPipeline
+from server.inference.repository_control import RepositoryControl
+from server.inference.shared_memory_control import SystemSharedMemoryControl
+from server.inference.stream import InferStream
+from server.lifecycle import Lifecycle
+from server.models.table import ModelTable
+from server.transport.rpc import Context, MethodHandler, bidirectional, generic_handler, unary, unary_message
+from server.wire.shared_memory import SystemSharedMemory
+
+SERVICE_NAME = "inference.GRPCInferenceService"
+SERVER_NAME = "boulton"
+
+# Exactly what works: clients of the Triton family believe this list and fail on what is promised and missing.
+_EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "statistics",
+)
+
+
+class InferenceService:
+    """Answers the protocol's methods.
+
+    Args:
+        models: the loaded models.
+        lifecycle: whether the server is ready and accepting.
+        pipeline: answers inferences.
+        stream: answers streams of inferences.
+        shared_memory: POSIX shared memory; None when the operator has not enabled it.
+    """
+
+    def __init__(
+        self,
+        models: ModelTable,
+        lifecycle: Lifecycle,
+        pipeline: InferPipeline,
+        stream: InferStream,
+        shared_memory: SystemSharedMemory | None,
+    ) -> None:
+        self._models = models
+        self._lifecycle = lifecycle
+        self._pipeline = pipeline
+        self._stream = stream
+        self._shared_memory = shared_memory
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """The service's methods, for `Server.add_generic_rpc_handlers`."""
+        return generic_handler(SERVICE_NAME, self.methods())
+
+    def methods(self) -> dict[str, MethodHandler]:
+        """Every method by its name."""
+        return {
+            "ModelInfer": unary(self._model_infer),
+            "ModelStreamInfer": bidirectional(self._stream.answer),
+            **self._health_methods(),
+            **self._model_methods(),
+            **self._repository_methods(),
+            **self._shared_memory_methods(),
+            "TraceSetting": unary_message(pb.TraceSettingRequest, _no_tracing),
+            "LogSettings": unary_message(pb.LogSettingsRequest, _no_log_settings),
+        }
+
+    def _health_methods(self) -> dict[str, MethodHandler]:
+        return {
+            "ServerLive": unary_message(pb.ServerLiveRequest, self._server_live),
+            "ServerReady": unary_message(pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": unary_message(pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": unary_message(pb.ServerMetadataRequest, self._server_metadata),
+        }
+
+    def _model_methods(self) -> dict[str, MethodHandler]:
+        return {
+            "ModelMetadata": unary_message(pb.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": unary_message(pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": unary_message(pb.ModelStatisticsRequest, self._model_statistics),
+        }
+
+    def _repository_methods(self) -> dict[str, MethodHandler]:
+        control = RepositoryControl(self._models, self._lifecycle)
+        return {
+            "RepositoryIndex": unary_message(pb.RepositoryIndexRequest, control.index),
+            "RepositoryModelLoad": unary_message(pb.RepositoryModelLoadRequest, control.load),
+            "RepositoryModelUnload": unary_message(pb.RepositoryModelUnloadRequest, control.unload),
+        }
+
+    def _shared_memory_methods(self) -> dict[str, MethodHandler]:
+        system = SystemSharedMemoryControl(self._shared_memory)
+        return {
+            "SystemSharedMemoryStatus": unary_message(pb.SystemSharedMemoryStatusRequest, system.status),
+            "SystemSharedMemoryRegister": unary_message(
+                pb.SystemSharedMemoryRegisterRequest, system.register
+            ),
+            "SystemSharedMemoryUnregister": unary_message(
+                pb.SystemSharedMemoryUnregisterRequest, system.unregister
+            ),
+            "CudaSharedMemoryStatus": unary_message(pb.CudaSharedMemoryStatusRequest, cuda.cuda_status),
+            "CudaSharedMemoryRegister": unary_message(pb.CudaSharedMemoryRegisterRequest, cuda.cuda_register),
+            "CudaSharedMemoryUnregister": unary_message(
+                pb.CudaSharedMemoryUnregisterRequest, cuda.cuda_unregister
+            ),
+        }
+
+    async def _model_infer(self, message: bytes, context: Context) -> bytes:
+        return await self._pipeline.infer(self._pipeline.parse(message), context.time_remaining())
+
+    async def _server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, _request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._lifecycle.ready)
+
+    async def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        return pb.ModelReadyResponse(ready=self._models.ready(request.name, request.version))
+
+    async def _server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        shared = ("system_shared_memory",) if self._shared_memory is not None else ()
+        return pb.ServerMetadataResponse(
+            name=SERVER_NAME, version=version("boulton"), extensions=sorted(_EXTENSIONS + shared)
+        )
+
+    async def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        return model_metadata(self._models.get(request.name, request.version).spec)
+
+    async def _model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        return pb.ModelConfigResponse(config=model_config(self._models.get(request.name, request.version)))
+
+    async def _model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        chosen = [self._models.get(request.name, request.version)] if request.name else self._models
+        return pb.ModelStatisticsResponse(model_stats=[model_statistics(model) for model in chosen])
+
+
+async def _no_tracing(_request: pb.TraceSettingRequest) -> Message:
+    raise Unimplemented("tracing is not offered")
+
+
+async def _no_log_settings(_request: pb.LogSettingsRequest) -> Message:
+    raise Unimplemented("log settings are not offered over the wire: start the server with --log-format")

@@ -1,0 +1,51 @@
+"""Where metrics read: the loaded models and the governor at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from server.governing.loop import Governing
+from server.metrics.endpoint import GovernorMetrics, ModelMetrics
+from server.models.table import ModelTable
+
+
+class ServerMetrics:
+    """Implements `MetricsSource`. Called in another thread: reads counters as they stand, changes nothing.
+
+    Args:
+        models: the loaded models.
+        device: identity of what runs them.
+        governing: finds the governor at work; None when nothing is governed.
+    """
+
+    def __init__(self, models: ModelTable, device: str, governing: Callable[[], Governing | None]) -> None:
+        self._models = models
+        self._device = device
+        self._governing = governing
+
+    def models(self) -> Iterator[ModelMetrics]:
+        """Return every loaded model."""
+        for snapshot in self._models.snapshots():
+            yield ModelMetrics(
+                name=snapshot.name,
+                version=snapshot.version,
+                statistics=snapshot.statistics,
+                pending_requests=snapshot.queued_requests,
+                queued_images=snapshot.queued_images,
+                batch_limit=snapshot.batch_limit,
+                gpu_uuid=self._device,
+            )
+
+    def governor(self) -> GovernorMetrics | None:
+        """Return the governor; None when nothing is governed."""
+        governing = self._governing()
+        if governing is None:
+            return None
+        return GovernorMetrics(
+            gpu_uuid=governing.device.uuid,
+            model=governing.model,
+            policy=governing.governor.policy.name,
+            target=governing.governor.point,
+            totals=governing.totals.value,
+            last=governing.last,
+        )

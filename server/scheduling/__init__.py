@@ -1,0 +1,1 @@
+"""The asyncio shell around the batch queue and the engine thread."""

@@ -1,0 +1,46 @@
+"""Running one batch: assemble, compute, check. Whatever the engine raises becomes the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from optimizer.batching import Batch
+from server.engines.engine import Array, Engine
+from server.scheduling.batch_assembly import Call, Piece, assemble, check_outputs, still_wanted
+from server.scheduling.statistics import as_ns
+
+
+class Outcome(NamedTuple):
+    """What became of a batch. `pieces` are those that were still wanted; none: nothing ran.
+
+    Exactly one of `outputs` and `error` is set when something ran. `images` are the rows that ran, `times_ns`
+    how long assembly and the engine took.
+    """
+
+    pieces: tuple[Piece, ...]
+    images: int
+    outputs: tuple[Array, ...] | None
+    error: BaseException | None
+    started_s: float
+    computed_s: float
+    times_ns: tuple[int, int]
+
+
+def run_batch(engine: Engine, clock: Callable[[], float], batch: Batch[Call]) -> Outcome:
+    """Run what is still wanted of a batch. Never raises."""
+    started_s = assembled_s = clock()
+    outputs, error = None, None
+    pieces = still_wanted(batch.slices)
+    images = sum(piece.images for piece in pieces)
+    if pieces:
+        try:
+            inputs = assemble(engine, pieces)
+            assembled_s = clock()
+            outputs = tuple(engine.run(inputs))
+            check_outputs(engine, outputs, images)
+        except BaseException as raised:  # whatever it is, the requests of this batch must be answered
+            outputs, error = None, raised
+    computed_s = clock()
+    times_ns = (as_ns(assembled_s - started_s), as_ns(computed_s - assembled_s))
+    return Outcome(pieces, images, outputs, error, started_s, computed_s, times_ns)

@@ -1,0 +1,373 @@
+"""The asyncio shell around the batch queue and the engine thread.
+
+The event loop owns the queue and everything about requests; the engine thread owns the engine. A batch goes
+over by one put, an outcome comes back by one callback. While the engine runs, the queue fills; a batch that
+is full already is staged behind the running one, so that a saturated engine never waits for the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
+from optimizer.telemetry import Traffic
+from server.engines.engine import Array, Engine
+from server.errors import DeadlineExceeded, Internal, RequestError, Unavailable
+from server.scheduling.accounting import Accounts
+from server.scheduling.batch_assembly import Answer, Call, CallRequest, Timing, split
+from server.scheduling.batch_run import Outcome, run_batch
+from server.scheduling.engine_thread import EngineThread
+from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
+from server.scheduling.service_time import ServiceTimes
+from server.scheduling.statistics import ModelStatistics, as_ns
+
+__all__ = ["Answer", "Scheduler", "SchedulerSettings", "Timing"]
+
+_LOG = logging.getLogger(__name__)
+
+_IN_FLIGHT = 2  # one batch running, one staged behind it
+_LONGEST_REASON = 500
+
+_SHORT_BATCH_S = 100e-6
+"""A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
+more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """How to batch and how much may wait. `batch_limit` is cut to what the engine can take."""
+
+    batch_limit: int
+    max_delay_s: float = 0.0
+    max_queue_images: int = 4096
+    max_queue_bytes: int = 1 << 30
+
+
+class Scheduler:
+    """Answers requests for one engine. Use from one event loop; owns the engine from `start` on.
+
+    Args:
+        engine: closed by `close`.
+        settings: the start values; batch limit and delay may be changed while running.
+        clock: seconds, monotonic; deadlines are absolute times on it.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: SchedulerSettings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._service_times = ServiceTimes()
+        self._limits = QueueLimits(settings.max_queue_images, settings.max_queue_bytes)
+        limit = self._legal_limit(settings.batch_limit)
+        predict = self._service_times.predict
+        self._queue: BatchQueue[Call] = BatchQueue(self._limits, limit, settings.max_delay_s, predict)
+        self._in_flight: deque[Batch[Call]] = deque()
+        self._thread = EngineThread(engine, clock, self._post, self._post_closed)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._outstanding = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._failing = False
+        self._closed = False
+        self._engine_closed = asyncio.Event()
+        self._accounts = Accounts()
+
+    def start(self) -> None:
+        """Start the engine thread. Call inside the running event loop that will await `infer`."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def batch_limit(self) -> int:
+        """Largest batch in images; a new value is cut to what the engine can take and holds at once."""
+        return self._queue.batch_limit
+
+    @batch_limit.setter
+    def batch_limit(self, images: int) -> None:
+        self._queue.batch_limit = self._legal_limit(images)
+        self._request_pump()
+
+    @property
+    def max_delay_s(self) -> float:
+        """How long a batch may wait to grow while the engine is idle; a new value holds at once."""
+        return self._queue.max_delay_s
+
+    @max_delay_s.setter
+    def max_delay_s(self, delay_s: float) -> None:
+        self._queue.max_delay_s = delay_s
+        self._request_pump()
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Counters since the start; read them on the event loop."""
+        return self._accounts.statistics
+
+    @property
+    def queued_images(self) -> int:
+        """Images that wait for a batch now."""
+        return self._queue.queued_images
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests that wait for a batch now, those waiting for their last images included."""
+        return len(self._queue)
+
+    def take_traffic(self, slo_ms: float) -> Traffic:
+        """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
+        return self._accounts.take_traffic(slo_ms, self._queue.queued_images)
+
+    async def infer(
+        self,
+        inputs: tuple[Array, ...],
+        images: int,
+        *,
+        nbytes: int,
+        deadline_s: float | None = None,
+        priority: int = 0,
+    ) -> Answer:
+        """Have a request computed. Cancelling the task withdraws it without harm to others.
+
+        Args:
+            inputs: one `[images, *shape]` array per engine input, C-contiguous and of its dtype, over memory
+                that stays unchanged until the answer; held until nothing reads it. Without a batch dimension
+                the arrays have the inputs' own shapes, and `images` is 1.
+            images: rows; may exceed the batch limit.
+            nbytes: memory to count while queued.
+            deadline_s: time on the scheduler's clock after which an answer is worthless.
+            priority: lower goes first; see `optimizer.batching`.
+
+        Raises:
+            Unavailable: the queue is full, or the model is shutting down.
+            DeadlineExceeded: the deadline cannot be met, or passed in the queue.
+            InvalidArgument: more than the queue could ever hold.
+            Internal: the engine failed, or returned something else than announced.
+        """
+        if self._loop is None:
+            raise RuntimeError("start() the scheduler before infer()")
+        now_s = self._clock()
+        call = Call(inputs, images, self._loop.create_future())
+        request: CallRequest = Request(call, images, nbytes, now_s, deadline_s, priority)
+        self._accounts.arrived(images)
+        refusal = self._queue.offer(request, now_s)
+        if refusal is not None:
+            raise self._refused(request, refusal)
+        self._outstanding += 1
+        self._quiet.clear()
+        if not self._in_flight and self._is_short(images):
+            self._pump()
+        elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
+            self._request_pump()
+        try:
+            return await call.answer
+        finally:
+            if not call.settled:
+                self._withdraw(request)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Accept nothing more and answer what is here. True when all was answered within `timeout_s`."""
+        self._queue.drain()
+        self._request_pump()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Fail whatever is unanswered and close the engine: now, or as soon as its running batch is done."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.drain()
+        if self._loop is None:
+            self._engine.close()
+            self._engine_closed.set()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._abandon()
+        self._thread.stop()
+        if not self._in_flight:
+            self._thread.join()
+
+    async def wait_closed(self) -> None:
+        """Wait until the engine has been closed; call `close` first."""
+        await self._engine_closed.wait()
+
+    # From the queue to the engine
+
+    def _legal_limit(self, images: int) -> int:
+        return min(images, max(1, self._engine.max_batch))
+
+    def _request_pump(self) -> None:
+        """Pump once, later in this round of the loop, so that requests that arrive together ride together."""
+        if not self._pump_due and self._loop is not None and not self._closed:
+            self._pump_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._closed:
+            return
+        handed_out = True
+        while handed_out:
+            handed_out = self._pump_one(self._clock())
+
+    def _pump_one(self, now_s: float) -> bool:
+        idle = not self._in_flight
+        room = len(self._in_flight) < _IN_FLIGHT
+        step = self._queue.step(now_s, engine_idle=idle) if room else self._queue.expire(now_s)
+        for request in step.expired:
+            self._expired(request, now_s)
+        if step.batch is not None:
+            return self._hand_over(step.batch, idle)
+        if step.expired and idle:
+            self._service_times.doubt()
+        self._arm(step.wake_s, now_s)
+        return False
+
+    def _hand_over(self, batch: Batch[Call], idle: bool) -> bool:
+        """Give a batch to the engine. True when there may be another one at once."""
+        if idle and self._is_short(batch.images):
+            self._run_here(batch)
+            return False
+        self._in_flight.append(batch)
+        self._thread.submit(batch)
+        return True
+
+    def _is_short(self, images: int) -> bool:
+        return self._engine.any_thread and self._service_times.shortest(images) < _SHORT_BATCH_S
+
+    def _run_here(self, batch: Batch[Call]) -> None:
+        """Run a short batch in the event loop, which then has its turn before the next one."""
+        outcome = run_batch(self._engine, self._clock, batch)
+        if self._queue.queued_images:
+            self._request_pump()
+        self._learn(outcome)
+        if outcome.outputs is not None:
+            self._answer(outcome, outcome.outputs)
+
+    def _arm(self, wake_s: float | None, now_s: float) -> None:
+        """Make sure of a pump at `wake_s`. An earlier timer is kept: it finds nothing to do and arms anew."""
+        if wake_s is None or self._loop is None:
+            return
+        delay_s = max(0.0, wake_s - now_s)
+        at_s = self._loop.time() + delay_s
+        if self._timer is not None:
+            if self._timer_at_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._pump()
+
+    # From the engine back to the requests
+
+    def _post(self, outcome: Outcome) -> None:
+        self._call_in_loop(lambda: self._finish(outcome))
+
+    def _post_closed(self) -> None:
+        self._call_in_loop(self._engine_closed.set)
+
+    def _call_in_loop(self, callback: Callable[[], None]) -> None:
+        assert self._loop is not None, "the thread runs only after start()"  # noqa: S101
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            _LOG.debug("the event loop has ended: nobody waits for this any more")
+
+    def _finish(self, outcome: Outcome) -> None:
+        if self._closed:
+            return
+        self._in_flight.popleft()
+        self._learn(outcome)
+        self._pump()  # then the engine: answers are handed out while it runs
+        if outcome.outputs is not None:
+            self._answer(outcome, outcome.outputs)
+
+    def _learn(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._failed(outcome, outcome.error)  # before a pump: no more of a split request must run
+        elif outcome.outputs is not None:
+            self._service_times.observe(outcome.images, max(0.0, outcome.computed_s - outcome.started_s))
+
+    def _answer(self, outcome: Outcome, outputs: tuple[Array, ...]) -> None:
+        now_s = self._clock()
+        output_ns = as_ns(now_s - outcome.computed_s)
+        self._failing = False
+        self._accounts.executed(outcome, output_ns)
+        times_ns = outcome.times_ns
+        for piece, rows in zip(outcome.pieces, split(outputs, outcome.pieces), strict=True):
+            request, call = piece.request, piece.request.payload
+            queue_ns = as_ns(outcome.started_s - request.arrival_s)
+            if not call.settled and call.accept(rows, piece.images, queue_ns, times_ns):
+                self._settle(call)
+                answer = call.complete(output_ns)
+                self._accounts.succeeded(request, answer.timing, now_s)
+                if not call.answer.done():
+                    call.answer.set_result(answer)
+
+    # Requests that get no answer
+
+    def _refused(self, request: CallRequest, refusal: Refusal) -> RequestError:
+        self._accounts.refused(request)
+        if refusal is Refusal.DEADLINE and not self._outstanding:
+            self._service_times.doubt()
+        return refusal_error(refusal, request, self._queue, self._limits, self._service_times)
+
+    def _expired(self, request: CallRequest, now_s: float) -> None:
+        self._accounts.expired(request, now_s)
+        waited_ms = max(0.0, now_s - request.arrival_s) * 1e3
+        message = f"the deadline passed, or could no longer be met, after {waited_ms:.1f} ms in the queue"
+        self._fail(request, DeadlineExceeded(message))
+
+    def _failed(self, outcome: Outcome, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        trace = None if self._failing else error  # once in a row of failures, not for every batch
+        self._failing = True
+        _LOG.error("a batch of %d images failed: %r", outcome.images, reason, exc_info=trace)
+        now_s = self._clock()
+        for piece in outcome.pieces:
+            if not piece.request.payload.settled:
+                self._queue.cancel(piece.request)
+                self._accounts.failed(piece.request, now_s)
+                self._fail(piece.request, Internal(f"the model failed on this batch: {reason}"))
+
+    def _fail(self, request: CallRequest, error: RequestError) -> None:
+        call = request.payload
+        self._settle(call)
+        if not call.answer.done():
+            call.answer.set_exception(error)
+
+    def _withdraw(self, request: CallRequest) -> None:
+        self._queue.cancel(request)
+        self._accounts.cancelled(request)
+        self._settle(request.payload)
+
+    def _abandon(self) -> None:
+        """Answer everybody who is queued or in flight: nobody is left waiting."""
+        in_flight = [piece.request for batch in self._in_flight for piece in batch.slices]
+        now_s = self._clock()
+        for request in (*self._queue.clear(), *in_flight):
+            if not request.payload.settled:
+                self._accounts.failed(request, now_s)
+                self._fail(request, Unavailable(SHUTTING_DOWN))
+
+    def _settle(self, call: Call) -> None:
+        call.settled = True
+        self._outstanding -= 1
+        if not self._outstanding:
+            self._quiet.set()

@@ -1,0 +1,1 @@
+"""The gRPC server itself: registration, limits, TLS, tokens, status mapping."""

@@ -1,0 +1,1 @@
+"""From bytes to values and back: requests, responses, tensors, shared memory."""

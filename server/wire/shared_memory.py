@@ -1,0 +1,154 @@
+"""System shared memory that clients share with the server: POSIX objects under names.
+
+A client creates an object (`shm_open`), registers it here under a name, and from then on sends names and
+offsets instead of pixels. Off by default: whoever may register may read and write any shared memory object
+that the server's user may open.
+
+An object that its owner makes smaller is noticed when a request asks for its bytes. Between that look and
+the last use of the bytes (while the request waits and is computed) the kernel would end the process: let in
+only clients that are trusted not to do so.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from server.wire.tensors import RegionSlice
+
+MAX_REGIONS = 512  # each costs a file descriptor, and 1024 is what a process usually may have
+MAX_NAME_BYTES = 1024
+_MAX_KEY_BYTES = 255
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    key: str
+    offset: int
+    mapping: mmap.mmap  # keeps a descriptor, which goes with the last view
+    memory: memoryview
+
+
+class SystemSharedMemory:
+    """The registered regions. Views stay valid while they are held, also after their region was unregistered.
+
+    Args:
+        root: where POSIX shared memory objects are files.
+    """
+
+    def __init__(self, root: Path = Path("/dev/shm")) -> None:  # noqa: S108  # where Linux keeps these objects
+        self._root = root
+        self._regions: dict[str, _Region] = {}
+
+    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Open an object's bytes `offset` to `offset + byte_size` under a name.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            NotFound: no such object.
+            InvalidArgument: name, key or range is not allowed, or the object is smaller.
+            ResourceExhausted: too many regions, or no memory or descriptors for one more.
+        """
+        _check_name(name)
+        if name in self._regions:
+            raise AlreadyExists(f"shared memory region '{name}' is registered already: unregister it first")
+        if len(self._regions) >= MAX_REGIONS:
+            raise ResourceExhausted(f"{MAX_REGIONS} regions are registered, and no more may be")
+        if byte_size < 1:
+            raise InvalidArgument(
+                f"shared memory region '{name}' needs a positive byte_size, got {byte_size}"
+            )
+        try:
+            self._regions[name] = self._open(name, key, offset, byte_size)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"shared memory region '{name}' cannot be opened: no object has that key"
+            ) from error
+        except OSError as error:
+            refusal = ResourceExhausted if error.errno in _EXHAUSTED else InvalidArgument
+            raise refusal(f"shared memory region '{name}' cannot be opened: {error.strerror}") from error
+
+    def unregister(self, name: str) -> None:
+        """Forget a region. It is no error when there is none, as in the protocol's other servers."""
+        self._regions.pop(name, None)
+
+    def unregister_all(self) -> None:
+        """Forget every region."""
+        self._regions.clear()
+
+    def status(self, name: str = "") -> dict[str, tuple[str, int, int]]:
+        """Return key, offset and byte size by name, of one region or of all. Raises `NotFound`."""
+        if name and name not in self._regions:
+            raise NotFound(f"shared memory region '{name}' is not registered")
+        chosen = {name: self._regions[name]} if name else self._regions
+        return {key: (region.key, region.offset, len(region.memory)) for key, region in chosen.items()}
+
+    def view(self, slice: RegionSlice) -> memoryview:  # noqa: A002  # the protocol's word
+        """Return a slice's bytes, writable. Raises `NotFound` or `InvalidArgument`."""
+        region = self._regions.get(slice.region)
+        if region is None:
+            raise NotFound("the request names a shared memory region that is not registered")
+        stop = slice.offset + slice.byte_size
+        if stop > len(region.memory):
+            raise InvalidArgument(
+                f"offset {slice.offset} and byte size {slice.byte_size} reach past the end of the shared "
+                f"memory region, which has {len(region.memory)} bytes"
+            )
+        if region.mapping.size() < region.offset + stop:
+            raise InvalidArgument("the shared memory object was made smaller after it was registered")
+        return region.memory[slice.offset : stop]
+
+    def close(self) -> None:
+        """Forget every region. Idempotent."""
+        self.unregister_all()
+
+    def _open(self, name: str, key: str, offset: int, byte_size: int) -> _Region:
+        descriptor = os.open(self._root / _file_name(key), _OPEN_FLAGS)
+        try:
+            _check_object(name, os.fstat(descriptor), offset + byte_size)
+            start = offset - offset % mmap.ALLOCATIONGRANULARITY
+            mapping = _map(name, descriptor, start, offset + byte_size)
+        finally:
+            os.close(descriptor)
+        return _Region(key, offset, mapping, memoryview(mapping)[offset - start :])
+
+
+def _check_object(name: str, status: os.stat_result, stop: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidArgument(f"shared memory region '{name}' is not a shared memory object")
+    if stop > status.st_size:
+        raise InvalidArgument(_too_small(name, stop, status.st_size))
+
+
+def _map(name: str, descriptor: int, start: int, stop: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(descriptor, stop - start, offset=start)
+    except ValueError as error:  # made smaller since it was looked at
+        raise InvalidArgument(_too_small(name, stop, os.fstat(descriptor).st_size)) from error
+
+
+def _too_small(name: str, stop: int, size: int) -> str:
+    return f"shared memory region '{name}' ends at byte {stop}, but the object has {size} bytes"
+
+
+def _check_name(name: str) -> None:
+    if not name or len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidArgument(f"a shared memory region needs a name of 1 to {MAX_NAME_BYTES} bytes")
+
+
+def _file_name(key: str) -> str:
+    """The object's file name: POSIX keys begin with one slash and hold no other."""
+    file_name = key.removeprefix("/")
+    bad = "/" in file_name or "\0" in file_name or file_name in ("", ".", "..")
+    if bad or len(file_name.encode()) > _MAX_KEY_BYTES:
+        raise InvalidArgument(
+            f"a shared memory key is 1 to {_MAX_KEY_BYTES} bytes without slashes but for a leading one"
+        )
+    return file_name

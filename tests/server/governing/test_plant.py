@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.operating_point import OperatingPoint
+from optimizer.telemetry import DeviceReading, Traffic
+from server.governing.plant import LoopCaller, ServingPlant
+
+T = TypeVar("T")
+
+
+class FakeBatching:
+    def __init__(self, batch_limit: int = 1, arrived: int = 0) -> None:
+        self.batch_limit = batch_limit
+        self.arrived = arrived
+        self.slos: list[float] = []
+
+    def take_traffic(self, slo_ms: float) -> Traffic:
+        self.slos.append(slo_ms)
+        return Traffic(arrived=self.arrived)
+
+
+class FakeGpu:
+    uuid = "fake"
+    simulated = True
+    sm_clocks_mhz = (500, 1000)
+
+    def __init__(self) -> None:
+        self.clock_mhz: int | None = None
+
+    def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
+        if clock_mhz not in (None, *self.sm_clocks_mhz):
+            raise DeviceError(f"{clock_mhz} MHz is not legal")
+        self.clock_mhz = clock_mhz
+
+    def read(self) -> DeviceReading:
+        return DeviceReading(sm_clock_mhz=self.clock_mhz)
+
+
+def directly(function: Callable[[], T], /) -> T:
+    return function()
+
+
+def test_acting_sets_the_batch_limit_and_the_clock() -> None:
+    batching, gpu = FakeBatching(), FakeGpu()
+    plant = ServingPlant(lambda: batching, gpu, directly)
+    plant.act(OperatingPoint(8, 500))
+    assert (batching.batch_limit, gpu.clock_mhz) == (8, 500)
+
+
+def test_the_batch_limit_is_in_force_when_the_clock_is_refused() -> None:
+    batching = FakeBatching()
+    plant = ServingPlant(lambda: batching, FakeGpu(), directly)
+    with pytest.raises(DeviceError):
+        plant.act(OperatingPoint(8, 777))
+    assert batching.batch_limit == 8
+
+
+def test_sensing_joins_traffic_and_readings() -> None:
+    batching, gpu = FakeBatching(arrived=5), FakeGpu()
+    gpu.clock_mhz = 1000
+    plant = ServingPlant(lambda: batching, gpu, directly)
+    assert plant.sense(50.0) == (Traffic(arrived=5), DeviceReading(sm_clock_mhz=1000))
+    assert batching.slos == [50.0]
+
+
+def test_a_reloaded_model_takes_over_the_batch_limit() -> None:
+    loaded = [FakeBatching()]
+    plant = ServingPlant(lambda: loaded[-1], FakeGpu(), directly)
+    plant.act(OperatingPoint(4, 500))
+    loaded.append(FakeBatching(batch_limit=32))
+    plant.sense(50.0)
+    assert loaded[-1].batch_limit == 4
+
+
+def test_a_limit_set_by_hand_is_left_alone_until_the_next_decision() -> None:
+    batching = FakeBatching()
+    plant = ServingPlant(lambda: batching, FakeGpu(), directly)
+    plant.act(OperatingPoint(4, 500))
+    batching.batch_limit = 2
+    plant.sense(50.0)
+    assert batching.batch_limit == 2
+
+
+def test_a_model_that_is_not_loaded_has_no_traffic() -> None:
+    plant = ServingPlant(lambda: None, FakeGpu(), directly)
+    plant.act(OperatingPoint(4, 500))
+    assert plant.sense(50.0)[0] == Traffic()
+
+
+async def test_the_loop_caller_calls_in_the_loop_s_thread() -> None:
+    call = LoopCaller(asyncio.get_running_loop())
+    where = await asyncio.to_thread(lambda: call(threading.current_thread))
+    assert where is threading.current_thread()
+
+
+async def test_the_loop_caller_passes_errors_on() -> None:
+    call = LoopCaller(asyncio.get_running_loop())
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.to_thread(lambda: call(fail))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optimizer.telemetry import BatchTimes, Traffic
+from server.scheduling.traffic import TrafficRecorder
+
+
+def test_nothing_happened() -> None:
+    assert TrafficRecorder().take(100.0, 0) == Traffic()
+
+
+def test_quantiles_and_late_images_count_images() -> None:
+    recorder = TrafficRecorder()
+    dice = np.random.default_rng(7)
+    latencies_ms, images = dice.gamma(2.0, 30.0, 500), dice.integers(1, 9, 500)
+    for latency_ms, count in zip(latencies_ms, images, strict=True):
+        recorder.answered(int(count), float(latency_ms) / 1e3)
+    traffic = recorder.take(slo_ms=100.0, queued=0)
+    each = np.repeat(latencies_ms, images)
+    assert traffic.completed == each.size
+    assert traffic.late == (each > 100.0).sum()
+    quantiles = np.quantile(each, (0.5, 0.95, 0.99), method="inverted_cdf")
+    assert (traffic.latency_p50_ms, traffic.latency_p95_ms, traffic.latency_p99_ms) == pytest.approx(
+        tuple(quantiles)
+    )
+
+
+def test_a_latency_at_the_slo_is_in_time() -> None:
+    recorder = TrafficRecorder()
+    recorder.answered(1, 0.125)
+    assert recorder.take(slo_ms=125.0, queued=0).late == 0
+
+
+def test_batches_by_size() -> None:
+    recorder = TrafficRecorder()
+    for size, seconds in ((4, 0.5), (1, 0.25), (4, 0.25)):
+        recorder.executed(size, seconds)
+    assert recorder.take(100.0, 0).batches == {4: BatchTimes(2, 0.75), 1: BatchTimes(1, 0.25)}
+
+
+def test_taking_starts_anew() -> None:
+    recorder = TrafficRecorder()
+    recorder.arrived += 3
+    recorder.answered(3, 9.0)
+    recorder.executed(3, 1.0)
+    recorder.take(100.0, 0)
+    assert recorder.take(100.0, 5) == Traffic(queued=5)
+
+
+def test_memory_is_bounded_when_nobody_collects() -> None:
+    recorder = TrafficRecorder(latencies_kept=100)
+    for number in range(1000):
+        recorder.answered(2, 1.0 if number % 4 == 0 else 0.0)
+    assert len(recorder._latencies_s) == len(recorder._weights) == 100
+    traffic = recorder.take(slo_ms=500.0, queued=0)
+    assert (traffic.completed, traffic.late) == (2000, 500)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+import pytest
+from grpc_health.v1 import health
+
+from protos import boulton_pb2, grpc_service_pb2
+from server.governing.operator_service import SERVICE_NAME as OPERATOR
+from server.governing.operator_service import OperatorService
+from server.inference.service import SERVICE_NAME as INFERENCE
+from server.inference.service import InferenceService
+from server.transport.grpc_server import bracketed, register
+from server.transport.security import ROLE_NEEDED
+
+
+class Recorder(grpc.aio.Server):
+    """Stands in for a server and remembers the RPCs registered; reflection insists on the class."""
+
+    add_insecure_port = add_secure_port = start = stop = wait_for_termination = None
+
+    def __init__(self) -> None:
+        self.methods: set[str] = set()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        for handler in handlers:
+            self.methods |= set(handler._method_handlers)
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: dict[str, grpc.RpcMethodHandler]
+    ) -> None:
+        self.methods |= {f"/{service}/{name}" for name in handlers}
+
+
+class FakeStream:
+    answer = None
+
+
+def test_the_authorisation_table_lists_exactly_the_rpcs_that_are_registered() -> None:
+    recorder = Recorder()
+    inference = InferenceService(None, None, None, FakeStream(), None)
+    services = {INFERENCE: inference.handler(), OPERATOR: OperatorService(lambda: None).handler()}
+    register(recorder, services, health.aio.HealthServicer())
+    assert recorder.methods == set(ROLE_NEEDED)
+
+
+def test_the_services_register_every_rpc_that_their_proto_declares() -> None:
+    inference = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    operator = boulton_pb2.DESCRIPTOR.services_by_name["OperatorService"]
+    for service in (inference, operator):
+        assert {f"/{service.full_name}/{method.name}" for method in service.methods} <= set(ROLE_NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]"), ("localhost", "localhost")],
+)
+def test_ipv6_addresses_are_bracketed(host: str, shown: str) -> None:
+    assert bracketed(host) == shown
