@@ -80,10 +80,17 @@ class InputReader:
         self._regions = regions
         self._decoder = decoder
 
-    async def read(
+    def read(self, plan: InferPlan, request: RequestMessage) -> tuple[Array, ...]:
+        """Return one array per input of the network, over the request's own memory where possible.
+
+        None of them may be encoded.
+        """
+        return tuple([self._array(tensor, request) for tensor in plan.inputs])
+
+    async def read_encoded(
         self, plan: InferPlan, request: RequestMessage, image: ImageInput | None
     ) -> tuple[Array, ...]:
-        """Return one array per input of the network, over the request's own memory where possible."""
+        """Do the same where some inputs hold encoded images, which are decoded in other threads."""
         arrays = []
         for tensor in plan.inputs:
             if tensor.encoded and image is not None:

@@ -20,14 +20,14 @@ def open_regions(plan: InferPlan, regions: Regions) -> tuple[memoryview | None, 
     return tuple(None if output.region is None else regions.view(output.region) for output in plan.outputs)
 
 
-def raw_outputs(
-    plan: InferPlan, arrays: Sequence[Array], regions: Sequence[memoryview | None], labels: tuple[str, ...]
-) -> list[Raw]:
-    """Return one entry per output, in order; empty for an output that went to shared memory."""
-    return [
-        _placed(output, _raw(output, arrays[output.index], plan.images, labels), region)
-        for output, region in zip(plan.outputs, regions, strict=True)
-    ]
+def raw_outputs(plan: InferPlan, arrays: Sequence[Array], labels: tuple[str, ...]) -> list[Raw]:
+    """Return one entry per output, in order."""
+    return [_raw(output, arrays[output.index], plan.images, labels) for output in plan.outputs]
+
+
+def place(plan: InferPlan, raw: Sequence[Raw], regions: Sequence[memoryview | None]) -> list[Raw]:
+    """Write to shared memory what belongs there, and leave it empty in the answer."""
+    return [_placed(*one) for one in zip(plan.outputs, raw, regions, strict=True)]
 
 
 def _raw(output: OutputPlan, array: Array, images: int, labels: tuple[str, ...]) -> Raw:

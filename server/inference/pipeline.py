@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from server.inference.inputs import InputReader, Regions
-from server.inference.outputs import open_regions, raw_outputs
+from server.inference.outputs import open_regions, place, raw_outputs
 from server.inference.plan import InferPlan
 from server.lifecycle import Lifecycle
 from server.models.table import ModelService, ModelTable
@@ -64,7 +64,7 @@ class InferPipeline:
         model = self._models.get(header.model_name, header.model_version)
         plan = model.plans.find(header)
         deadline_s = self._deadline_s(time_left_s, plan.timeout_s)
-        with model.in_use():
+        with model:
             return await self._compute(model, plan, request, deadline_s, in_stream)
 
     async def _compute(
@@ -75,12 +75,17 @@ class InferPipeline:
         deadline_s: float | None,
         in_stream: bool,
     ) -> bytes:
-        regions = open_regions(plan, self._regions)
-        arrays = await self._reader.read(plan, request, model.spec.image)
+        regions = open_regions(plan, self._regions) if plan.placed else ()
+        if plan.encoded:
+            arrays = await self._reader.read_encoded(plan, request, model.spec.image)
+        else:
+            arrays = self._reader.read(plan, request)
         answer = await model.scheduler.infer(
             arrays, plan.images, nbytes=plan.nbytes, deadline_s=deadline_s, priority=plan.priority
         )
-        raw = raw_outputs(plan, answer.outputs, regions, model.spec.labels)
+        raw = raw_outputs(plan, answer.outputs, model.spec.labels)
+        if plan.placed:
+            raw = place(plan, raw, regions)
         return encode_response(plan.stream_head if in_stream else plan.head, request.id, raw)
 
     def _deadline_s(self, time_left_s: float | None, timeout_s: float | None) -> float | None:

@@ -70,6 +70,8 @@ class InferPlan:
         timeout_s: the request's own time limit; None when it has none.
         head: the part of the response that does not depend on the pixels.
         stream_head: the same for a stream, where a client may ask to be told that the answer is its last.
+        encoded: whether any input holds encoded images.
+        placed: whether any output goes to shared memory.
     """
 
     inputs: tuple[InputPlan, ...]
@@ -80,6 +82,8 @@ class InferPlan:
     timeout_s: float | None
     head: ResponseHead
     stream_head: ResponseHead
+    encoded: bool
+    placed: bool
 
 
 def make_plan(spec: ModelSpec, header: RequestHeader) -> InferPlan:
@@ -97,6 +101,8 @@ def make_plan(spec: ModelSpec, header: RequestHeader) -> InferPlan:
         timeout_s=header.timeout_us / 1e6 if header.timeout_us else None,
         head=_head(spec, outputs),
         stream_head=_head(spec, outputs, final=header.empty_final_response),
+        encoded=any(tensor.encoded for tensor in inputs),
+        placed=any(output.region is not None for output in outputs),
     )
 
 

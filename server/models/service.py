@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from server.engines.engine import Engine
 from server.inference.plan_cache import PlanCache
@@ -49,17 +48,17 @@ class ModelService:
         """How many requests hold this version now."""
         return self._users
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """Keep this version alive while a request is answered, whatever is loaded or unloaded meanwhile."""
         self._users += 1
         self._unused.clear()
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if self._users == 0:
-                self._unused.set()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        """Let go of it."""
+        self._users -= 1
+        if self._users == 0:
+            self._unused.set()
 
     async def retire(self, timeout_s: float) -> bool:
         """Finish the requests that hold this version, then close its engine; wait at most `timeout_s`.

@@ -61,7 +61,8 @@ class RequestParser:
             header = self._learn(split.header)
         else:
             self._headers.move_to_end(split.header)
-        _check_contents(header, len(split.raw))
+        if len(split.raw) != header.raw_contents:
+            raise _wrong_contents(header, len(split.raw))
         return RequestMessage(header, _text(split.id), split.raw)
 
     def _learn(self, encoded: bytes) -> RequestHeader:
@@ -147,16 +148,14 @@ def _check_raw_count(count: int) -> None:
         raise InvalidArgument(f"a request may have {MAX_TENSORS} raw_input_contents, got {count} or more")
 
 
-def _check_contents(header: RequestHeader, raw_count: int) -> None:
-    expected = sum(tensor.region is None for tensor in header.inputs)
+def _wrong_contents(header: RequestHeader, raw: int) -> InvalidArgument:
     typed = sum(tensor.typed is not None for tensor in header.inputs)
-    if typed and raw_count:
-        raise InvalidArgument(
-            f"send raw_input_contents or typed contents, never both: got {raw_count} raw and {typed} typed"
+    if typed and raw:
+        return InvalidArgument(
+            f"send raw_input_contents or typed contents, never both: got {raw} raw and {typed} typed"
         )
-    if (typed or raw_count) != expected:
-        got = f"{raw_count} raw and {typed} typed"
-        raise InvalidArgument(
-            f"expected contents for {expected} inputs (those outside shared memory) of model "
-            f"'{header.model_name}', got {got}"
-        )
+    expected = sum(tensor.region is None for tensor in header.inputs)
+    return InvalidArgument(
+        f"expected contents for {expected} inputs (those outside shared memory) of model "
+        f"'{header.model_name}', got {raw} raw and {typed} typed"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,8 @@ class RequestHeader:
     """Everything about a request but its id and raw contents.
 
     Compared by identity: one object is kept for each distinct header, so that what follows from a header can
-    be found by it. `timeout_us` 0 means none; `outputs` empty means all.
+    be found by it. `timeout_us` 0 means none; `outputs` empty means all. `raw_contents` is how many raw
+    contents the request must bring; -1 when no number is right: some inputs have typed contents, others none.
     """
 
     model_name: str
@@ -71,6 +72,12 @@ class RequestHeader:
     priority: int
     timeout_us: int
     empty_final_response: bool
+    raw_contents: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        missing = sum(tensor.region is None and tensor.typed is None for tensor in self.inputs)
+        mixed = missing and any(tensor.typed is not None for tensor in self.inputs)
+        object.__setattr__(self, "raw_contents", -1 if mixed else missing)
 
 
 class RequestMessage(NamedTuple):

@@ -44,7 +44,7 @@ def ones(images: int = 1) -> tuple[np.ndarray, ...]:
 async def infer_gate(table: ModelTable) -> np.ndarray:
     """What the pipeline does: hold the version, then ask its scheduler."""
     service = table.get("gate")
-    with service.in_use():
+    with service:
         answer = await service.scheduler.infer(ones(), 1, nbytes=8)
     return answer.outputs[0]
 
@@ -136,7 +136,7 @@ class TestLoad:
     async def test_a_holder_that_has_not_reached_the_scheduler_is_waited_for(self, loaded: Loaded) -> None:
         loaded.gate.open.set()
         service = await loaded.table.load("gate")
-        with service.in_use():
+        with service:
             await loaded.table.load("gate")
             answer = await service.scheduler.infer(ones(), 1, nbytes=8)
         assert answer.outputs[0].tolist() == [[1, 1]]
