@@ -159,7 +159,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, repository: Pa
 
 
 def test_a_signal_while_models_are_loaded_ends_the_start(tmp_path: Path, repository: Path) -> None:
-    for index in range(40):
+    for index in range(400):
         put_double(repository, f"double{index}")
     process = subprocess.Popen(
         command("--repository", repository, "--port", "0", "--no-metrics"),
