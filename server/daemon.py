@@ -32,6 +32,7 @@ from server.metrics.endpoint import start_metrics_server
 from server.metrics.source import ServerMetrics
 from server.models.repository import Repository
 from server.models.table import ModelTable
+from server.processor import prefer_throughput
 from server.scheduling.scheduler import SchedulerSettings
 from server.transport.grpc_server import GrpcServer
 from server.transport.tls import exposure_warning
@@ -55,9 +56,10 @@ def run_daemon(settings: Settings) -> int:
     Raises:
         BoultonError: it could not start.
     """
-    note = keep_pages()
+    notes = keep_pages(), prefer_throughput()
     configure_logging(settings.log_format, settings.log_level)
-    logger.info("%s", note)
+    for note in notes:
+        logger.info("%s", note)
     return _run(serve(settings))
 
 

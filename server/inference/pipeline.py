@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
+from server.engines.engine import Array
 from server.inference.inputs import InputReader, Regions
 from server.inference.outputs import open_regions, place, raw_outputs
 from server.inference.plan import InferPlan
 from server.lifecycle import Lifecycle
-from server.models.table import ModelService, ModelTable
+from server.models.service import ModelService
+from server.models.table import ModelTable
+from server.scheduling.batch_assembly import CallRequest
 from server.wire.request_parser import RequestParser
 from server.wire.response_encoder import encode_response
 from server.wire.tensors import RequestMessage
 
 
+class Prepared(NamedTuple):
+    """A request that fits its model: what it asks for, and until when on the schedulers' clock."""
+
+    request: RequestMessage
+    model: ModelService
+    plan: InferPlan
+    deadline_s: float | None
+
+
+class Started(NamedTuple):
+    """A request in its model's queue; it holds the model until finished or abandoned."""
+
+    prepared: Prepared
+    regions: tuple[memoryview | None, ...]
+    queued: CallRequest
+
+
 class InferPipeline:
     """Parses, plans, computes, encodes. Belongs to the event loop.
+
+    `infer` does all of it. A stream takes the steps one by one, so that it needs no task for each request:
+    `parse`, `prepare`, `start`, and `finish` or `abandon`.
 
     Args:
         models: the loaded models.
@@ -42,10 +66,6 @@ class InferPipeline:
         self._clock = clock
         self._parser = RequestParser()
 
-    def parse(self, message: bytes) -> RequestMessage:
-        """Take a request apart. Raises `InvalidArgument`."""
-        return self._parser.parse(message)
-
     async def infer(
         self, request: RequestMessage, time_left_s: float | None, *, in_stream: bool = False
     ) -> bytes:
@@ -59,35 +79,71 @@ class InferPipeline:
         Raises:
             RequestError: any of them; each says why.
         """
+        prepared = self.prepare(request, time_left_s)
+        if prepared.plan.encoded:
+            return await self.infer_encoded(prepared, in_stream=in_stream)
+        return await self.finish(self.start(prepared, alone=not in_stream), in_stream=in_stream)
+
+    def parse(self, message: bytes) -> RequestMessage:
+        """Take a request apart. Raises `InvalidArgument`."""
+        return self._parser.parse(message)
+
+    def prepare(self, request: RequestMessage, time_left_s: float | None) -> Prepared:
+        """Find the model and the plan for a request. Raises `RequestError`."""
         self._lifecycle.check_accepting()
         header = request.header
         model = self._models.get(header.model_name, header.model_version)
         plan = model.plans.find(header)
-        deadline_s = self._deadline_s(time_left_s, plan.timeout_s)
-        with model:
-            return await self._compute(model, plan, request, deadline_s, in_stream)
+        return Prepared(request, model, plan, self._deadline_s(time_left_s, plan.timeout_s))
 
-    async def _compute(
-        self,
-        model: ModelService,
-        plan: InferPlan,
-        request: RequestMessage,
-        deadline_s: float | None,
-        in_stream: bool,
-    ) -> bytes:
+    async def infer_encoded(self, prepared: Prepared, *, in_stream: bool = False) -> bytes:
+        """Answer a request with encoded images, which takes waiting before it can start."""
+        with prepared.model as model:
+            image = model.spec.image
+            arrays = await self._reader.read_encoded(prepared.plan, prepared.request, image)
+            return await self.finish(self._queue(prepared, arrays), in_stream=in_stream)
+
+    def start(self, prepared: Prepared, *, alone: bool = False) -> Started:
+        """Put a request without encoded images into its model's queue. Raises `RequestError`.
+
+        See `Scheduler.submit` for `alone`.
+        """
+        return self._queue(prepared, self._reader.read(prepared.plan, prepared.request), alone=alone)
+
+    async def finish(self, started: Started, *, in_stream: bool = False) -> bytes:
+        """Wait for the answer and encode it; a cancelled task abandons it. Raises `RequestError`."""
+        (request, model, plan, _), regions, queued = started
+        try:
+            answer = await model.scheduler.answer(queued)
+            raw = raw_outputs(plan, answer.outputs, model.spec.labels)
+            if plan.placed:
+                raw = place(plan, raw, regions)
+            return encode_response(plan.stream_head if in_stream else plan.head, request.id, raw)
+        finally:
+            model.release()
+
+    def abandon(self, started: Started) -> None:
+        """Withdraw a request that nobody will wait for."""
+        model = started.prepared.model
+        model.scheduler.withdraw(started.queued)
+        model.release()
+
+    def _queue(self, prepared: Prepared, arrays: tuple[Array, ...], *, alone: bool = False) -> Started:
+        _, model, plan, deadline_s = prepared
         regions = open_regions(plan, self._regions) if plan.placed else ()
-        if plan.encoded:
-            arrays = await self._reader.read_encoded(plan, request, model.spec.image)
-        else:
-            arrays = self._reader.read(plan, request)
-        answer = await model.scheduler.infer(
-            arrays, plan.images, nbytes=plan.nbytes, deadline_s=deadline_s, priority=plan.priority
+        queued = model.scheduler.submit(
+            arrays,
+            plan.images,
+            nbytes=plan.nbytes,
+            deadline_s=deadline_s,
+            priority=plan.priority,
+            alone=alone,
         )
-        raw = raw_outputs(plan, answer.outputs, model.spec.labels)
-        if plan.placed:
-            raw = place(plan, raw, regions)
-        return encode_response(plan.stream_head if in_stream else plan.head, request.id, raw)
+        model.hold()
+        return Started(prepared, regions, queued)
 
     def _deadline_s(self, time_left_s: float | None, timeout_s: float | None) -> float | None:
+        if time_left_s is None and timeout_s is None:
+            return None
         limits = [limit for limit in (time_left_s, timeout_s) if limit is not None]
-        return self._clock() + min(limits) if limits else None
+        return self._clock() + min(limits)

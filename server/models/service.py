@@ -49,13 +49,21 @@ class ModelService:
         return self._users
 
     def __enter__(self) -> Self:
-        """Keep this version alive while a request is answered, whatever is loaded or unloaded meanwhile."""
-        self._users += 1
-        self._unused.clear()
+        """Hold it for the length of a block."""
+        self.hold()
         return self
 
     def __exit__(self, *_raised: object) -> None:
         """Let go of it."""
+        self.release()
+
+    def hold(self) -> None:
+        """Keep this version alive while a request is answered, whatever is loaded or unloaded meanwhile."""
+        self._users += 1
+        self._unused.clear()
+
+    def release(self) -> None:
+        """Let go of it, once for every `hold`."""
         self._users -= 1
         if self._users == 0:
             self._unused.set()

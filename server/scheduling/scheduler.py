@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 _IN_FLIGHT = 2  # one batch running, one staged behind it
 _LONGEST_REASON = 500
 
-_SHORT_BATCH_S = 100e-6
+_SHORT_BATCH_S = 250e-6
 """A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
 more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
@@ -134,7 +134,22 @@ class Scheduler:
         deadline_s: float | None = None,
         priority: int = 0,
     ) -> Answer:
-        """Have a request computed. Cancelling the task withdraws it without harm to others.
+        """Have a request computed: `submit` and `answer` in one. Raises what they raise."""
+        return await self.answer(
+            self.submit(inputs, images, nbytes=nbytes, deadline_s=deadline_s, priority=priority, alone=True)
+        )
+
+    def submit(
+        self,
+        inputs: tuple[Array, ...],
+        images: int,
+        *,
+        nbytes: int,
+        deadline_s: float | None = None,
+        priority: int = 0,
+        alone: bool = False,
+    ) -> CallRequest:
+        """Queue a request. Whoever calls this must `answer` or `withdraw` what it returns.
 
         Args:
             inputs: one `[images, *shape]` array per engine input, C-contiguous and of its dtype, over memory
@@ -144,15 +159,16 @@ class Scheduler:
             nbytes: memory to count while queued.
             deadline_s: time on the scheduler's clock after which an answer is worthless.
             priority: lower goes first; see `optimizer.batching`.
+            alone: nothing else is known to be on its way, so an idle engine may take it at once when it is
+                quick; otherwise it waits for whatever else comes in this round of the event loop.
 
         Raises:
             Unavailable: the queue is full, or the model is shutting down.
-            DeadlineExceeded: the deadline cannot be met, or passed in the queue.
+            DeadlineExceeded: the deadline cannot be met.
             InvalidArgument: more than the queue could ever hold.
-            Internal: the engine failed, or returned something else than announced.
         """
         if self._loop is None:
-            raise RuntimeError("start() the scheduler before infer()")
+            raise RuntimeError("start() the scheduler before a request")
         now_s = self._clock()
         call = Call(inputs, images, self._loop.create_future())
         request: CallRequest = Request(call, images, nbytes, now_s, deadline_s, priority)
@@ -162,15 +178,35 @@ class Scheduler:
             raise self._refused(request, refusal)
         self._outstanding += 1
         self._quiet.clear()
-        if not self._in_flight and self._is_short(images):
+        if alone and not self._in_flight and self._is_short(images):
             self._pump()
         elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
             self._request_pump()
+        return request
+
+    async def answer(self, request: CallRequest) -> Answer:
+        """Wait for a submitted request. Cancelling the task withdraws it without harm to others.
+
+        Raises:
+            DeadlineExceeded: the deadline passed in the queue.
+            Unavailable: the model is shutting down.
+            Internal: the engine failed, or returned something else than announced.
+        """
         try:
-            return await call.answer
+            return await request.payload.answer
         finally:
-            if not call.settled:
-                self._withdraw(request)
+            if not request.payload.settled:
+                self.withdraw(request)
+
+    def withdraw(self, request: CallRequest) -> None:
+        """Forget a submitted request that nobody waits for any more; nothing happens if it is settled."""
+        call = request.payload
+        if call.settled:
+            _forget(call.answer)
+            return
+        self._queue.cancel(request)
+        self._accounts.cancelled(request)
+        self._settle(call)
 
     async def drain(self, timeout_s: float) -> bool:
         """Accept nothing more and answer what is here. True when all was answered within `timeout_s`."""
@@ -352,11 +388,6 @@ class Scheduler:
         if not call.answer.done():
             call.answer.set_exception(error)
 
-    def _withdraw(self, request: CallRequest) -> None:
-        self._queue.cancel(request)
-        self._accounts.cancelled(request)
-        self._settle(request.payload)
-
     def _abandon(self) -> None:
         """Answer everybody who is queued or in flight: nobody is left waiting."""
         in_flight = [piece.request for batch in self._in_flight for piece in batch.slices]
@@ -371,3 +402,9 @@ class Scheduler:
         self._outstanding -= 1
         if not self._outstanding:
             self._quiet.set()
+
+
+def _forget(answer: asyncio.Future[Answer]) -> None:
+    """Mark an error as seen, which asyncio would report as lost."""
+    if answer.done() and not answer.cancelled():
+        answer.exception()
