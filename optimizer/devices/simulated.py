@@ -105,6 +105,11 @@ class SimulatedGpu:
             self._settle(self._clock())
             return self._run(model, batch).seconds
 
+    def used_j(self) -> float:
+        """Return the energy used since time 0 up to now, exactly: what no sensor of a real GPU shows."""
+        with self._lock:
+            return self._meter.joules(self._clock())
+
     def read(self) -> DeviceReading:
         """Return readings since the previous call; the first call opens the interval: its energy is 0."""
         with self._lock:

@@ -182,3 +182,14 @@ def test_the_engine_thread_and_the_governor_may_use_it_together() -> None:
         thread.join()
     clock.now_s = 100.0
     assert sum(totals) + joules(gpu) == pytest.approx(20 * 100 + 80 * 6000 * 0.010)
+
+
+def test_the_energy_used_is_known_exactly_between_the_ticks_of_the_counter(
+    gpu: SimulatedGpu, clock: Clock
+) -> None:
+    clock.now_s = 0.1
+    gpu.execute("net", 50)  # 0.05 s at 100 W
+    clock.now_s = 0.12
+    assert gpu.used_j() == pytest.approx(0.1 * 20 + 0.02 * 100)
+    clock.now_s = 0.2
+    assert gpu.used_j() == pytest.approx(0.2 * 20 + 0.05 * 80)
