@@ -1,6 +1,6 @@
-"""What the operator wants, and what an interval earned by it.
+"""What an interval earned, or a setting is predicted to earn. One function scores both: `score`.
 
-The form `profit`, in currency over an interval:
+Higher is better in every form. The form `profit`, in currency over an interval:
 
     price_per_1000_images / 1000 * images in time
     - late_penalty_per_1000_images / 1000 * images late
@@ -8,67 +8,87 @@ The form `profit`, in currency over an interval:
 
 Late is whatever was answered after the SLO, refused or expired. What a client withdrew, and what an engine
 failed on, earns nothing and costs nothing.
+
+The other forms know no prices. E is joules per image in time, T the typical latency of an image in seconds:
+
+    energy  -E                                              in J; minimum energy under the SLO
+    edp     -E * T                                          in J s; the energy-delay product
+    ed2p    -E * T**2                                       in J s2
+    zeus    -(zeus_eta * E + (1 - zeus_eta) * zeus_max_power_w * T)   in J
+
+The last is the cost of Zeus (You, Chung, Chowdhury, NSDI 2023), there of a training run, here of an image.
+All four are meant under the SLO: once more than one image in a hundred is late, `BROKEN_SLO` times one plus
+the share too many is taken off, which is more than any energy. An interval that answered less than one image
+in time counts as one with one image. Being averages, these scores must not be added up over intervals.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
-from optimizer.settings_table import SettingsError, SettingsTable
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.targets import FORMS, Targets, load_targets
 from optimizer.telemetry import Traffic, Window
 
-FORMS = ("profit",)
-JOULES_PER_KWH = 3.6e6
+__all__ = [
+    "FORMS",
+    "Outcome",
+    "Revenue",
+    "Score",
+    "Targets",
+    "late_images",
+    "load_targets",
+    "profit",
+    "score",
+    "window_outcome",
+    "window_revenue",
+]
+
+LATE_SHARE_ALLOWED = 0.01
+BROKEN_SLO = 1e6
+
+Amount = TypeVar("Amount", float, NDArray[np.float64])
+"""One number, or an array with one number a setting. All arithmetic here is elementwise."""
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """The operator's wishes. Prices are in any one currency; the defaults are round figures, not quotations.
+class Outcome(Generic[Amount]):
+    """What happened in an interval, or is predicted to happen in one of `duration_s` seconds.
 
-    Raises ValueError for a negative value, an SLO or cap of 0, or an unknown form.
+    Args:
+        duration_s: length of the interval.
+        in_time: images answered within the SLO.
+        late: images answered later, refused or expired.
+        joules: energy used, idle included; None when not measured.
+        latency_ms: typical (median or mean) latency of an image; only `edp`, `ed2p` and `zeus` look at it.
     """
 
-    slo_p99_ms: float = 100.0
-    price_per_1000_images: float = 0.001
-    late_penalty_per_1000_images: float = 0.001
-    energy_price_per_kwh: float = 0.25
-    carbon_price_per_kg: float = 0.08
-    grid_g_per_kwh: float = 300.0
-    power_cap_w: float | None = None
-    form: str = "profit"
-
-    def __post_init__(self) -> None:
-        for name in _NUMBERS:
-            value = getattr(self, name)
-            if name == "power_cap_w" and value is None:
-                continue
-            if not 0.0 <= value < math.inf or (value == 0 and name in _NOT_ZERO):
-                allowed = "greater than 0" if name in _NOT_ZERO else "0 or more"
-                raise ValueError(f"{name} = {value:g} is not allowed; expected a number, {allowed}")
-        if self.form not in FORMS:
-            raise ValueError(f"form = {self.form!r} is not allowed; expected one of {', '.join(FORMS)}")
-
-    @property
-    def price_per_joule(self) -> float:
-        """Price of energy, its carbon included."""
-        per_kwh = self.energy_price_per_kwh + self.grid_g_per_kwh / 1000.0 * self.carbon_price_per_kg
-        return per_kwh / JOULES_PER_KWH
-
-
-_NUMBERS = tuple(field.name for field in fields(Targets) if field.name != "form")
-_NOT_ZERO = ("slo_p99_ms", "power_cap_w")
+    duration_s: float
+    in_time: Amount
+    late: Amount
+    joules: Amount | None
+    latency_ms: Amount
 
 
 @dataclass(frozen=True, slots=True)
-class Revenue:
-    """Currency earned over an interval. `energy_cost` is None, and missing in `total`, when not measured."""
+class Score(Generic[Amount]):
+    """What an interval earned, in currency or, but for `profit`, in the unit of the form.
 
-    income: float
-    penalty: float
-    energy_cost: float | None
+    Args:
+        income: earned by images in time.
+        penalty: lost to lateness.
+        energy_cost: lost to energy; None, and missing in `total`, when it was not measured.
+        form: which form this is.
+    """
+
+    income: Amount
+    penalty: Amount
+    energy_cost: Amount | None
+    form: str = "profit"
 
     @property
     def excludes_energy(self) -> bool:
@@ -76,18 +96,80 @@ class Revenue:
         return self.energy_cost is None
 
     @property
-    def total(self) -> float:
+    def total(self) -> Amount:
         """Income less penalty and, where measured, the cost of energy."""
-        return self.income - self.penalty - (self.energy_cost or 0.0)
+        gross = self.income - self.penalty
+        return gross if self.energy_cost is None else gross - self.energy_cost
 
 
-def profit(targets: Targets, in_time: float, late: float, joules: float | None) -> Revenue:
-    """Score images in time, images late and the energy used: as counted, or as predicted for a second."""
-    return Revenue(
+Revenue: TypeAlias = Score[float]
+
+
+def score(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    """Return what an outcome is worth under the targets, by their form; see the module for the formulas."""
+    return _SCORES[targets.form](targets, outcome)
+
+
+def profit(targets: Targets, in_time: Amount, late: Amount, joules: Amount | None) -> Score[Amount]:
+    """Score images in time, images late and the energy used in currency, whatever the form of the targets."""
+    return Score(
         income=targets.price_per_1000_images / 1000.0 * in_time,
         penalty=targets.late_penalty_per_1000_images / 1000.0 * late,
         energy_cost=None if joules is None else targets.price_per_joule * joules,
     )
+
+
+def _profit(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    return profit(targets, outcome.in_time, outcome.late, outcome.joules)
+
+
+def _energy(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    return _average(targets, outcome, 0.0 * outcome.in_time, 1.0 + 0.0 * outcome.in_time)
+
+
+def _edp(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    return _average(targets, outcome, 0.0 * outcome.in_time, outcome.latency_ms / 1e3)
+
+
+def _ed2p(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    delay_s = outcome.latency_ms / 1e3
+    return _average(targets, outcome, 0.0 * outcome.in_time, delay_s * delay_s)
+
+
+def _zeus(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
+    eta = targets.zeus_eta
+    time_cost = (1.0 - eta) * targets.zeus_max_power_w * (outcome.latency_ms / 1e3)
+    return _average(targets, outcome, time_cost, eta + 0.0 * outcome.in_time)
+
+
+def _average(
+    targets: Targets, outcome: Outcome[Amount], time_cost: Amount, per_joule: Amount
+) -> Score[Amount]:
+    """Score the average image: its energy, weighted, and its time; all in the shape of the outcome."""
+    joules = outcome.joules
+    images = np.maximum(outcome.in_time, 1.0)
+    return Score(
+        income=0.0 * outcome.in_time,
+        penalty=time_cost + _broken_slo(outcome.in_time, outcome.late),
+        energy_cost=None if joules is None else joules / images * per_joule,
+        form=targets.form,
+    )
+
+
+def _broken_slo(in_time: Amount, late: Amount) -> Amount:
+    """Return what takes precedence over everything: a step where the SLO breaks, then a slope."""
+    share = late / np.maximum(in_time + late, 1e-9)
+    excess = np.maximum(share - LATE_SHARE_ALLOWED, 0.0)
+    return BROKEN_SLO * (np.sign(excess) + excess)  # type: ignore[no-any-return]  # float in, float out
+
+
+_SCORES: dict[str, Callable[..., Score]] = {  # type: ignore[type-arg]  # of floats or of arrays, as asked
+    "profit": _profit,
+    "energy": _energy,
+    "edp": _edp,
+    "ed2p": _ed2p,
+    "zeus": _zeus,
+}
 
 
 def late_images(traffic: Traffic) -> int:
@@ -95,31 +177,18 @@ def late_images(traffic: Traffic) -> int:
     return traffic.late + traffic.refused + traffic.expired
 
 
-def window_revenue(targets: Targets, window: Window) -> Revenue:
-    """Score what one window measured. Energy counts as the device reported it, idle included."""
+def window_outcome(window: Window) -> Outcome[float]:
+    """Return what one window measured. Energy counts as the device reported it, idle included."""
     traffic = window.traffic
-    in_time = max(0, traffic.completed - traffic.late)
-    return profit(targets, in_time, late_images(traffic), window.device.energy.joules)
+    return Outcome(
+        duration_s=window.duration_s,
+        in_time=float(max(0, traffic.completed - traffic.late)),
+        late=float(late_images(traffic)),
+        joules=window.device.energy.joules,
+        latency_ms=traffic.latency_p50_ms or 0.0,
+    )
 
 
-def load_targets(path: Path) -> Targets:
-    """Read targets from a TOML file whose keys are the fields of `Targets`; what it omits keeps its default.
-
-    Raises:
-        SettingsError: the file is unreadable, or a key is unknown or has a value that is not allowed.
-    """
-    table = SettingsTable.load(path)
-    given: dict[str, Any] = {name: _price(table, name) for name in _NUMBERS if name in table}
-    if "form" in table:
-        given["form"] = table.text("form")
-    table.finish()
-    try:
-        return Targets(**given)
-    except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from error
-
-
-def _price(table: SettingsTable, name: str) -> float:
-    if name == "energy_price_per_kwh" and isinstance(table.take(name), str):
-        table.refuse(name, "a number (prices by time of day from a CSV file are not supported yet)")
-    return table.number(name)
+def window_revenue(targets: Targets, window: Window) -> Revenue:
+    """Score what one window measured."""
+    return score(targets, window_outcome(window))

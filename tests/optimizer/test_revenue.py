@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.operating_point import OperatingPoint
-from optimizer.revenue import Targets, load_targets, profit, window_revenue
-from optimizer.settings_table import SettingsError
+from optimizer.revenue import BROKEN_SLO, FORMS, Outcome, Targets, profit, score, window_revenue
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 
 PRICED = Targets(
@@ -61,43 +60,61 @@ def test_revenue_rises_with_images_and_falls_with_lateness_and_joules(
     assert profit(PRICED, in_time, late, joules + 1e4 * more).total < base
 
 
-def test_targets_are_read_from_toml(tmp_path: Path) -> None:
-    file = tmp_path / "targets.toml"
-    file.write_text('slo_p99_ms = 20\nprice_per_1000_images = 0.5\npower_cap_w = 200\nform = "profit"\n')
-    assert load_targets(file) == Targets(slo_p99_ms=20.0, price_per_1000_images=0.5, power_cap_w=200.0)
+ZEUS = Targets(form="zeus", zeus_eta=0.25, zeus_max_power_w=200.0)
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("slo_p99 = 20", "unknown key 'slo_p99'; allowed are .*slo_p99_ms"),
-        ("slo_p99_ms = 'fast'", "slo_p99_ms = 'fast' is not allowed; expected a number"),
-        ("slo_p99_ms = true", "slo_p99_ms = True is not allowed"),
-        ("slo_p99_ms = 0", "slo_p99_ms = 0 .*greater than 0"),
-        ("slo_p99_ms = nan", "slo_p99_ms = nan"),
-        ("energy_price_per_kwh = -0.1", "energy_price_per_kwh = -0.1 is not allowed"),
-        ("energy_price_per_kwh = 'day.csv'", "CSV file are not supported yet"),
-        ("power_cap_w = -5", "power_cap_w = -5"),
-        ("power_cap_w = 0", "power_cap_w = 0 .*greater than 0"),
-        ("form = 'magic'", "form = 'magic' .*expected one of profit"),
-        ("slo_p99_ms = ", "not valid TOML"),
-    ],
-)
-def test_bad_targets_are_refused_with_what_is_allowed(tmp_path: Path, text: str, complaint: str) -> None:
-    file = tmp_path / "targets.toml"
-    file.write_text(text)
-    with pytest.raises(SettingsError, match=complaint) as caught:
-        load_targets(file)
-    assert str(file) in str(caught.value)
+def test_the_neighbouring_forms_by_hand() -> None:
+    outcome = Outcome(duration_s=10.0, in_time=100.0, late=1.0, joules=250.0, latency_ms=20.0)
+    assert score(Targets(form="energy"), outcome).total == pytest.approx(-2.5)
+    assert score(Targets(form="edp"), outcome).total == pytest.approx(-2.5 * 0.02)
+    assert score(Targets(form="ed2p"), outcome).total == pytest.approx(-2.5 * 0.02**2)
+    assert score(ZEUS, outcome).total == pytest.approx(-(0.25 * 2.5 + 0.75 * 200.0 * 0.02))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
-        load_targets(tmp_path / "absent.toml")
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "profit"])
+def test_more_than_one_late_image_in_a_hundred_outweighs_any_energy(form: str) -> None:
+    targets = Targets(form=form)
+    kept = score(targets, Outcome(1.0, 99.0, 1.0, joules=1e5, latency_ms=500.0)).total
+    broken = score(targets, Outcome(1.0, 98.9, 1.1, joules=1.0, latency_ms=1.0)).total
+    worse = score(targets, Outcome(1.0, 50.0, 50.0, joules=0.5, latency_ms=1.0)).total
+    assert kept > -BROKEN_SLO > broken > worse
 
 
-def test_targets_made_in_code_are_checked_too() -> None:
-    with pytest.raises(ValueError, match="carbon_price_per_kg"):
-        Targets(carbon_price_per_kg=-1.0)
-    with pytest.raises(ValueError, match="slo_p99_ms"):
-        Targets(slo_p99_ms=float("inf"))
+@pytest.mark.parametrize("form", FORMS)
+def test_an_array_is_scored_setting_by_setting(form: str) -> None:
+    targets = Targets(form=form)
+    in_time, late = np.array([10.0, 0.0, 90.0]), np.array([0.0, 0.0, 10.0])
+    joules, latency_ms = np.array([5.0, 7.0, 9.0]), np.array([1.0, 2.0, 3.0])
+    together = score(targets, Outcome(1.0, in_time, late, joules, latency_ms))
+    for at in range(3):
+        alone = score(targets, Outcome(1.0, in_time[at], late[at], joules[at], latency_ms[at]))
+        for name in ("income", "penalty", "energy_cost", "total"):
+            assert getattr(together, name)[at] == pytest.approx(getattr(alone, name))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_was_not_measured_costs_nothing_in_any_form(form: str) -> None:
+    revenue = score(Targets(form=form), Outcome(1.0, 10.0, 0.0, None, 20.0))
+    assert revenue.excludes_energy
+    assert revenue.form == form
+    assert revenue.total == revenue.income - revenue.penalty
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_interval_without_images_has_a_score(form: str) -> None:
+    idle, idler = (score(Targets(form=form), Outcome(1.0, 0.0, 0.0, j, 10.0)).total for j in (40.0, 30.0))
+    assert idle < idler < 0.0
+
+
+def test_a_window_is_scored_by_the_form_that_is_wanted() -> None:
+    traffic = Traffic(completed=50, latency_p50_ms=10.0)
+    assert window_revenue(Targets(form="edp"), window(traffic, 100.0)).total == pytest.approx(-2.0 * 0.01)
+
+
+def test_a_price_by_time_of_day_has_to_be_settled_first() -> None:
+    tariff = PriceSchedule((PriceStep(0.0, 0.1), PriceStep(3600.0, 0.4)))
+    targets = Targets(energy_price_per_kwh=tariff, carbon_price_per_kg=0.0)
+    with pytest.raises(ValueError, match=r"Targets\.at"):
+        profit(targets, 1.0, 0.0, 1.0)
+    costs = [profit(targets.at(time_s), 0.0, 0.0, 3.6e6).energy_cost for time_s in (0.0, 3600.0)]
+    assert costs == pytest.approx([0.1, 0.4])
