@@ -8,12 +8,15 @@ from typing import Protocol
 
 from optimizer.devices.gpu import DeviceError
 from optimizer.operating_point import OperatingGrid, OperatingPoint
-from optimizer.policies.policy import Decision, Policy
+from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, window_revenue
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
 CLOCK_RETRY_STEPS = 60
 """After the device refused a clock, the batch limit alone is governed for this many steps."""
+
+
+SECONDS_PER_DAY = 86_400.0
 
 
 class Plant(Protocol):
@@ -23,9 +26,16 @@ class Plant(Protocol):
         """Return what happened since the previous call."""
 
     def act(self, point: OperatingPoint) -> None:
-        """Apply the batch limit, then the clock; an SM clock of None gives the clock back to the device.
+        """Apply batch limit and delay, then the clock; an SM clock of None gives it back to the device.
 
         Raises DeviceError when the device refuses; the batch limit is then in force all the same.
+        """
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, as soon as more than `queued_images` wait; None: never. Replaces the last watch.
+
+        It may be called from any thread, and in the middle of something: whoever hears it takes note and has
+        `Governor.alarm` called by the owner.
         """
 
 
@@ -43,7 +53,7 @@ class Record:
 
 
 class Governor:
-    """Asks the plant for a window, the policy for a decision, and applies it. One owner calls `step`.
+    """Asks the plant for a window, the policy for a decision, and applies it. One owner calls its methods.
 
     Args:
         plant: senses and acts.
@@ -51,6 +61,8 @@ class Governor:
         grid: the legal settings; its default is where the loop starts and what `stop` restores.
         targets: what the operator wants; may be set at any time, from any thread, for the next step.
         clock: the time in seconds, on which windows are stamped.
+        time_of_day: seconds since midnight, for prices that depend on it; None takes the clock modulo a day.
+        hear: called when the plant sounds the alarm; has the owner call `alarm`. None ignores alarms.
     """
 
     def __init__(
@@ -60,8 +72,16 @@ class Governor:
         grid: OperatingGrid,
         targets: Targets,
         clock: Callable[[], float],
+        *,
+        time_of_day: Callable[[], float] | None = None,
+        hear: Callable[[], None] | None = None,
     ) -> None:
         self.targets = targets
+        self.paused = False
+        self._pinned: OperatingPoint | None = None
+        self._alarm: Alarm | None = None
+        self._time_of_day = time_of_day or (lambda: clock() % SECONDS_PER_DAY)
+        self.hear = hear
         self._plant = plant
         self._policy = policy
         self._grid = grid
@@ -93,22 +113,55 @@ class Governor:
         self._opened_s = self._clock()
         return error
 
+    @property
+    def pinned(self) -> OperatingPoint | None:
+        """The setting that the operator wants whatever the policy says; None when the policy is free."""
+        return self._pinned
+
+    def pin(self, point: OperatingPoint | None) -> None:
+        """Hold a setting from the next step on, None to let go. Raises ValueError when it is not legal."""
+        if point is not None and point not in self._grid:
+            raise ValueError(f"{point} is not among the {len(self._grid)} legal settings")
+        self._pinned = point
+
     def step(self) -> Record:
         """Close the window, decide, act. The first step starts the loop if `start` did not."""
         error = self.start() if self._opened_s is None else None
-        targets = self.targets
+        targets = self.targets.at(self._time_of_day())
         window = self._window(targets)
-        decision = self._policy.decide(window, targets)
-        wanted = self._permitted(decision.point)
+        decision = self._decide(window, targets)
+        wanted = self._permitted(self._pinned or decision.point)
         if wanted != self._point:
             error = self._act(wanted)
+        self._set_alarm(decision.alarm)
         return Record(window, window_revenue(targets, window), decision, error)
+
+    def alarm(self) -> str | None:
+        """Take refuge at once, as the last decision said. Returns what the device refused."""
+        alarm, self._alarm = self._alarm, None
+        if alarm is None or self.paused or self._pinned is not None:
+            return None
+        return self._act(self._permitted(alarm.refuge))
 
     def stop(self) -> str | None:
         """Restore the default batch limit and give the clock back. Returns what the device refused."""
         self._opened_s = None
         self._clock_retry_in = 0
+        self._set_alarm(None)
         return self._act(replace(self._grid.default, sm_clock_mhz=None))
+
+    def _decide(self, window: Window, targets: Targets) -> Decision:
+        if self.paused:
+            return Decision(self._point, f"{self._point}: paused by the operator")
+        return self._policy.decide(window, targets)
+
+    def _set_alarm(self, alarm: Alarm | None) -> None:
+        if self.paused or self._pinned is not None or self.hear is None:
+            alarm = None
+        if alarm is None and self._alarm is None:
+            return
+        self._alarm = alarm
+        self._plant.watch(None if alarm is None else alarm.queued_images, self.hear or _nobody)
 
     def _window(self, targets: Targets) -> Window:
         opened_s = self._opened_s
@@ -137,3 +190,7 @@ class Governor:
         self._point = point
         self._error = None if point.sm_clock_mhz is not None else self._error
         return None
+
+
+def _nobody() -> None:
+    """Hear an alarm that is off."""

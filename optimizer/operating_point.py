@@ -12,16 +12,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class OperatingPoint:
-    """One setting. An axis that is None is not governed: whatever the device does is accepted."""
+    """One setting. An axis that is None is not governed: whatever the device does is accepted.
+
+    `max_delay_ms` is how long a batch may wait on an idle engine until it holds `batch_limit` images.
+    """
 
     batch_limit: int
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     power_limit_w: float | None = None
+    max_delay_ms: float = 0.0
 
     def __str__(self) -> str:
         """Read as a person would say it, e.g. `batch <= 16 at 1095 MHz`."""
         parts = [f"batch <= {self.batch_limit}"]
+        if self.max_delay_ms:
+            parts.append(f"after {self.max_delay_ms:.3g} ms at most")
         if self.sm_clock_mhz is not None:
             parts.append(f"at {self.sm_clock_mhz} MHz")
         if self.memory_clock_mhz is not None:
@@ -34,6 +40,8 @@ class OperatingPoint:
 @dataclass(frozen=True, slots=True)
 class OperatingGrid:
     """The legal settings: every batch limit with every SM clock. Both axes ascend.
+
+    The delay of a batch is no axis: any that is not negative is legal.
 
     Args:
         batch_limits: legal batch limits in images, at least one.
@@ -69,12 +77,16 @@ class OperatingGrid:
         return len(self.batch_limits) * max(1, len(self.sm_clocks_mhz))
 
     def nearest(self, point: OperatingPoint) -> OperatingPoint:
-        """Return the legal setting closest to `point` on each axis; an ungoverned axis becomes None."""
+        """Return the legal setting closest to `point` on each axis; an ungoverned axis becomes None.
+
+        The delay stays as it is.
+        """
         clock = None
         if self.sm_clocks_mhz:
             wanted = self.sm_clocks_mhz[-1] if point.sm_clock_mhz is None else point.sm_clock_mhz
             clock = _nearest(self.sm_clocks_mhz, wanted)
-        return OperatingPoint(_nearest(self.batch_limits, point.batch_limit), clock)
+        limit = _nearest(self.batch_limits, point.batch_limit)
+        return OperatingPoint(limit, clock, max_delay_ms=point.max_delay_ms)
 
 
 def _nearest(axis: tuple[int, ...], wanted: int) -> int:

@@ -7,6 +7,7 @@ import math
 _WEIGHT = 0.3
 _DISPERSION_WEIGHT = 0.1
 _MOST_DISPERSION = 50.0
+_PEAK_MEMORY = 0.98
 _MARGIN_SHARE = 0.1
 _MARGIN_DEVIATIONS = 2.0
 
@@ -20,6 +21,7 @@ class ArrivalModel:
 
     def __init__(self) -> None:
         self._rate_per_s = 0.0
+        self._peak_per_s = 0.0
         self._duration_s = 1.0
         self._last: tuple[int, float] | None = None
         self._dispersion = 1.0
@@ -28,6 +30,11 @@ class ArrivalModel:
     def rate_per_s(self) -> float:
         """Images a second to expect."""
         return self._rate_per_s
+
+    @property
+    def peak_rate_per_s(self) -> float:
+        """The highest rate of a minute or so ago, fading: what may come back after a pause."""
+        return self._peak_per_s
 
     @property
     def dispersion(self) -> float:
@@ -49,6 +56,7 @@ class ArrivalModel:
         if duration_s <= 0.0:
             return
         rate = images / duration_s
+        self._peak_per_s = max(rate, _PEAK_MEMORY * self._peak_per_s)
         self._duration_s = duration_s
         rise = rate - self._rate_per_s
         self._rate_per_s += rise if rise > _MARGIN_DEVIATIONS * self._deviation else _WEIGHT * rise

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.models.least_squares import ForgettingLeastSquares
 from optimizer.telemetry import BatchTimes
+
+Array = NDArray[np.float64]
 
 _MEMORY = 0.95
 _MOST_WEIGHT = 8
@@ -68,6 +74,29 @@ class BatchTimeModel:
         fixed, per_image, clocked_fixed, clocked_per_image = self._theta
         lag = self._lag(clock_mhz)
         return AffineTime(fixed + clocked_fixed * lag, per_image + clocked_per_image * lag)
+
+    def table(self, sizes: Array, clocks_mhz: Sequence[int] | None) -> Array:
+        """Return the seconds of a batch of every size (rows) at every clock (columns; one without clocks)."""
+        lags = np.array([self._lag(clock) for clock in clocks_mhz or (None,)])
+        fixed, per_image, clocked_fixed, clocked_per_image = self._theta
+        return np.add.outer(fixed + per_image * sizes, 0.0 * lags) + np.outer(
+            clocked_fixed + clocked_per_image * sizes, lags
+        )
+
+    def export_state(self) -> dict[str, object]:
+        """Return what was learned, for `import_state`."""
+        return {"fit": self._fit.export_state(), "typical": self._typical}
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        size, seconds = state["typical"]
+        self._fit.import_state(state["fit"])
+        self._typical = int(size), float(seconds)
+        self._solve()
+
+    def forget(self, share: float) -> None:
+        """Keep only this share of the weight of what was observed."""
+        self._fit.forget(share)
 
     def _lag(self, clock_mhz: int | None) -> float:
         """How much longer a clock's period is than the reference's, as a share."""

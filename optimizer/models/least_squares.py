@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,24 @@ class ForgettingLeastSquares:
         self._gram = np.zeros((size, size))
         self._moment = np.zeros(size)
 
-    def forget(self) -> None:
-        """Let everything observed so far count less."""
-        self._gram *= self._memory
-        self._moment *= self._memory
+    def forget(self, share: float | None = None) -> None:
+        """Let everything observed so far count less: by the memory, or to the share given."""
+        kept = self._memory if share is None else share
+        self._gram *= kept
+        self._moment *= kept
+
+    def export_state(self) -> dict[str, object]:
+        """Return what was observed, for `import_state`."""
+        return {"gram": self._gram.tolist(), "moment": self._moment.tolist()}
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        gram, moment = np.array(state["gram"], float), np.array(state["moment"], float)
+        if gram.shape != self._gram.shape or moment.shape != self._moment.shape:
+            raise ValueError(f"expected {self._moment.size} coefficients, got {moment.size}")
+        if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+            raise ValueError("the saved observations are not finite")
+        self._gram, self._moment = gram, moment
 
     def observe(self, x: Sequence[float], y: float, weight: float = 1.0) -> None:
         """Add an observation. Residuals count relative to y, which must not be 0."""

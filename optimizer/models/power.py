@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from optimizer.models.least_squares import ForgettingLeastSquares
+
+Array = NDArray[np.float64]
 
 _MEMORY = 0.95
 _BELIEF_WEIGHT = 0.1
@@ -28,6 +37,7 @@ class PowerModel:
         self._reference_mhz = reference_clock_mhz
         self._fit = ForgettingLeastSquares(4, _MEMORY)
         self._theta: tuple[float, ...] = ()
+        self._last = (1.0, 1.0, 1.0)
 
     @property
     def ready(self) -> bool:
@@ -35,11 +45,18 @@ class PowerModel:
         return bool(self._theta)
 
     def observe(self, watts: float, busy: float, images_per_s: float, clock_mhz: int | None) -> None:
-        """Learn from a window's mean power; ignores one without power or work."""
-        if watts < _LEAST_W or busy <= 0.0 or images_per_s <= 0.0:
+        """Learn from a window's mean power; ignores one without power, and idle ones before the first work."""
+        if watts < _LEAST_W or not (self.ready or (busy > 0.0 and images_per_s > 0.0)):
             return
         self._fit.forget()
         self._fit.observe(self._features(busy, images_per_s, clock_mhz), watts)
+        self._believe(watts, busy, images_per_s)
+
+    def _believe(self, watts: float, busy: float, images_per_s: float) -> None:
+        """Solve, with beliefs scaled by this window, or by the last one that had work."""
+        if busy > 0.0 and images_per_s > 0.0:
+            self._last = watts, busy, images_per_s
+        watts, busy, images_per_s = self._last
         idle, awake, clocked, work = _SHARES
         full_w = watts / (idle + (1.0 - idle) * busy)
         full_images_per_s = images_per_s / busy
@@ -57,7 +74,47 @@ class PowerModel:
         features = self._features(busy, images_per_s, clock_mhz)
         return sum(theta * feature for theta, feature in zip(self._theta, features, strict=True))
 
+    @property
+    def idle_w(self) -> float:
+        """Power while nothing runs."""
+        return self._theta[0]
+
+    def running_w(self, batch: float, batch_s: float, clock_mhz: float | None) -> float:
+        """Return what a running batch draws on top of the idle power."""
+        _, awake, clocked, work = self._theta
+        share, square = self._share_and_square(clock_mhz)
+        return awake + clocked * share * square + work * square * batch / batch_s
+
+    def running_table(self, sizes: Array, times_s: Array, clocks_mhz: Sequence[int] | None) -> Array:
+        """Return the same for every size (rows) at every clock (columns; one without clocks)."""
+        _, awake, clocked, work = self._theta
+        pairs = [self._share_and_square(clock) for clock in clocks_mhz or (None,)]
+        shares, squares = (np.array(values) for values in zip(*pairs, strict=True))
+        running_w: Array = awake + clocked * shares * squares + work * squares * sizes[:, None] / times_s
+        return running_w
+
+    def export_state(self) -> dict[str, object]:
+        """Return what was learned, for `import_state`."""
+        return {"fit": self._fit.export_state(), "theta": list(self._theta), "last": list(self._last)}
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        theta = tuple(float(value) for value in state["theta"])
+        if theta and (len(theta) != 4 or not all(0.0 <= value < math.inf for value in theta)):
+            raise ValueError(f"expected 4 coefficients, none negative, got {theta}")
+        watts, busy, images_per_s = (float(value) for value in state["last"])
+        self._fit.import_state(state["fit"])
+        self._theta, self._last = theta, (watts, busy, images_per_s)
+
+    def forget(self, share: float) -> None:
+        """Keep only this share of the weight of what was observed."""
+        self._fit.forget(share)
+
     def _features(self, busy: float, images_per_s: float, clock_mhz: int | None) -> tuple[float, ...]:
-        share = 1.0 if clock_mhz is None or self._reference_mhz is None else clock_mhz / self._reference_mhz
-        square = (_FLOOR + (1.0 - _FLOOR) * max(0.0, (share - _KNEE) / (1.0 - _KNEE))) ** 2
+        share, square = self._share_and_square(clock_mhz)
         return 1.0, busy, busy * share * square, images_per_s * square
+
+    def _share_and_square(self, clock_mhz: float | None) -> tuple[float, float]:
+        """Return the clock as a share of the highest, and the square of the voltage there."""
+        share = 1.0 if clock_mhz is None or self._reference_mhz is None else clock_mhz / self._reference_mhz
+        return share, (_FLOOR + (1.0 - _FLOOR) * max(0.0, (share - _KNEE) / (1.0 - _KNEE))) ** 2

@@ -64,3 +64,11 @@ def _backlog(window: Window, targets: Targets) -> str | None:
     if drain_ms <= targets.slo_p99_ms or queued <= window.point.batch_limit:
         return None
     return f"{queued} images wait, {drain_ms:.0f} ms of work (SLO {targets.slo_p99_ms:g} ms)"
+
+
+def clock_in_force_mhz(window: Window) -> int | None:
+    """The measured clock where the power limit held it down, else the one that was set."""
+    measured_mhz = window.device.sm_clock_mhz
+    if window.point.sm_clock_mhz is None or EventReason.SW_POWER_CAP not in window.device.event_reasons:
+        return window.point.sm_clock_mhz
+    return measured_mhz or window.point.sm_clock_mhz

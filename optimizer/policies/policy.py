@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from optimizer.operating_point import OperatingPoint
 from optimizer.revenue import Targets
 from optimizer.telemetry import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is expected at a setting on the present load: currency per second, latency, mean power.
+
+    `power_w` is None when energy is not measured.
+    """
+
+    point: OperatingPoint
+    revenue_per_s: float
+    p99_ms: float
+    power_w: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """When not to wait for the next decision: as soon as more images wait, go to `refuge`."""
+
+    queued_images: int
+    refuge: OperatingPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +45,10 @@ class Decision:
         predicted_power_w: mean power expected at `point`; None when energy is not measured.
         runner_up: the best other setting, with the revenue expected there.
         runner_up_revenue_per_s: currency per second expected at `runner_up`.
+        alarm: what to do before the next decision if work piles up; None: nothing.
+        alternatives: what was expected of the best other settings, best first.
+        infeasible: why the targets cannot be kept, and the best that can be done; None when they can.
+        learned: what was learned since the last decision, in one line.
     """
 
     point: OperatingPoint
@@ -32,6 +58,10 @@ class Decision:
     predicted_power_w: float | None = None
     runner_up: OperatingPoint | None = None
     runner_up_revenue_per_s: float | None = None
+    alarm: Alarm | None = None
+    alternatives: tuple[Prediction, ...] = ()
+    infeasible: str | None = None
+    learned: str = ""
 
 
 class Policy(Protocol):
@@ -47,3 +77,17 @@ class Policy(Protocol):
 
     def decide(self, window: Window, targets: Targets) -> Decision:
         """Learn from a window and choose the setting for the next."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A policy whose knowledge outlives it: saved for each device, model and precision."""
+
+    def export_state(self) -> Mapping[str, object]:
+        """Return what was learned, in values that JSON can hold."""
+
+    def import_state(self, state: Mapping[str, object]) -> None:
+        """Start from what `export_state` returned. Raises ValueError, changing nothing, if it cannot be used."""
+
+    def forget(self) -> None:
+        """Start anew, as if nothing had been learned."""

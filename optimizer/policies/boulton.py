@@ -1,0 +1,316 @@
+"""Learns the machine and the traffic, and goes where it predicts the most revenue: Boulton's own policy.
+
+Every second it scores all legal settings on the present load (`landscape`) and takes the best. What keeps it safe
+and steady:
+
+- Where nothing was measured it reckons with the slowest batches that physics allows, so a setting is tried only
+  if it keeps the SLO even then. Settings nearly as good as the best are tried once, as long as they are unknown.
+- The clock moves only when that earns clearly more than to stay; delay and batch limit move freely.
+- Each decision carries an alarm: how many waiting images mean that the present clock cannot answer them in time.
+  Whoever dispatches compares one number, and goes to the fast point within one batch.
+- After an alarm, or when answers were late, it stays at the fast point until calm has lasted.
+- Late answers that it did not foresee make it keep more of the SLO free; calm gives that back slowly.
+- When batches take other times than at the same setting before, the machine has changed, and it forgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optimizer.models.arrivals import ArrivalModel
+from optimizer.models.batch_regime import Load, deviations
+from optimizer.models.drift import DriftDetector
+from optimizer.models.surges import SurgeModel
+from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
+from optimizer.policies.landscape import Landscape, Machine, Margins
+from optimizer.policies.policy import Alarm, Decision, Prediction
+from optimizer.revenue import Targets, late_images
+from optimizer.telemetry import Window
+
+STATE_VERSION = 1
+
+_WORTH_MOVING = 0.01
+_CURIOSITY = 0.04
+_HOLD_WINDOWS = 2
+_IDLE_WINDOWS = 5
+_IDLE_RATE_PER_S = 0.5
+_ALTERNATIVES = 4
+_ALARM_DEVIATIONS = 5.0
+_ALARM_SHARE = 0.7
+_KEPT_AFTER_DRIFT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A setting on a landscape, and why."""
+
+    row: int
+    column: int
+    why: str
+
+
+class BoultonPolicy:
+    """Implements `Policy` and `Learner`. See the module for the idea.
+
+    Args:
+        grid: the legal settings.
+    """
+
+    def __init__(self, grid: OperatingGrid) -> None:
+        self._grid = grid
+        self._machine = Machine(grid)
+        self.forget()
+
+    @property
+    def name(self) -> str:
+        """Always `boulton`."""
+        return "boulton"
+
+    def forget(self) -> None:
+        """Start anew, as if nothing had been learned."""
+        self._machine.forget()
+        self._arrivals = ArrivalModel()
+        self._surges = SurgeModel()
+        self._watch = SloWatch()
+        self._drift = DriftDetector()
+        self._caution = Caution()
+        self._hold = 0
+        self._idle = 0
+        self._last_point: OperatingPoint | None = None
+        self._decided: Decision | None = None
+
+    def decide(self, window: Window, targets: Targets) -> Decision:
+        """Learn from a window and choose the setting for the next."""
+        last, self._last_point = self._last_point, window.point
+        settled = last is not None and last.sm_clock_mhz == window.point.sm_clock_mhz
+        unfit = why_unfit(window, settled=settled)
+        surged = self._observe_arrivals(window)
+        learned = self._learn(window, targets, unfit, surged=surged)
+        trouble = self._trouble(window, targets)
+        decision = self._choose(window, targets, trouble, learned)
+        self._decided = decision
+        return decision
+
+    def export_state(self) -> Mapping[str, object]:
+        """Return what was learned of the machine, in values that JSON can hold. Traffic is not kept."""
+        return {"version": STATE_VERSION, "machine": self._machine.export_state()}
+
+    def import_state(self, state: Mapping[str, Any]) -> None:
+        """Start from what `export_state` returned. Raises ValueError, changing nothing, if it cannot be used."""
+        machine = Machine(self._grid)
+        try:
+            if state["version"] != STATE_VERSION:
+                raise ValueError(f"version {state['version']} of the learned state; expected {STATE_VERSION}")
+            machine.import_state(state["machine"])
+            if machine.ready:
+                machine.tables()
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"not a learned state: {error!r}") from error
+        self._machine = machine
+
+    # Learning
+
+    def _observe_arrivals(self, window: Window) -> bool:
+        """Learn the arrivals; True when more came than was to be expected."""
+        arrived, duration_s = window.traffic.arrived, window.duration_s
+        expected = self._arrivals.cautious_rate_per_s * duration_s
+        if self._last_point is not None and self._arrivals.rate_per_s > 0.0:
+            self._surges.observe(arrived, self._arrivals.rate_per_s * duration_s)
+        self._arrivals.observe(arrived, duration_s)
+        self._idle = 0 if arrived else self._idle + 1
+        return arrived > expected
+
+    def _learn(self, window: Window, targets: Targets, unfit: str | None, *, surged: bool) -> str:
+        """Learn the machine from a window that is evidence; say what."""
+        if unfit is not None:
+            return f"nothing: {unfit}"
+        mhz = clock_in_force_mhz(window)
+        error = self._machine.error(window)
+        if error is not None and self._drift.observe(error, window.point.sm_clock_mhz):
+            self._machine.doubt(_KEPT_AFTER_DRIFT)
+        self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)
+        self._machine.learn_power(window, mhz)
+        if self._decided is not None and window.point == self._decided.point:
+            self._caution.observe(window, targets, self._decided.predicted_p99_ms, surged=surged)
+        drifted = ", the machine has changed" if self._drift.found else ""
+        return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+
+    # Choosing
+
+    def _trouble(self, window: Window, targets: Targets) -> str | None:
+        alarmed = (
+            self._decided is not None and window.point != self._decided.point and self._was_refuge(window)
+        )
+        trouble = self._watch.trouble(window, targets)
+        return "the alarm was sounded" if alarmed and trouble is None else trouble
+
+    def _was_refuge(self, window: Window) -> bool:
+        alarm = self._decided.alarm if self._decided is not None else None
+        return alarm is not None and alarm.refuge == window.point
+
+    def _choose(self, window: Window, targets: Targets, trouble: str | None, learned: str) -> Decision:
+        point = window.point
+        if not self._machine.ready:
+            return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
+        load = Load(self._arrivals.rate_per_s, self._arrivals.dispersion)
+        margins = self._caution.margins(self._surges.headroom)
+        land = Landscape(self._grid, self._machine, load, targets, margins)
+        if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
+            choice = _Choice(*land.best_at(len(self._grid.sm_clocks_mhz) - 1), "the clock cannot be set")
+            return _without_clock(self._decision(land, choice, targets, learned))
+        return self._decision(land, self._choice(land, point, trouble), targets, learned)
+
+    def _choice(self, land: Landscape, point: OperatingPoint, trouble: str | None) -> _Choice:
+        if trouble is not None:
+            self._hold = _HOLD_WINDOWS
+            return self._fast(land, trouble)
+        if self._hold > 0:
+            self._hold -= 1
+            return self._fast(land, "waits for calm to last")
+        column = self._column(point)
+        if self._idle >= _IDLE_WINDOWS:
+            return _Choice(0, self._resting_column(land, column), "nothing arrives")
+        return self._best(land, column)
+
+    def _best(self, land: Landscape, column: int) -> _Choice:
+        """Return the setting that earns the most; at the present clock, unless another earns clearly more."""
+        row, best = self._most_promising(land)
+        here = land.best_at(column)
+        here_cost, cost = land.cost_per_s(*here), land.cost_per_s(row, best)
+        if best == column:
+            return _Choice(row, best, "earns the most")
+        if math.isinf(here_cost) or here_cost - cost > _WORTH_MOVING * abs(here_cost):
+            return _Choice(row, best, "earns the most")
+        curiosity = _CURIOSITY * (1.0 - float(land.tables.known[row, best]))
+        if here_cost - cost * (1.0 - curiosity) > _WORTH_MOVING * abs(here_cost):
+            return _Choice(row, best, "may earn more, and was never tried")
+        return _Choice(*here, "no other clock earns clearly more")
+
+    def _most_promising(self, land: Landscape) -> tuple[int, int]:
+        """Return the setting with the least cost, less a bonus for what is unknown."""
+
+        def cost(place: tuple[int, int]) -> float:
+            unknown = 1.0 - float(land.tables.known[place])
+            return land.cost_per_s(*place) * (1.0 - _CURIOSITY * unknown)
+
+        return min(land.top(len(self._grid.sm_clocks_mhz) or 1), key=cost)
+
+    def _fast(self, land: Landscape, why: str) -> _Choice:
+        column = land.fast_column
+        return _Choice(
+            0 if math.isinf(land.cost_per_s(*land.best_at(column))) else land.greedy_row(column), column, why
+        )
+
+    def _resting_column(self, land: Landscape, column: int) -> int:
+        """Return the lowest clock that could take up the traffic of before, should it come back."""
+        needed = self._arrivals.peak_rate_per_s
+        clocks = range(len(self._grid.sm_clocks_mhz) or 1)
+        return next(
+            (at for at in clocks if land.capacity_per_s(at) >= needed and land.rests_in_time(at)), column
+        )
+
+    def _decision(self, land: Landscape, choice: _Choice, targets: Targets, learned: str) -> Decision:
+        chosen = land.prediction(choice.row, choice.column)
+        others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column][:_ALTERNATIVES]
+        rivals = tuple(land.prediction(*place) for place in others)
+        rival = rivals[0] if rivals else None
+        infeasible = self._infeasible(land, targets, chosen)
+        return Decision(
+            point=chosen.point,
+            reason=self._reason(choice.why, chosen, rival, infeasible),
+            predicted_revenue_per_s=chosen.revenue_per_s,
+            predicted_p99_ms=chosen.p99_ms,
+            predicted_power_w=chosen.power_w,
+            runner_up=rival.point if rival else None,
+            runner_up_revenue_per_s=rival.revenue_per_s if rival else None,
+            alarm=self._alarm(land, choice, chosen.point),
+            alternatives=rivals,
+            infeasible=infeasible,
+            learned=learned,
+        )
+
+    def _alarm(self, land: Landscape, choice: _Choice, point: OperatingPoint) -> Alarm | None:
+        """Sound when more wait than this clock can answer in time, or than chance explains."""
+        refuge = land.point(land.greedy_row(land.fast_column), land.fast_column)
+        if refuge.sm_clock_mhz == point.sm_clock_mhz:
+            return None
+        slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.full_batch_s(choice.column))
+        mean = land.mean_images(choice.row)
+        usual = deviations(mean, self._arrivals.dispersion, _ALARM_DEVIATIONS) + 1.0
+        return Alarm(math.ceil(max(usual, land.capacity_per_s(choice.column) * slack_s)), refuge)
+
+    def _infeasible(self, land: Landscape, targets: Targets, chosen: Prediction) -> str | None:
+        if land.feasible:
+            return None
+        wanted = f"SLO {targets.slo_p99_ms:g} ms"
+        if targets.power_cap_w is not None:
+            wanted += f" under {targets.power_cap_w:g} W"
+        rate = self._arrivals.rate_per_s
+        return f"{wanted} cannot be kept at {rate:.0f} images/s; expects {_text(chosen)} at best"
+
+    def _reason(self, why: str, chosen: Prediction, rival: Prediction | None, infeasible: str | None) -> str:
+        load = f"{self._arrivals.rate_per_s:.0f} images/s"
+        against = f"; next best {rival.point}: {_text(rival)}" if rival else ""
+        why = why if infeasible is None else f"{why}; {infeasible}"
+        return f"{chosen.point}: {why}; on {load} expects {_text(chosen)}{against}"
+
+    def _start(self, point: OperatingPoint) -> OperatingPoint:
+        return replace(
+            self._grid.default, sm_clock_mhz=point.sm_clock_mhz and self._grid.default.sm_clock_mhz
+        )
+
+    def _column(self, point: OperatingPoint) -> int:
+        clocks = self._grid.sm_clocks_mhz
+        return clocks.index(point.sm_clock_mhz) if point.sm_clock_mhz in clocks else max(0, len(clocks) - 1)
+
+
+def _without_clock(decision: Decision) -> Decision:
+    """The same for a device that refuses to set its clock: only what the batches can do."""
+    point = replace(decision.point, sm_clock_mhz=None)
+    return replace(
+        decision, point=point, alarm=None, runner_up=None, runner_up_revenue_per_s=None, alternatives=()
+    )
+
+
+class Caution:
+    """How much of the SLO is kept free: more after answers that were late unexpectedly, a little less in calm."""
+
+    def __init__(self) -> None:
+        self._slo_share = _SLO_SHARE
+        self._overhead_ms = 0.0
+
+    def margins(self, headroom: float) -> Margins:
+        """Return what to keep free now."""
+        return Margins(self._slo_share, self._overhead_ms, headroom)
+
+    def observe(
+        self, window: Window, targets: Targets, expected_p99_ms: float | None, *, surged: bool
+    ) -> None:
+        """Learn from a window at the setting that was decided on."""
+        traffic = window.traffic
+        late, answered = late_images(traffic), traffic.completed + traffic.refused + traffic.expired
+        if not surged and late > _LATE_NOTICED * answered + 2.0:
+            self._slo_share = max(_LEAST_SLO_SHARE, self._slo_share * _MORE_CAUTION)
+        else:
+            self._slo_share = min(_SLO_SHARE, self._slo_share + _LESS_CAUTION)
+        if traffic.latency_p99_ms is None or expected_p99_ms is None or surged:
+            return
+        excess_ms = traffic.latency_p99_ms - (expected_p99_ms - self._overhead_ms)
+        wanted_ms = min(max(0.0, excess_ms), _MOST_OVERHEAD * targets.slo_p99_ms)
+        self._overhead_ms += _OVERHEAD_WEIGHT * (wanted_ms - self._overhead_ms)
+
+
+_SLO_SHARE, _LEAST_SLO_SHARE = 0.94, 0.5
+_MORE_CAUTION, _LESS_CAUTION = 0.96, 0.002
+_LATE_NOTICED = 0.003
+_OVERHEAD_WEIGHT, _MOST_OVERHEAD = 0.2, 0.5
+
+
+def _text(prediction: Prediction) -> str:
+    """Read as `1.23456/h, p99 12.3 ms, 143 W`."""
+    power = "power not measured" if prediction.power_w is None else f"{prediction.power_w:.0f} W"
+    return f"{prediction.revenue_per_s * 3600:.6g}/h, p99 {prediction.p99_ms:.1f} ms, {power}"
