@@ -1,4 +1,4 @@
-"""The client of every measurement: a closed loop of prepared messages over one channel.
+"""The client of every measurement: a closed loop of prepared messages over one channel, in calls or streams.
 
 It parses no answer and builds no request while measuring, so that it takes as little of the machine as a gRPC
 client in Python can.
@@ -7,19 +7,22 @@ client in Python can.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import uvloop
 
-from bench.serving.messages import INFER
+from bench.serving.messages import INFER, STREAM_INFER
 from bench.serving.processes import Server
 
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+END = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs leave it out
 WARMUP_S = 0.5
+_ANSWER_TAG = bytes([2 << 3 | 2])  # ModelStreamInferResponse.infer_response
 Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
 
@@ -31,11 +34,14 @@ class Load:
         messages: one ModelInferRequest per worker, serialised.
         seconds: length of the measurement, after the warm-up.
         images: images in each message.
+        streams: 0 for a call each request; else the messages are spread over this many ModelStreamInfer
+            streams, each of which keeps its share in flight.
     """
 
     messages: Sequence[bytes]
     seconds: float
     images: int = 1
+    streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,8 @@ def measure(server: Server, load: Load) -> Measurement:
 
 async def _measure(server: Server, load: Load) -> Measurement:
     async with grpc.aio.insecure_channel(server.url, options=OPTIONS) as channel:
-        loop = _ClosedLoop(raw_call(channel))
-        workers = [asyncio.create_task(loop.worker(message)) for message in load.messages]
+        loop = _ClosedLoop(channel)
+        workers = [asyncio.create_task(worker) for worker in loop.workers(load)]
         try:
             await _settle(workers, WARMUP_S)
             before = _Reading.now(server, loop)
@@ -103,15 +109,42 @@ async def _settle(workers: Sequence[asyncio.Task[None]], seconds: float) -> None
 
 
 class _ClosedLoop:
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
         self.answered = 0
         self.stopped = False
 
-    async def worker(self, message: bytes) -> None:
+    def workers(self, load: Load) -> list[Coroutine[Any, Any, None]]:
+        """One worker a message, or one a stream."""
+        if not load.streams:
+            call = raw_call(self._channel)
+            return [self._caller(call, message) for message in load.messages]
+        return [self._streamer(load.messages[first :: load.streams]) for first in range(load.streams)]
+
+    async def _caller(self, call: Call, message: bytes) -> None:
         while not self.stopped:
-            await self._call(message)
+            await call(message)
             self.answered += 1
+
+    async def _streamer(self, messages: Sequence[bytes]) -> None:
+        """Keep as many requests in flight as there are messages; every answer sends the next one."""
+        stream = self._channel.stream_stream(STREAM_INFER, None, None)()  # type: ignore[call-arg]
+        for message in messages:
+            await stream.write(message)
+        following = itertools.cycle(messages)
+        while not self.stopped:
+            _check(await stream.read())
+            self.answered += 1
+            await stream.write(next(following))
+        await stream.done_writing()
+        while (answer := await stream.read()) is not END:
+            _check(answer)
+
+
+def _check(answer: object) -> None:
+    """Raise unless a stream's message is an answer: an error in band begins with another field."""
+    if not isinstance(answer, bytes) or answer[:1] != _ANSWER_TAG:
+        raise RuntimeError(f"the stream answered {answer!r:.200}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from protos import grpc_service_pb2 as wire
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 _NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32"}
 
 

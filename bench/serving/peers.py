@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,8 @@ MAX_BATCH = 32
 THREADS = 1
 OURS = "boulton"
 SHARED_MEMORY = ", shared memory"
+STREAM = ", streams"
+STREAMS = 4
 DATATYPES = ("FP32", "UINT8")
 
 
@@ -64,6 +66,7 @@ def run(settings: Settings, console: Console) -> Result:
             console.print(f"single {datatype} images, concurrency {CONCURRENCY}", style="bold")
             figures += _measure(datatype, repository, present, settings, console)
     conditions = (
+        f"streams: {CONCURRENCY} requests in flight on {STREAMS} ModelStreamInfer streams",
         f"a CNN of 1.2 million multiply-adds, {THREADS} engine thread, batches up to {MAX_BATCH}, no delay",
         "client, servers and engines share all cores; MLServer runs its model in-process",
     )
@@ -82,11 +85,15 @@ def _measure(
         for peer in peers:
             servers[peer] = stack.enter_context(START[peer](repository, model, settings.peers))
         subjects = {name: partial(_requests_per_s, server, load) for name, server in servers.items()}
-        for name in servers.keys() - {"mlserver"}:
-            regions = stack.enter_context(registered_regions(servers[name].url, tensor, CONCURRENCY))
+        for name in sorted(servers.keys() - {"mlserver"}):
+            server = servers[name]
+            regions = stack.enter_context(registered_regions(server.url, tensor, CONCURRENCY))
             messages = [shared_memory_request(model, INPUT, tensor, region) for region in regions]
             shared = Load(messages, settings.seconds)
-            subjects[name + SHARED_MEMORY] = partial(_requests_per_s, servers[name], shared)
+            subjects[name + SHARED_MEMORY] = partial(_requests_per_s, server, shared)
+            for form, calls in (("", load), (SHARED_MEMORY, shared)):
+                streamed = replace(calls, streams=STREAMS)
+                subjects[name + form + STREAM] = partial(_requests_per_s, server, streamed)
         return _figures(datatype, in_turns(subjects, settings.rounds, console))
 
 
@@ -103,20 +110,23 @@ def _figures(datatype: str, found: dict[str, list[float]]) -> list[Figure]:
 
 
 def _ratios(datatype: str, peer: str, target: Target, found: dict[str, list[float]]) -> list[Figure]:
+    """Compare calls with calls and streams with streams; our shared memory with both of the peer's ways."""
     at_least = target.fp32 if datatype == "FP32" else target.uint8
-    ratios = [Figure(f"{datatype}: of {peer}", ratio(found[OURS], found[peer]), "x", at_least)]
-    if target.shared_memory is None:
-        return ratios
-    ours = found[OURS + SHARED_MEMORY]
-    return [
-        *ratios,
-        Figure(f"{datatype}: shared memory, of {peer}", ratio(ours, found[peer]), "x", target.shared_memory),
-        Figure(
-            f"{datatype}: shared memory, of {peer}'s shared memory",
-            ratio(ours, found[peer + SHARED_MEMORY]),
-            "x",
-        ),
-    ]
+    figures = []
+    for form in ("", STREAM):
+        if peer + form in found:
+            wire = found[peer + form]
+            figures.append(
+                Figure(f"{datatype}{form}: of {peer}", ratio(found[OURS + form], wire), "x", at_least)
+            )
+    for form in ("", STREAM) if target.shared_memory is not None else ():
+        ours, name = found[OURS + SHARED_MEMORY + form], f"{datatype}{SHARED_MEMORY}{form}"
+        theirs = found[peer + SHARED_MEMORY + form]
+        figures.append(
+            Figure(f"{name}: of {peer}'s wire", ratio(ours, found[peer + form]), "x", target.shared_memory)
+        )
+        figures.append(Figure(f"{name}: of {peer}'s shared memory", ratio(ours, theirs), "x"))
+    return figures
 
 
 @contextmanager
