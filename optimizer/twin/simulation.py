@@ -2,14 +2,21 @@
 
 It runs the queue, the governor and the policy that serve in production; only the engine, the clock and the
 traffic are made up. The governor is handed in as anything with a `step`, so that the twin knows no policies.
+
+Events are arrivals, the end of a batch, the moments at which the queue asked to be asked again, and the turns
+of the governor. Arrivals at one moment are all in the queue before anybody looks at it, and so are those at
+the moment of another event.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Request
 from optimizer.devices.simulated import SimulatedGpu
@@ -17,13 +24,15 @@ from optimizer.operating_point import OperatingPoint
 from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
 
 _REQUEST_BYTES = 1
+_NEVER = 1 << 62
+"""More images than ever wait."""
 
 
 class SimulatedClock:
     """A time in seconds that only the simulation moves."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
 
     def __call__(self) -> float:
         """Return the time."""
@@ -62,27 +71,32 @@ class SimulatedServer:
         )
         self._running: Batch[None] | None = None
         self._staged: Batch[None] | None = None
-        self._done_s = math.inf
+        self._done_s = self._wake_s = math.inf
+        self._alarm_above = _NEVER
+        self._sound: Callable[[], None] = _silence
+        self._latencies_s = array("d")
+        self._sensed = 0
+        self._arrived = 0
+        self._asked_mhz: int | None = None
+        self._clock_changes = -1
         self._reset()
 
     # Plant
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         """Return what happened since the previous call."""
-        latencies = np.array(self._latencies_ms)
-        quantiles = (
-            [float(q) for q in np.quantile(latencies, (0.5, 0.95, 0.99))] if latencies.size else [None] * 3
-        )
+        latencies_ms = np.array(self._latencies_s[self._sensed :]) * 1e3
+        p50, p95, p99 = _quantiles(latencies_ms)
         traffic = Traffic(
-            arrived=self._arrived,
-            completed=latencies.size,
-            late=int((latencies > slo_ms).sum()),
+            arrived=self._arrived - self._arrived_before,
+            completed=latencies_ms.size,
+            late=int((latencies_ms > slo_ms).sum()),
             refused=self._refused,
             expired=self._expired,
             queued=self._queue.queued_images,
-            latency_p50_ms=quantiles[0],
-            latency_p95_ms=quantiles[1],
-            latency_p99_ms=quantiles[2],
+            latency_p50_ms=p50,
+            latency_p95_ms=p95,
+            latency_p99_ms=p99,
             batches={size: BatchTimes(*times) for size, times in self._batches.items()},
         )
         self._reset()
@@ -91,54 +105,117 @@ class SimulatedServer:
     def act(self, point: OperatingPoint) -> None:
         """Apply a setting. Raises DeviceError for an illegal clock."""
         self._queue.batch_limit = point.batch_limit
+        self._queue.max_delay_s = point.max_delay_ms / 1e3
+        self._clock_changes += self._clock_changes < 0 or point.sm_clock_mhz != self._asked_mhz
+        self._asked_mhz = point.sm_clock_mhz
         self._gpu.set_sm_clock_mhz(point.sm_clock_mhz)
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, within the event at which more than that many images wait; None: never."""
+        self._alarm_above = _NEVER if queued_images is None else queued_images
+        self._sound = sound
+
+    # Results
+
+    @property
+    def arrived(self) -> int:
+        """Images that arrived since the beginning, those refused included."""
+        return self._arrived
+
+    @property
+    def latencies_ms(self) -> NDArray[np.float64]:
+        """How long every image that was answered since the beginning took, in the order of the answers."""
+        return np.array(self._latencies_s) * 1e3
+
+    @property
+    def clock_changes(self) -> int:
+        """How often `act` asked for another clock than before."""
+        return max(0, self._clock_changes)
 
     # Time
 
     def run(
-        self, arrivals: Iterable[float], until_s: float, every_s: float, each: Callable[[], object]
+        self,
+        arrivals: Iterable[float] | NDArray[np.float64],
+        until_s: float,
+        every_s: float,
+        each: Callable[[], object],
     ) -> None:
         """Let images arrive at ascending times, calling `each` every `every_s`, until `until_s`."""
-        times = _ending(arrivals)
-        arrival_s, each_s = next(times), self._clock.now_s + every_s
-        while (now_s := min(arrival_s, self._done_s, each_s)) <= until_s:
-            self._clock.now_s = now_s
-            if now_s == self._done_s:
-                self._finish()
-            elif now_s == arrival_s:
-                self._arrive()
-                arrival_s = next(times)
-            else:
-                each()
-                each_s += every_s
-            self._dispatch()
+        times: list[float] = arrivals.tolist() if isinstance(arrivals, np.ndarray) else list(arrivals)
+        first, turns, start_s = 0, 1, self._clock.now_s
+        while True:
+            turn_s = start_s + turns * every_s
+            event_s = min(self._done_s, self._wake_s, turn_s)
+            seen, first = first, self._admit(times, first, min(event_s, until_s))
+            if first == seen and event_s > until_s:
+                break
+            if first == seen:
+                self._clock.now_s = max(event_s, self._clock.now_s)
+                if event_s == self._done_s:
+                    self._finish()
+                elif event_s == turn_s:
+                    each()
+                    turns += 1
+            self._look()
         self._clock.now_s = max(self._clock.now_s, until_s)
 
     def _reset(self) -> None:
-        self._arrived = self._refused = self._expired = 0
-        self._latencies_ms: list[float] = []
+        self._arrived_before = self._arrived
+        self._sensed = len(self._latencies_s)
+        self._refused = self._expired = 0
         self._batches: dict[int, tuple[int, float]] = {}
 
-    def _arrive(self) -> None:
-        now_s = self._clock.now_s
-        deadline_s = None if self._deadline_s is None else now_s + self._deadline_s
-        request = Request(None, 1, _REQUEST_BYTES, now_s, deadline_s)
-        self._arrived += 1
-        self._refused += self._queue.offer(request, now_s) is not None
+    def _admit(self, times: Sequence[float], first: int, until_s: float) -> int:
+        """Offer what arrives up to a time, but stop where somebody should look. Returns the next arrival."""
+        end = bisect_right(times, until_s, first)
+        noteworthy, queue, clock, patience_s = self._noteworthy(), self._queue, self._clock, self._deadline_s
+        for index in range(first, end):
+            clock.now_s = now_s = times[index]
+            deadline_s = None if patience_s is None else now_s + patience_s
+            refusal = queue.offer(Request(None, 1, _REQUEST_BYTES, now_s, deadline_s), now_s)
+            self._refused += refusal is not None
+            if queue.queued_images >= noteworthy and (index + 1 == end or times[index + 1] > now_s):
+                end = index + 1
+                break
+        self._arrived += end - first
+        return end
+
+    def _noteworthy(self) -> int:
+        """How many waiting images the engine or the alarm would care about. Deadlines always matter."""
+        if self._deadline_s is not None or self._running is None:
+            return 1
+        stageable = _NEVER if self._staged is not None else self._queue.batch_limit
+        return min(stageable, self._alarm_above + 1)
+
+    def _look(self) -> None:
+        """Hand out what can be handed out, and sound the alarm when too much is left."""
+        self._dispatch()
+        if self._queue.queued_images > self._alarm_above:
+            self._alarm_above = _NEVER
+            self._sound()
+            self._dispatch()
 
     def _dispatch(self) -> None:
         """Start a batch on an idle engine; stage a full one behind a busy engine."""
-        if self._staged is not None:
-            return
-        step = self._queue.step(self._clock.now_s, engine_idle=self._running is None)
+        more = True
+        while more:
+            more = self._dispatch_one()
+
+    def _dispatch_one(self) -> bool:
+        """Returns whether another batch may be handed out."""
+        queue, now_s = self._queue, self._clock.now_s
+        room = self._staged is None
+        step = queue.step(now_s, engine_idle=self._running is None) if room else queue.expire(now_s)
         self._expired += len(step.expired)
+        self._wake_s = math.inf if step.wake_s is None else step.wake_s
         if step.batch is None:
-            return
-        if self._running is not None:
+            return False
+        if self._running is None:
+            self._start(step.batch)
+        else:
             self._staged = step.batch
-            return
-        self._start(step.batch)
-        self._dispatch()
+        return queue.queued_images >= queue.batch_limit
 
     def _start(self, batch: Batch[None]) -> None:
         seconds = self._gpu.execute(self._model, batch.images)
@@ -149,13 +226,19 @@ class SimulatedServer:
     def _finish(self) -> None:
         assert self._running is not None, "a batch was running"  # noqa: S101
         now_s = self._clock.now_s
-        self._latencies_ms += ((now_s - piece.request.arrival_s) * 1e3 for piece in self._running.slices)
+        self._latencies_s.extend([now_s - piece.request.arrival_s for piece in self._running.slices])
         staged, self._running, self._staged, self._done_s = self._staged, None, None, math.inf
         if staged is not None:
             self._start(staged)
 
 
-def _ending(arrivals: Iterable[float]) -> Iterator[float]:
-    yield from arrivals
-    while True:
-        yield math.inf
+def _quantiles(latencies_ms: NDArray[np.float64]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """p50, p95 and p99, as the scheduler counts them: the latency that so many images had at most."""
+    if not latencies_ms.size:
+        return None, None, None
+    p50, p95, p99 = np.quantile(latencies_ms, (0.50, 0.95, 0.99), method="inverted_cdf")
+    return float(p50), float(p95), float(p99)
+
+
+def _silence() -> None:
+    """Nobody asked for an alarm."""

@@ -14,7 +14,7 @@ from optimizer.policies.policy import Decision, Policy
 from optimizer.policies.predictive import PredictivePolicy
 from optimizer.revenue import Targets
 from optimizer.telemetry import DeviceReading, Traffic, Window
-from optimizer.twin.arrivals import poisson_steps
+from optimizer.twin.arrivals import steps as poisson_steps
 from optimizer.twin.profile import load_profile
 from optimizer.twin.simulation import SimulatedClock, SimulatedServer
 
