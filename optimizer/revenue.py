@@ -55,7 +55,7 @@ Amount = TypeVar("Amount", float, NDArray[np.float64])
 """One number, or an array with one number a setting. All arithmetic here is elementwise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # slots: a generic class with them cannot be made through an alias such as `Revenue`
 class Outcome(Generic[Amount]):
     """What happened in an interval, or is predicted to happen in one of `duration_s` seconds.
 
@@ -74,7 +74,7 @@ class Outcome(Generic[Amount]):
     latency_ms: Amount
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Score(Generic[Amount]):
     """What an interval earned, in currency or, but for `profit`, in the unit of the form.
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/boulton.proto\x12\nboulton.v1\"\xb3\x01\n\x0eOperatingPoint\x12\x13\n\x0b\x62\x61tch_limit\x18\x01 \x01(\r\x12\x19\n\x0csm_clock_mhz\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rpower_limit_w\x18\x04 \x01(\x01H\x02\x88\x01\x01\x42\x0f\n\r_sm_clock_mhzB\x13\n\x11_memory_clock_mhzB\x10\n\x0e_power_limit_w\"\xa7\x03\n\x07Targets\x12\x17\n\nslo_p99_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15price_per_1000_images\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12)\n\x1clate_penalty_per_1000_images\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12!\n\x14\x65nergy_price_per_kwh\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13\x63\x61rbon_price_per_kg\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0egrid_g_per_kwh\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bpower_cap_w\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x11\n\x04\x66orm\x18\x08 \x01(\tH\x07\x88\x01\x01\x42\r\n\x0b_slo_p99_msB\x18\n\x16_price_per_1000_imagesB\x1f\n\x1d_late_penalty_per_1000_imagesB\x17\n\x15_energy_price_per_kwhB\x16\n\x14_carbon_price_per_kgB\x11\n\x0f_grid_g_per_kwhB\x0e\n\x0c_power_cap_wB\x07\n\x05_form\"\xba\x04\n\x06Window\x12\x12\n\nduration_s\x18\x01 \x01(\x01\x12)\n\x05point\x18\x02 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12\x0f\n\x07\x61rrived\x18\x03 \x01(\x04\x12\x11\n\tcompleted\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\x04\x12\x0e\n\x06queued\x18\n \x01(\x04\x12\x1b\n\x0elatency_p50_ms\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0elatency_p95_ms\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_p99_ms\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x65nergy_j\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x15\n\renergy_source\x18\x0f \x01(\t\x12\x14\n\x07power_w\x18\x10 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13sm_clock_actual_mhz\x18\x11 \x01(\rH\x05\x88\x01\x01\x12\x15\n\revent_reasons\x18\x12 \x01(\r\x12\x1a\n\rtemperature_c\x18\x13 \x01(\x01H\x06\x88\x01\x01\x42\x11\n\x0f_latency_p50_msB\x11\n\x0f_latency_p95_msB\x11\n\x0f_latency_p99_msB\x0b\n\t_energy_jB\n\n\x08_power_wB\x16\n\x14_sm_clock_actual_mhzB\x10\n\x0e_temperature_c\"c\n\x07Revenue\x12\x0e\n\x06income\x18\x01 \x01(\x01\x12\x0f\n\x07penalty\x18\x02 \x01(\x01\x12\x18\n\x0b\x65nergy_cost\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05total\x18\x04 \x01(\x01\x42\x0e\n\x0c_energy_cost\"\xeb\x03\n\x08\x44\x65\x63ision\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06window\x18\x02 \x01(\x0b\x32\x12.boulton.v1.Window\x12$\n\x07revenue\x18\x03 \x01(\x0b\x32\x13.boulton.v1.Revenue\x12)\n\x05point\x18\x04 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12$\n\x17predicted_revenue_per_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10predicted_p99_ms\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11predicted_power_w\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x32\n\trunner_up\x18\t \x01(\x0b\x32\x1a.boulton.v1.OperatingPointH\x03\x88\x01\x01\x12$\n\x17runner_up_revenue_per_s\x18\n \x01(\x01H\x04\x88\x01\x01\x12\r\n\x05\x65rror\x18\x0b \x01(\t\x12\x0c\n\x04line\x18\x0c \x01(\tB\x1a\n\x18_predicted_revenue_per_sB\x13\n\x11_predicted_p99_msB\x14\n\x12_predicted_power_wB\x0c\n\n_runner_upB\x1a\n\x18_runner_up_revenue_per_s\"\x12\n\x10GetStatusRequest\"\x9c\x02\n\x06Status\x12\x10\n\x08governed\x18\x01 \x01(\x08\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x10\n\x08gpu_uuid\x18\x04 \x01(\t\x12\x11\n\tsimulated\x18\x05 \x01(\x08\x12*\n\x06target\x18\x06 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12 \n\x13sm_clock_actual_mhz\x18\x07 \x01(\rH\x00\x88\x01\x01\x12$\n\x07targets\x18\x08 \x01(\x0b\x32\x13.boulton.v1.Targets\x12\'\n\x04last\x18\t \x01(\x0b\x32\x14.boulton.v1.DecisionH\x01\x88\x01\x01\x42\x16\n\x14_sm_clock_actual_mhzB\x07\n\x05_last\"9\n\x11SetTargetsRequest\x12$\n\x07targets\x18\x01 \x01(\x0b\x32\x13.boulton.v1.Targets\"\x17\n\x15WatchDecisionsRequest2\xe5\x01\n\x0fOperatorService\x12?\n\tGetStatus\x12\x1c.boulton.v1.GetStatusRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x42\n\nSetTargets\x12\x1d.boulton.v1.SetTargetsRequest\x1a\x13.boulton.v1.Targets\"\x00\x12M\n\x0eWatchDecisions\x12!.boulton.v1.WatchDecisionsRequest\x1a\x14.boulton.v1.Decision\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/boulton.proto\x12\nboulton.v1\"\xc9\x01\n\x0eOperatingPoint\x12\x13\n\x0b\x62\x61tch_limit\x18\x01 \x01(\r\x12\x19\n\x0csm_clock_mhz\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rpower_limit_w\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x0cmax_delay_ms\x18\x05 \x01(\x01\x42\x0f\n\r_sm_clock_mhzB\x13\n\x11_memory_clock_mhzB\x10\n\x0e_power_limit_w\"\xb2\x04\n\x07Targets\x12\x17\n\nslo_p99_ms\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15price_per_1000_images\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12)\n\x1clate_penalty_per_1000_images\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12!\n\x14\x65nergy_price_per_kwh\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12 \n\x13\x63\x61rbon_price_per_kg\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1b\n\x0egrid_g_per_kwh\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bpower_cap_w\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x11\n\x04\x66orm\x18\x08 \x01(\tH\x07\x88\x01\x01\x12\x31\n\x12\x65nergy_price_steps\x18\t \x03(\x0b\x32\x15.boulton.v1.PriceStep\x12\x15\n\x08zeus_eta\x18\n \x01(\x01H\x08\x88\x01\x01\x12\x1d\n\x10zeus_max_power_w\x18\x0b \x01(\x01H\t\x88\x01\x01\x42\r\n\x0b_slo_p99_msB\x18\n\x16_price_per_1000_imagesB\x1f\n\x1d_late_penalty_per_1000_imagesB\x17\n\x15_energy_price_per_kwhB\x16\n\x14_carbon_price_per_kgB\x11\n\x0f_grid_g_per_kwhB\x0e\n\x0c_power_cap_wB\x07\n\x05_formB\x0b\n\t_zeus_etaB\x13\n\x11_zeus_max_power_w\"3\n\tPriceStep\x12\x0f\n\x07start_s\x18\x01 \x01(\x01\x12\x15\n\rprice_per_kwh\x18\x02 \x01(\x01\"\xba\x04\n\x06Window\x12\x12\n\nduration_s\x18\x01 \x01(\x01\x12)\n\x05point\x18\x02 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12\x0f\n\x07\x61rrived\x18\x03 \x01(\x04\x12\x11\n\tcompleted\x18\x04 \x01(\x04\x12\x0c\n\x04late\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\t \x01(\x04\x12\x0e\n\x06queued\x18\n \x01(\x04\x12\x1b\n\x0elatency_p50_ms\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0elatency_p95_ms\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x1b\n\x0elatency_p99_ms\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x15\n\x08\x65nergy_j\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x15\n\renergy_source\x18\x0f \x01(\t\x12\x14\n\x07power_w\x18\x10 \x01(\x01H\x04\x88\x01\x01\x12 \n\x13sm_clock_actual_mhz\x18\x11 \x01(\rH\x05\x88\x01\x01\x12\x15\n\revent_reasons\x18\x12 \x01(\r\x12\x1a\n\rtemperature_c\x18\x13 \x01(\x01H\x06\x88\x01\x01\x42\x11\n\x0f_latency_p50_msB\x11\n\x0f_latency_p95_msB\x11\n\x0f_latency_p99_msB\x0b\n\t_energy_jB\n\n\x08_power_wB\x16\n\x14_sm_clock_actual_mhzB\x10\n\x0e_temperature_c\"q\n\x07Revenue\x12\x0e\n\x06income\x18\x01 \x01(\x01\x12\x0f\n\x07penalty\x18\x02 \x01(\x01\x12\x18\n\x0b\x65nergy_cost\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05total\x18\x04 \x01(\x01\x12\x0c\n\x04\x66orm\x18\x05 \x01(\tB\x0e\n\x0c_energy_cost\"\x80\x01\n\nPrediction\x12)\n\x05point\x18\x01 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12\x15\n\rrevenue_per_s\x18\x02 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x03 \x01(\x01\x12\x14\n\x07power_w\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_power_w\"J\n\x05\x41larm\x12\x15\n\rqueued_images\x18\x01 \x01(\x04\x12*\n\x06refuge\x18\x02 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\"\xe7\x05\n\x08\x44\x65\x63ision\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x06window\x18\x02 \x01(\x0b\x32\x12.boulton.v1.Window\x12$\n\x07revenue\x18\x03 \x01(\x0b\x32\x13.boulton.v1.Revenue\x12)\n\x05point\x18\x04 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12$\n\x17predicted_revenue_per_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10predicted_p99_ms\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11predicted_power_w\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x32\n\trunner_up\x18\t \x01(\x0b\x32\x1a.boulton.v1.OperatingPointH\x03\x88\x01\x01\x12$\n\x17runner_up_revenue_per_s\x18\n \x01(\x01H\x04\x88\x01\x01\x12\r\n\x05\x65rror\x18\x0b \x01(\t\x12\x0c\n\x04line\x18\x0c \x01(\t\x12%\n\x05\x61larm\x18\r \x01(\x0b\x32\x11.boulton.v1.AlarmH\x05\x88\x01\x01\x12,\n\x0c\x61lternatives\x18\x0e \x03(\x0b\x32\x16.boulton.v1.Prediction\x12\x17\n\ninfeasible\x18\x0f \x01(\tH\x06\x88\x01\x01\x12\x0f\n\x07learned\x18\x10 \x01(\t\x12/\n\x06pinned\x18\x11 \x01(\x0b\x32\x1a.boulton.v1.OperatingPointH\x07\x88\x01\x01\x12\x0e\n\x06paused\x18\x12 \x01(\x08\x12\x16\n\x0e\x64\x65\x63ided_unix_s\x18\x13 \x01(\x01\x42\x1a\n\x18_predicted_revenue_per_sB\x13\n\x11_predicted_p99_msB\x14\n\x12_predicted_power_wB\x0c\n\n_runner_upB\x1a\n\x18_runner_up_revenue_per_sB\x08\n\x06_alarmB\r\n\x0b_infeasibleB\t\n\x07_pinned\"\x12\n\x10GetStatusRequest\"\xa5\x03\n\x06Status\x12\x10\n\x08governed\x18\x01 \x01(\x08\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\x12\x10\n\x08gpu_uuid\x18\x04 \x01(\t\x12\x11\n\tsimulated\x18\x05 \x01(\x08\x12*\n\x06target\x18\x06 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\x12 \n\x13sm_clock_actual_mhz\x18\x07 \x01(\rH\x00\x88\x01\x01\x12$\n\x07targets\x18\x08 \x01(\x0b\x32\x13.boulton.v1.Targets\x12\'\n\x04last\x18\t \x01(\x0b\x32\x14.boulton.v1.DecisionH\x01\x88\x01\x01\x12\x0e\n\x06paused\x18\n \x01(\x08\x12/\n\x06pinned\x18\x0b \x01(\x0b\x32\x1a.boulton.v1.OperatingPointH\x02\x88\x01\x01\x12\x14\n\x0c\x62\x61tch_limits\x18\x0c \x03(\r\x12\x15\n\rsm_clocks_mhz\x18\r \x03(\r\x12\x0e\n\x06\x61larms\x18\x0e \x01(\x04\x42\x16\n\x14_sm_clock_actual_mhzB\x07\n\x05_lastB\t\n\x07_pinned\"\x13\n\x11GetTargetsRequest\"9\n\x11SetTargetsRequest\x12$\n\x07targets\x18\x01 \x01(\x0b\x32\x13.boulton.v1.Targets\"\x17\n\x15WatchDecisionsRequest\"%\n\x14ListDecisionsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"7\n\x0c\x44\x65\x63isionList\x12\'\n\tdecisions\x18\x01 \x03(\x0b\x32\x14.boulton.v1.Decision\"\x0e\n\x0cPauseRequest\"\x0f\n\rResumeRequest\"7\n\nPinRequest\x12)\n\x05point\x18\x01 \x01(\x0b\x32\x1a.boulton.v1.OperatingPoint\"\x0e\n\x0cUnpinRequest\"\x14\n\x12ListLearnedRequest\"K\n\x07Learned\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06learns\x18\x02 \x01(\x08\x12\x12\n\nstate_json\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\"\x0f\n\rForgetRequest\"\x10\n\x0e\x46orgetResponse2\xe3\x05\n\x0fOperatorService\x12?\n\tGetStatus\x12\x1c.boulton.v1.GetStatusRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x42\n\nGetTargets\x12\x1d.boulton.v1.GetTargetsRequest\x1a\x13.boulton.v1.Targets\"\x00\x12\x42\n\nSetTargets\x12\x1d.boulton.v1.SetTargetsRequest\x1a\x13.boulton.v1.Targets\"\x00\x12M\n\x0eWatchDecisions\x12!.boulton.v1.WatchDecisionsRequest\x1a\x14.boulton.v1.Decision\"\x00\x30\x01\x12M\n\rListDecisions\x12 .boulton.v1.ListDecisionsRequest\x1a\x18.boulton.v1.DecisionList\"\x00\x12\x37\n\x05Pause\x12\x18.boulton.v1.PauseRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x39\n\x06Resume\x12\x19.boulton.v1.ResumeRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x33\n\x03Pin\x12\x16.boulton.v1.PinRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x37\n\x05Unpin\x12\x18.boulton.v1.UnpinRequest\x1a\x12.boulton.v1.Status\"\x00\x12\x44\n\x0bListLearned\x12\x1e.boulton.v1.ListLearnedRequest\x1a\x13.boulton.v1.Learned\"\x00\x12\x41\n\x06\x46orget\x12\x19.boulton.v1.ForgetRequest\x1a\x1a.boulton.v1.ForgetResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,51 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.boulton_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OPERATINGPOINT']._serialized_start=37
-  _globals['_OPERATINGPOINT']._serialized_end=216
-  _globals['_TARGETS']._serialized_start=219
-  _globals['_TARGETS']._serialized_end=642
-  _globals['_WINDOW']._serialized_start=645
-  _globals['_WINDOW']._serialized_end=1215
-  _globals['_REVENUE']._serialized_start=1217
-  _globals['_REVENUE']._serialized_end=1316
-  _globals['_DECISION']._serialized_start=1319
-  _globals['_DECISION']._serialized_end=1810
-  _globals['_GETSTATUSREQUEST']._serialized_start=1812
-  _globals['_GETSTATUSREQUEST']._serialized_end=1830
-  _globals['_STATUS']._serialized_start=1833
-  _globals['_STATUS']._serialized_end=2117
-  _globals['_SETTARGETSREQUEST']._serialized_start=2119
-  _globals['_SETTARGETSREQUEST']._serialized_end=2176
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=2178
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=2201
-  _globals['_OPERATORSERVICE']._serialized_start=2204
-  _globals['_OPERATORSERVICE']._serialized_end=2433
+  _globals['_OPERATINGPOINT']._serialized_end=238
+  _globals['_TARGETS']._serialized_start=241
+  _globals['_TARGETS']._serialized_end=803
+  _globals['_PRICESTEP']._serialized_start=805
+  _globals['_PRICESTEP']._serialized_end=856
+  _globals['_WINDOW']._serialized_start=859
+  _globals['_WINDOW']._serialized_end=1429
+  _globals['_REVENUE']._serialized_start=1431
+  _globals['_REVENUE']._serialized_end=1544
+  _globals['_PREDICTION']._serialized_start=1547
+  _globals['_PREDICTION']._serialized_end=1675
+  _globals['_ALARM']._serialized_start=1677
+  _globals['_ALARM']._serialized_end=1751
+  _globals['_DECISION']._serialized_start=1754
+  _globals['_DECISION']._serialized_end=2497
+  _globals['_GETSTATUSREQUEST']._serialized_start=2499
+  _globals['_GETSTATUSREQUEST']._serialized_end=2517
+  _globals['_STATUS']._serialized_start=2520
+  _globals['_STATUS']._serialized_end=2941
+  _globals['_GETTARGETSREQUEST']._serialized_start=2943
+  _globals['_GETTARGETSREQUEST']._serialized_end=2962
+  _globals['_SETTARGETSREQUEST']._serialized_start=2964
+  _globals['_SETTARGETSREQUEST']._serialized_end=3021
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=3023
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=3046
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=3048
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=3085
+  _globals['_DECISIONLIST']._serialized_start=3087
+  _globals['_DECISIONLIST']._serialized_end=3142
+  _globals['_PAUSEREQUEST']._serialized_start=3144
+  _globals['_PAUSEREQUEST']._serialized_end=3158
+  _globals['_RESUMEREQUEST']._serialized_start=3160
+  _globals['_RESUMEREQUEST']._serialized_end=3175
+  _globals['_PINREQUEST']._serialized_start=3177
+  _globals['_PINREQUEST']._serialized_end=3232
+  _globals['_UNPINREQUEST']._serialized_start=3234
+  _globals['_UNPINREQUEST']._serialized_end=3248
+  _globals['_LISTLEARNEDREQUEST']._serialized_start=3250
+  _globals['_LISTLEARNEDREQUEST']._serialized_end=3270
+  _globals['_LEARNED']._serialized_start=3272
+  _globals['_LEARNED']._serialized_end=3347
+  _globals['_FORGETREQUEST']._serialized_start=3349
+  _globals['_FORGETREQUEST']._serialized_end=3364
+  _globals['_FORGETRESPONSE']._serialized_start=3366
+  _globals['_FORGETRESPONSE']._serialized_end=3382
+  _globals['_OPERATORSERVICE']._serialized_start=3385
+  _globals['_OPERATORSERVICE']._serialized_end=4124
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 Boulton's own service: what the governor sees and does, and what the operator wants of it."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -26,10 +28,13 @@ class OperatingPoint(_message.Message):
     SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     MEMORY_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
     POWER_LIMIT_W_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_MS_FIELD_NUMBER: _builtins.int
     batch_limit: _builtins.int
     sm_clock_mhz: _builtins.int
     memory_clock_mhz: _builtins.int
     power_limit_w: _builtins.float
+    max_delay_ms: _builtins.float
+    """how long a batch may wait on an idle engine to grow"""
     def __init__(
         self,
         *,
@@ -37,10 +42,11 @@ class OperatingPoint(_message.Message):
         sm_clock_mhz: _builtins.int | None = ...,
         memory_clock_mhz: _builtins.int | None = ...,
         power_limit_w: _builtins.float | None = ...,
+        max_delay_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz", "_power_limit_w", b"_power_limit_w", "_sm_clock_mhz", b"_sm_clock_mhz", "memory_clock_mhz", b"memory_clock_mhz", "power_limit_w", b"power_limit_w", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz", "_power_limit_w", b"_power_limit_w", "_sm_clock_mhz", b"_sm_clock_mhz", "batch_limit", b"batch_limit", "memory_clock_mhz", b"memory_clock_mhz", "power_limit_w", b"power_limit_w", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz", "_power_limit_w", b"_power_limit_w", "_sm_clock_mhz", b"_sm_clock_mhz", "batch_limit", b"batch_limit", "max_delay_ms", b"max_delay_ms", "memory_clock_mhz", b"memory_clock_mhz", "power_limit_w", b"power_limit_w", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__memory_clock_mhz: _TypeAlias = _typing.Literal["memory_clock_mhz"]  # noqa: Y015
     _WhichOneofArgType__memory_clock_mhz: _TypeAlias = _typing.Literal["_memory_clock_mhz", b"_memory_clock_mhz"]  # noqa: Y015
@@ -71,6 +77,9 @@ class Targets(_message.Message):
     GRID_G_PER_KWH_FIELD_NUMBER: _builtins.int
     POWER_CAP_W_FIELD_NUMBER: _builtins.int
     FORM_FIELD_NUMBER: _builtins.int
+    ENERGY_PRICE_STEPS_FIELD_NUMBER: _builtins.int
+    ZEUS_ETA_FIELD_NUMBER: _builtins.int
+    ZEUS_MAX_POWER_W_FIELD_NUMBER: _builtins.int
     slo_p99_ms: _builtins.float
     price_per_1000_images: _builtins.float
     late_penalty_per_1000_images: _builtins.float
@@ -79,6 +88,12 @@ class Targets(_message.Message):
     grid_g_per_kwh: _builtins.float
     power_cap_w: _builtins.float
     form: _builtins.str
+    zeus_eta: _builtins.float
+    zeus_max_power_w: _builtins.float
+    @_builtins.property
+    def energy_price_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceStep]:
+        """by time of day, ascending; instead of energy_price_per_kwh"""
+
     def __init__(
         self,
         *,
@@ -90,10 +105,13 @@ class Targets(_message.Message):
         grid_g_per_kwh: _builtins.float | None = ...,
         power_cap_w: _builtins.float | None = ...,
         form: _builtins.str | None = ...,
+        energy_price_steps: _abc.Iterable[Global___PriceStep] | None = ...,
+        zeus_eta: _builtins.float | None = ...,
+        zeus_max_power_w: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "_zeus_eta", b"_zeus_eta", "_zeus_max_power_w", b"_zeus_max_power_w", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms", "zeus_eta", b"zeus_eta", "zeus_max_power_w", b"zeus_max_power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "_zeus_eta", b"_zeus_eta", "_zeus_max_power_w", b"_zeus_max_power_w", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "energy_price_steps", b"energy_price_steps", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms", "zeus_eta", b"zeus_eta", "zeus_max_power_w", b"zeus_max_power_w"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__carbon_price_per_kg: _TypeAlias = _typing.Literal["carbon_price_per_kg"]  # noqa: Y015
     _WhichOneofArgType__carbon_price_per_kg: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg"]  # noqa: Y015
@@ -111,6 +129,10 @@ class Targets(_message.Message):
     _WhichOneofArgType__price_per_1000_images: _TypeAlias = _typing.Literal["_price_per_1000_images", b"_price_per_1000_images"]  # noqa: Y015
     _WhichOneofReturnType__slo_p99_ms: _TypeAlias = _typing.Literal["slo_p99_ms"]  # noqa: Y015
     _WhichOneofArgType__slo_p99_ms: _TypeAlias = _typing.Literal["_slo_p99_ms", b"_slo_p99_ms"]  # noqa: Y015
+    _WhichOneofReturnType__zeus_eta: _TypeAlias = _typing.Literal["zeus_eta"]  # noqa: Y015
+    _WhichOneofArgType__zeus_eta: _TypeAlias = _typing.Literal["_zeus_eta", b"_zeus_eta"]  # noqa: Y015
+    _WhichOneofReturnType__zeus_max_power_w: _TypeAlias = _typing.Literal["zeus_max_power_w"]  # noqa: Y015
+    _WhichOneofArgType__zeus_max_power_w: _TypeAlias = _typing.Literal["_zeus_max_power_w", b"_zeus_max_power_w"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__carbon_price_per_kg) -> _WhichOneofReturnType__carbon_price_per_kg | None: ...
     @_typing.overload
@@ -127,8 +149,37 @@ class Targets(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_per_1000_images) -> _WhichOneofReturnType__price_per_1000_images | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slo_p99_ms) -> _WhichOneofReturnType__slo_p99_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zeus_eta) -> _WhichOneofReturnType__zeus_eta | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__zeus_max_power_w) -> _WhichOneofReturnType__zeus_max_power_w | None: ...
 
 Global___Targets: _TypeAlias = Targets  # noqa: Y015
+
+@_typing.final
+class PriceStep(_message.Message):
+    """A price of energy that holds from a time of day until the next step; the last one until the first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_S_FIELD_NUMBER: _builtins.int
+    PRICE_PER_KWH_FIELD_NUMBER: _builtins.int
+    start_s: _builtins.float
+    """seconds since midnight, in the server's time zone"""
+    price_per_kwh: _builtins.float
+    def __init__(
+        self,
+        *,
+        start_s: _builtins.float = ...,
+        price_per_kwh: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price_per_kwh", b"price_per_kwh", "start_s", b"start_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceStep: _TypeAlias = PriceStep  # noqa: Y015
 
 @_typing.final
 class Window(_message.Message):
@@ -238,7 +289,7 @@ Global___Window: _TypeAlias = Window  # noqa: Y015
 
 @_typing.final
 class Revenue(_message.Message):
-    """What a window earned, in the operator's currency."""
+    """What a window earned: currency, or a score in the unit of a form other than profit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -246,11 +297,13 @@ class Revenue(_message.Message):
     PENALTY_FIELD_NUMBER: _builtins.int
     ENERGY_COST_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
     income: _builtins.float
     penalty: _builtins.float
     energy_cost: _builtins.float
     """absent: not measured, and not in the total"""
     total: _builtins.float
+    form: _builtins.str
     def __init__(
         self,
         *,
@@ -258,16 +311,76 @@ class Revenue(_message.Message):
         penalty: _builtins.float = ...,
         energy_cost: _builtins.float | None = ...,
         total: _builtins.float = ...,
+        form: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_cost", b"_energy_cost", "energy_cost", b"energy_cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_cost", b"_energy_cost", "energy_cost", b"energy_cost", "income", b"income", "penalty", b"penalty", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_cost", b"_energy_cost", "energy_cost", b"energy_cost", "form", b"form", "income", b"income", "penalty", b"penalty", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_cost: _TypeAlias = _typing.Literal["energy_cost"]  # noqa: Y015
     _WhichOneofArgType__energy_cost: _TypeAlias = _typing.Literal["_energy_cost", b"_energy_cost"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_cost) -> _WhichOneofReturnType__energy_cost | None: ...
 
 Global___Revenue: _TypeAlias = Revenue  # noqa: Y015
+
+@_typing.final
+class Prediction(_message.Message):
+    """What is expected at a setting on the present load."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINT_FIELD_NUMBER: _builtins.int
+    REVENUE_PER_S_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    revenue_per_s: _builtins.float
+    p99_ms: _builtins.float
+    power_w: _builtins.float
+    """absent: energy is not measured"""
+    @_builtins.property
+    def point(self) -> Global___OperatingPoint: ...
+    def __init__(
+        self,
+        *,
+        point: Global___OperatingPoint | None = ...,
+        revenue_per_s: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+        power_w: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "point", b"point", "power_w", b"power_w"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "p99_ms", b"p99_ms", "point", b"point", "power_w", b"power_w", "revenue_per_s", b"revenue_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
+    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
+
+Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
+
+@_typing.final
+class Alarm(_message.Message):
+    """When not to wait for the next decision: as soon as more images wait, the refuge is taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_IMAGES_FIELD_NUMBER: _builtins.int
+    REFUGE_FIELD_NUMBER: _builtins.int
+    queued_images: _builtins.int
+    @_builtins.property
+    def refuge(self) -> Global___OperatingPoint: ...
+    def __init__(
+        self,
+        *,
+        queued_images: _builtins.int = ...,
+        refuge: Global___OperatingPoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refuge", b"refuge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued_images", b"queued_images", "refuge", b"refuge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alarm: _TypeAlias = Alarm  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):
@@ -287,6 +400,13 @@ class Decision(_message.Message):
     RUNNER_UP_REVENUE_PER_S_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    INFEASIBLE_FIELD_NUMBER: _builtins.int
+    LEARNED_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    DECIDED_UNIX_S_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     reason: _builtins.str
     """one line that a person can read"""
@@ -298,6 +418,12 @@ class Decision(_message.Message):
     """what the device refused; empty: nothing"""
     line: _builtins.str
     """all of this as the log says it"""
+    infeasible: _builtins.str
+    """why the targets cannot be kept, and the best that can be done"""
+    learned: _builtins.str
+    """what was learned since the decision before"""
+    paused: _builtins.bool
+    decided_unix_s: _builtins.float
     @_builtins.property
     def window(self) -> Global___Window: ...
     @_builtins.property
@@ -306,6 +432,16 @@ class Decision(_message.Message):
     def point(self) -> Global___OperatingPoint: ...
     @_builtins.property
     def runner_up(self) -> Global___OperatingPoint: ...
+    @_builtins.property
+    def alarm(self) -> Global___Alarm: ...
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
+        """the best other settings, best first"""
+
+    @_builtins.property
+    def pinned(self) -> Global___OperatingPoint:
+        """held in spite of `point`"""
+
     def __init__(
         self,
         *,
@@ -321,11 +457,24 @@ class Decision(_message.Message):
         runner_up_revenue_per_s: _builtins.float | None = ...,
         error: _builtins.str = ...,
         line: _builtins.str = ...,
+        alarm: Global___Alarm | None = ...,
+        alternatives: _abc.Iterable[Global___Prediction] | None = ...,
+        infeasible: _builtins.str | None = ...,
+        learned: _builtins.str = ...,
+        pinned: Global___OperatingPoint | None = ...,
+        paused: _builtins.bool = ...,
+        decided_unix_s: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alarm", b"_alarm", "_infeasible", b"_infeasible", "_pinned", b"_pinned", "_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "alarm", b"alarm", "infeasible", b"infeasible", "pinned", b"pinned", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "error", b"error", "line", b"line", "model", b"model", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "reason", b"reason", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alarm", b"_alarm", "_infeasible", b"_infeasible", "_pinned", b"_pinned", "_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "alarm", b"alarm", "alternatives", b"alternatives", "decided_unix_s", b"decided_unix_s", "error", b"error", "infeasible", b"infeasible", "learned", b"learned", "line", b"line", "model", b"model", "paused", b"paused", "pinned", b"pinned", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "reason", b"reason", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alarm: _TypeAlias = _typing.Literal["alarm"]  # noqa: Y015
+    _WhichOneofArgType__alarm: _TypeAlias = _typing.Literal["_alarm", b"_alarm"]  # noqa: Y015
+    _WhichOneofReturnType__infeasible: _TypeAlias = _typing.Literal["infeasible"]  # noqa: Y015
+    _WhichOneofArgType__infeasible: _TypeAlias = _typing.Literal["_infeasible", b"_infeasible"]  # noqa: Y015
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
     _WhichOneofReturnType__predicted_p99_ms: _TypeAlias = _typing.Literal["predicted_p99_ms"]  # noqa: Y015
     _WhichOneofArgType__predicted_p99_ms: _TypeAlias = _typing.Literal["_predicted_p99_ms", b"_predicted_p99_ms"]  # noqa: Y015
     _WhichOneofReturnType__predicted_power_w: _TypeAlias = _typing.Literal["predicted_power_w"]  # noqa: Y015
@@ -336,6 +485,12 @@ class Decision(_message.Message):
     _WhichOneofArgType__runner_up: _TypeAlias = _typing.Literal["_runner_up", b"_runner_up"]  # noqa: Y015
     _WhichOneofReturnType__runner_up_revenue_per_s: _TypeAlias = _typing.Literal["runner_up_revenue_per_s"]  # noqa: Y015
     _WhichOneofArgType__runner_up_revenue_per_s: _TypeAlias = _typing.Literal["_runner_up_revenue_per_s", b"_runner_up_revenue_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alarm) -> _WhichOneofReturnType__alarm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__infeasible) -> _WhichOneofReturnType__infeasible | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__predicted_p99_ms) -> _WhichOneofReturnType__predicted_p99_ms | None: ...
     @_typing.overload
@@ -377,18 +532,36 @@ class Status(_message.Message):
     SM_CLOCK_ACTUAL_MHZ_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    BATCH_LIMITS_FIELD_NUMBER: _builtins.int
+    SM_CLOCKS_MHZ_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
     governed: _builtins.bool
     model: _builtins.str
     policy: _builtins.str
     gpu_uuid: _builtins.str
     simulated: _builtins.bool
     sm_clock_actual_mhz: _builtins.int
+    paused: _builtins.bool
+    alarms: _builtins.int
+    """how often a refuge was taken before a decision"""
     @_builtins.property
     def target(self) -> Global___OperatingPoint: ...
     @_builtins.property
     def targets(self) -> Global___Targets: ...
     @_builtins.property
     def last(self) -> Global___Decision: ...
+    @_builtins.property
+    def pinned(self) -> Global___OperatingPoint: ...
+    @_builtins.property
+    def batch_limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """the legal settings: every batch limit with every clock"""
+
+    @_builtins.property
+    def sm_clocks_mhz(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """none: the clock is not governed"""
+
     def __init__(
         self,
         *,
@@ -401,21 +574,45 @@ class Status(_message.Message):
         sm_clock_actual_mhz: _builtins.int | None = ...,
         targets: Global___Targets | None = ...,
         last: Global___Decision | None = ...,
+        paused: _builtins.bool = ...,
+        pinned: Global___OperatingPoint | None = ...,
+        batch_limits: _abc.Iterable[_builtins.int] | None = ...,
+        sm_clocks_mhz: _abc.Iterable[_builtins.int] | None = ...,
+        alarms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "last", b"last", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "last", b"last", "pinned", b"pinned", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "governed", b"governed", "gpu_uuid", b"gpu_uuid", "last", b"last", "model", b"model", "policy", b"policy", "simulated", b"simulated", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "alarms", b"alarms", "batch_limits", b"batch_limits", "governed", b"governed", "gpu_uuid", b"gpu_uuid", "last", b"last", "model", b"model", "paused", b"paused", "pinned", b"pinned", "policy", b"policy", "simulated", b"simulated", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "sm_clocks_mhz", b"sm_clocks_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last: _TypeAlias = _typing.Literal["last"]  # noqa: Y015
     _WhichOneofArgType__last: _TypeAlias = _typing.Literal["_last", b"_last"]  # noqa: Y015
+    _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
+    _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
     _WhichOneofReturnType__sm_clock_actual_mhz: _TypeAlias = _typing.Literal["sm_clock_actual_mhz"]  # noqa: Y015
     _WhichOneofArgType__sm_clock_actual_mhz: _TypeAlias = _typing.Literal["_sm_clock_actual_mhz", b"_sm_clock_actual_mhz"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last) -> _WhichOneofReturnType__last | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_actual_mhz) -> _WhichOneofReturnType__sm_clock_actual_mhz | None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class GetTargetsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTargetsRequest: _TypeAlias = GetTargetsRequest  # noqa: Y015
 
 @_typing.final
 class SetTargetsRequest(_message.Message):
@@ -451,3 +648,184 @@ class WatchDecisionsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchDecisionsRequest: _TypeAlias = WatchDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """0: all that are remembered"""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class DecisionList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___Decision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionList: _TypeAlias = DecisionList  # noqa: Y015
+
+@_typing.final
+class PauseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRequest: _TypeAlias = PauseRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+
+@_typing.final
+class PinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def point(self) -> Global___OperatingPoint: ...
+    def __init__(
+        self,
+        *,
+        point: Global___OperatingPoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["point", b"point"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinRequest: _TypeAlias = PinRequest  # noqa: Y015
+
+@_typing.final
+class UnpinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinRequest: _TypeAlias = UnpinRequest  # noqa: Y015
+
+@_typing.final
+class ListLearnedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLearnedRequest: _TypeAlias = ListLearnedRequest  # noqa: Y015
+
+@_typing.final
+class Learned(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    LEARNS_FIELD_NUMBER: _builtins.int
+    STATE_JSON_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    learns: _builtins.bool
+    """whether this policy learns anything"""
+    state_json: _builtins.str
+    """as the policy would save it"""
+    file: _builtins.str
+    """where it is kept; empty: nowhere"""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        learns: _builtins.bool = ...,
+        state_json: _builtins.str = ...,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "learns", b"learns", "policy", b"policy", "state_json", b"state_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Learned: _TypeAlias = Learned  # noqa: Y015
+
+@_typing.final
+class ForgetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequest: _TypeAlias = ForgetRequest  # noqa: Y015
+
+@_typing.final
+class ForgetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetResponse: _TypeAlias = ForgetResponse  # noqa: Y015

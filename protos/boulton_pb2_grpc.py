@@ -39,6 +39,11 @@ class OperatorServiceStub:
                 request_serializer=protos_dot_boulton__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_boulton__pb2.Status.FromString,
                 _registered_method=True)
+        self.GetTargets = channel.unary_unary(
+                '/boulton.v1.OperatorService/GetTargets',
+                request_serializer=protos_dot_boulton__pb2.GetTargetsRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Targets.FromString,
+                _registered_method=True)
         self.SetTargets = channel.unary_unary(
                 '/boulton.v1.OperatorService/SetTargets',
                 request_serializer=protos_dot_boulton__pb2.SetTargetsRequest.SerializeToString,
@@ -48,6 +53,41 @@ class OperatorServiceStub:
                 '/boulton.v1.OperatorService/WatchDecisions',
                 request_serializer=protos_dot_boulton__pb2.WatchDecisionsRequest.SerializeToString,
                 response_deserializer=protos_dot_boulton__pb2.Decision.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/boulton.v1.OperatorService/ListDecisions',
+                request_serializer=protos_dot_boulton__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.DecisionList.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/boulton.v1.OperatorService/Pause',
+                request_serializer=protos_dot_boulton__pb2.PauseRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Status.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/boulton.v1.OperatorService/Resume',
+                request_serializer=protos_dot_boulton__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Status.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/boulton.v1.OperatorService/Pin',
+                request_serializer=protos_dot_boulton__pb2.PinRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Status.FromString,
+                _registered_method=True)
+        self.Unpin = channel.unary_unary(
+                '/boulton.v1.OperatorService/Unpin',
+                request_serializer=protos_dot_boulton__pb2.UnpinRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Status.FromString,
+                _registered_method=True)
+        self.ListLearned = channel.unary_unary(
+                '/boulton.v1.OperatorService/ListLearned',
+                request_serializer=protos_dot_boulton__pb2.ListLearnedRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.Learned.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/boulton.v1.OperatorService/Forget',
+                request_serializer=protos_dot_boulton__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=protos_dot_boulton__pb2.ForgetResponse.FromString,
                 _registered_method=True)
 
 
@@ -61,8 +101,16 @@ class OperatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTargets(self, request, context):
+        """What the operator wants.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetTargets(self, request, context):
-        """Change what the operator wants; in force at the next decision. Answers with the targets now in force.
+        """Change what the operator wants; in force at the next decision, and after a restart. Answers with the
+        targets now in force. One value that is not allowed, or not known here, and nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +118,55 @@ class OperatorServiceServicer:
 
     def WatchDecisions(self, request, context):
         """Every decision from now on, until the client or the server ends the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """The latest decisions, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Decide nothing more and learn nothing; the setting stays. Windows are measured all the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Decide again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Hold a setting from the next window on. The policy goes on learning, and says what it would have done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Let the policy choose again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLearned(self, request, context):
+        """What the policy has learned, and where it is kept between two runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Have the policy start anew, and remove what was kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +180,11 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_boulton__pb2.GetStatusRequest.FromString,
                     response_serializer=protos_dot_boulton__pb2.Status.SerializeToString,
             ),
+            'GetTargets': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTargets,
+                    request_deserializer=protos_dot_boulton__pb2.GetTargetsRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Targets.SerializeToString,
+            ),
             'SetTargets': grpc.unary_unary_rpc_method_handler(
                     servicer.SetTargets,
                     request_deserializer=protos_dot_boulton__pb2.SetTargetsRequest.FromString,
@@ -92,6 +194,41 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.WatchDecisions,
                     request_deserializer=protos_dot_boulton__pb2.WatchDecisionsRequest.FromString,
                     response_serializer=protos_dot_boulton__pb2.Decision.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=protos_dot_boulton__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.DecisionList.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=protos_dot_boulton__pb2.PauseRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Status.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=protos_dot_boulton__pb2.ResumeRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Status.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=protos_dot_boulton__pb2.PinRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Status.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=protos_dot_boulton__pb2.UnpinRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Status.SerializeToString,
+            ),
+            'ListLearned': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLearned,
+                    request_deserializer=protos_dot_boulton__pb2.ListLearnedRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.Learned.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=protos_dot_boulton__pb2.ForgetRequest.FromString,
+                    response_serializer=protos_dot_boulton__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -121,6 +258,33 @@ class OperatorService:
             '/boulton.v1.OperatorService/GetStatus',
             protos_dot_boulton__pb2.GetStatusRequest.SerializeToString,
             protos_dot_boulton__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTargets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/GetTargets',
+            protos_dot_boulton__pb2.GetTargetsRequest.SerializeToString,
+            protos_dot_boulton__pb2.Targets.FromString,
             options,
             channel_credentials,
             insecure,
@@ -175,6 +339,195 @@ class OperatorService:
             '/boulton.v1.OperatorService/WatchDecisions',
             protos_dot_boulton__pb2.WatchDecisionsRequest.SerializeToString,
             protos_dot_boulton__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/ListDecisions',
+            protos_dot_boulton__pb2.ListDecisionsRequest.SerializeToString,
+            protos_dot_boulton__pb2.DecisionList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/Pause',
+            protos_dot_boulton__pb2.PauseRequest.SerializeToString,
+            protos_dot_boulton__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/Resume',
+            protos_dot_boulton__pb2.ResumeRequest.SerializeToString,
+            protos_dot_boulton__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/Pin',
+            protos_dot_boulton__pb2.PinRequest.SerializeToString,
+            protos_dot_boulton__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/Unpin',
+            protos_dot_boulton__pb2.UnpinRequest.SerializeToString,
+            protos_dot_boulton__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLearned(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/ListLearned',
+            protos_dot_boulton__pb2.ListLearnedRequest.SerializeToString,
+            protos_dot_boulton__pb2.Learned.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boulton.v1.OperatorService/Forget',
+            protos_dot_boulton__pb2.ForgetRequest.SerializeToString,
+            protos_dot_boulton__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,6 +18,7 @@ class Announcement:
     host: str
     grpc_port: int
     metrics_port: int | None
+    operator_port: int
 
     @property
     def line(self) -> str:
@@ -28,7 +29,12 @@ class Announcement:
 
     def write_to(self, file: Path) -> None:
         """Write ports and pid as JSON, whole or not at all. Raises `ConfigError`."""
-        facts = {"grpc_port": self.grpc_port, "metrics_port": self.metrics_port, "pid": os.getpid()}
+        facts = {
+            "grpc_port": self.grpc_port,
+            "metrics_port": self.metrics_port,
+            "operator_port": self.operator_port,
+            "pid": os.getpid(),
+        }
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             unfinished.write_text(json.dumps(facts) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 from server.errors import ConfigError
 from server.files import read_file
 from server.setting_readers import Reader, names, number, one_of, path, switch, text, whole
+from server.transport.loopback import is_loopback
 
 MIB = 1 << 20
 
@@ -26,6 +27,10 @@ class Settings:
     port: int = 8001
     metrics_port: int = 8002
     no_metrics: bool = False
+    operator_address: str = "127.0.0.1"
+    operator_port: int | None = None
+    operator_token_file: Path | None = None
+    operator_client_ca: Path | None = None
     engine: str = "onnxruntime"
     gpu: str | None = None
     simulated_model: str | None = None
@@ -39,8 +44,9 @@ class Settings:
     targets: Path | None = None
     no_govern: bool = False
     govern: str | None = None
-    policy: str = "predictive"
+    policy: str = "boulton"
     decision_interval_s: float = 1.0
+    state_dir: Path | None = None
     shared_memory: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -58,6 +64,7 @@ class Settings:
         _check_simulation(self)
         _check_governing(self)
         _check_tls(self)
+        _check_operator(self)
 
     @property
     def max_message_bytes(self) -> int:
@@ -82,6 +89,13 @@ class Option:
 PORT = whole(0, 65535)
 BATCH = whole(1, 4096)
 
+OPERATOR_PORT = 8003
+
+_OPERATOR_PORT = (
+    "gRPC port of the operator service; 0 takes a free one "
+    f"(default: {OPERATOR_PORT}, or a free one when that is in use or --port is 0)"
+)
+_STATE_DIR = "where set targets and what was learned are kept (default: boulton in $XDG_STATE_HOME)"
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
 
 OPTIONS = {
@@ -91,6 +105,12 @@ OPTIONS = {
     "port": Option(PORT, "gRPC port; 0 takes a free one"),
     "metrics_port": Option(PORT, "port of the Prometheus metrics; 0 takes a free one"),
     "no_metrics": Option(switch, "serve no metrics"),
+    "operator_address": Option(text, "address of the operator's port", "HOST"),
+    "operator_port": Option(PORT, _OPERATOR_PORT),
+    "operator_token_file": Option(path, "tokens of the operator's port (default: --token-file)", "FILE"),
+    "operator_client_ca": Option(
+        path, "PEM authority of the operator's port, for mTLS (default: --tls-client-ca)", "FILE"
+    ),
     "engine": Option(one_of("onnxruntime", "simulated"), "what runs the networks", "NAME"),
     "gpu": Option(text, "simulated engine: profile of the GPU, a shipped name or a TOML file", "PROFILE"),
     "simulated_model": Option(text, "simulated engine: the profile's model that gives the times", "NAME"),
@@ -100,14 +120,15 @@ OPTIONS = {
     "batch_limit": Option(
         BATCH, "batch limit; governed, the largest it may get (default: the largest batch)"
     ),
-    "max_delay_ms": Option(number(0.0), "how long a batch may wait to fill", "MS"),
+    "max_delay_ms": Option(number(0.0), "how long a batch may wait to fill; governed, the least", "MS"),
     "max_queue_images": Option(whole(1), "queued images beyond which requests are refused"),
     "max_queue_mib": Option(whole(1), "queued MiB beyond which requests are refused", "MIB"),
     "targets": Option(path, "TOML file with the SLO and prices", "FILE"),
     "no_govern": Option(switch, "keep the batch limit and the clock as they are"),
     "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
-    "policy": Option(one_of("predictive", "fixed"), _POLICY, "NAME"),
+    "policy": Option(one_of("boulton", "predictive", "fixed"), _POLICY, "NAME"),
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
+    "state_dir": Option(path, _STATE_DIR, "DIR"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
     "tls_cert": Option(path, "PEM certificate: serve TLS", "FILE"),
     "tls_key": Option(path, "PEM private key of the certificate", "FILE"),
@@ -206,3 +227,15 @@ def _check_tls(settings: Settings) -> None:
         raise ConfigError("--tls-cert and --tls-key go together; give both or none")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
         raise ConfigError("--tls-client-ca needs --tls-cert and --tls-key")
+
+
+def _check_operator(settings: Settings) -> None:
+    if settings.operator_client_ca is not None and settings.tls_cert is None:
+        raise ConfigError("--operator-client-ca needs --tls-cert and --tls-key")
+    tokens = settings.operator_token_file or settings.token_file
+    authority = settings.operator_client_ca or settings.tls_client_ca
+    if tokens is None and authority is None and not is_loopback(settings.operator_address):
+        raise ConfigError(
+            f"--operator-address {settings.operator_address} is reachable from other machines, and anyone "
+            "there could steer this server: add --operator-token-file, or --operator-client-ca for mTLS"
+        )

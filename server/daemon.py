@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +35,7 @@ from server.models.repository import Repository
 from server.models.table import ModelTable
 from server.processor import prefer_throughput
 from server.scheduling.scheduler import SchedulerSettings
-from server.transport.grpc_server import GrpcServer
+from server.transport.grpc_server import CannotListen, GrpcServer, bracketed, client_port, operator_port
 from server.transport.tls import exposure_warning
 from server.wire.shared_memory import SystemSharedMemory
 
@@ -109,11 +110,14 @@ class Daemon:
         services = self._services(exits)
         if not self._settings.no_metrics:
             self._open_metrics(exits)
-        self._grpc = GrpcServer(self._settings, services)
+        self._grpc = GrpcServer(client_port(self._settings), services)
         exits.push_async_callback(self._grpc.stop, CLOSING_GRACE_S)
+        self._operator = self._operator_server()
+        exits.push_async_callback(self._operator.stop, CLOSING_GRACE_S)
         exits.push_async_callback(self._stop_governing)
         exits.push_async_callback(self._drain)
         await self._grpc.start()
+        await self._operator.start()
 
     async def get_ready(self) -> None:
         """Load the models, start governing and say so. Raises `BoultonError`."""
@@ -122,13 +126,13 @@ class Daemon:
         await self._start_governing()
         spare_collector()
         self._lifecycle.phase = Phase.SERVING
-        await self._grpc.set_serving(serving=True)
+        await self._set_serving(serving=True)
         self._announce()
 
     async def leave(self) -> None:
         """Tell load balancers to look elsewhere, and serve on until they have."""
         self._lifecycle.phase = Phase.LEAVING
-        await self._grpc.set_serving(serving=False)
+        await self._set_serving(serving=False)
         await asyncio.sleep(self._settings.shutdown_pause_s)
 
     def _services(self, exits: AsyncExitStack) -> dict[str, Any]:
@@ -141,8 +145,24 @@ class Daemon:
         pipeline = InferPipeline(self._models, self._lifecycle, InputReader(regions, decoder), regions)
         stream = InferStream(pipeline)
         inference = InferenceService(self._models, self._lifecycle, pipeline, stream, memory)
-        operator = OperatorService(lambda: self._governing)
-        return {INFERENCE: inference.handler(), OPERATOR: operator.handler()}
+        return {INFERENCE: inference.handler()}
+
+    def _operator_server(self) -> GrpcServer:
+        """Listen for the operator; where no port was asked for, any will do."""
+        services = {OPERATOR: OperatorService(lambda: self._governing).handler()}
+        wanted = operator_port(self._settings)
+        try:
+            return GrpcServer(wanted, services)
+        except CannotListen:
+            if self._settings.operator_port is not None:
+                raise
+        server = GrpcServer(replace(wanted, port=0), services)
+        logger.warning("the operator's port %d is in use; it is %d instead", wanted.port, server.port)
+        return server
+
+    async def _set_serving(self, *, serving: bool) -> None:
+        await self._grpc.set_serving(serving=serving)
+        await self._operator.set_serving(serving=serving)
 
     def _open_metrics(self, exits: AsyncExitStack) -> None:
         source = ServerMetrics(self._models, self._engines.device.uuid, lambda: self._governing)
@@ -177,14 +197,22 @@ class Daemon:
             logger.warning("%s", note)
 
     def _announce(self) -> None:
-        ready = Announcement(self._settings.host, self._grpc.port, self._metrics_port)
-        if self._settings.ready_file is not None:
-            ready.write_to(self._settings.ready_file)
+        settings = self._settings
+        ready = Announcement(
+            host=settings.host,
+            grpc_port=self._grpc.port,
+            metrics_port=self._metrics_port,
+            operator_port=self._operator.port,
+        )
+        if settings.ready_file is not None:
+            ready.write_to(settings.ready_file)
+        operator = f"{bracketed(settings.operator_address)}:{self._operator.port}"
+        logger.info("the operator service listens on %s", operator)
         print(ready.line, flush=True)
 
     async def _drain(self) -> None:
         self._lifecycle.phase = Phase.DRAINING
-        await self._grpc.set_serving(serving=False)
+        await self._set_serving(serving=False)
         if not await self._models.close(self._settings.drain_timeout_s):
             logger.warning("some requests were not finished within %g s", self._settings.drain_timeout_s)
 
@@ -193,11 +221,11 @@ class Daemon:
             await self._governing.stop()
 
     def _warn_of_exposure(self) -> None:
-        settings = self._settings
-        tls, tokens = settings.tls_cert is not None, settings.token_file is not None
-        warning = exposure_warning(settings.host, tls=tls, tokens=tokens)
-        if warning is not None:
-            logger.warning("%s", warning)
+        for port in (client_port(self._settings), operator_port(self._settings)):
+            tls, tokens = port.tls is not None, port.token_file is not None
+            warning = exposure_warning(port.host, tls=tls, tokens=tokens)
+            if warning is not None:
+                logger.warning("%s", warning)
 
 
 def _scheduling(settings: Settings) -> SchedulerSettings:

@@ -7,13 +7,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.demo.stage import DemoFailed, Stage
-from bench.serving.processes import Server, port_in, running
+from bench.serving.processes import port_in, running
 
 BOULTON = (sys.executable, "-m", "server.cli")
 LAST_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Where a running daemon answers its clients, and where its operator."""
+
+    url: str
+    operator_url: str
 
 
 def run_boulton(stage: Stage, words: Sequence[str], *, limit_s: float = 180.0) -> str:
@@ -38,13 +47,14 @@ def run_boulton(stage: Stage, words: Sequence[str], *, limit_s: float = 180.0) -
 
 
 @contextmanager
-def serving(stage: Stage, name: str, repository: Path, flags: Sequence[str]) -> Iterator[Server]:
+def serving(stage: Stage, name: str, repository: Path, flags: Sequence[str]) -> Iterator[Daemon]:
     """Run the daemon on free ports until the block ends."""
     words = ["serve", "--repository", str(repository), "--port", "0", *flags]
     stage.command(["boulton", *words])
     with tempfile.TemporaryDirectory() as directory:
         ready = Path(directory, "ready.json")
         command = [*BOULTON, *words, "--metrics-port", "0", "--ready-file", str(ready)]
+        command += ["--operator-port", "0", "--state-dir", directory]
         with running(name, command, port_in(ready)) as server:
             stage.say(f"ready: gRPC on {server.url}, process {server.pid}")
-            yield server
+            yield Daemon(server.url, f"127.0.0.1:{port_in(ready, 'operator_port')()}")

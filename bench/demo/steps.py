@@ -10,11 +10,10 @@ from pathlib import Path
 from bench.demo.books import Books, batch_limits, clocks_mhz, loaded
 from bench.demo.decision_table import DecisionTable
 from bench.demo.photographs import PHOTOGRAPHS, TOP, Photograph, classify, encoded
-from bench.demo.programs import run_boulton, serving
+from bench.demo.programs import Daemon, run_boulton, serving
 from bench.demo.stage import DemoFailed, Kind, Stage
 from bench.demo.watching import watching
 from bench.serving.engine_alone import measure_alone
-from bench.serving.processes import Server
 from protos import boulton_pb2
 
 MODEL = "efficientnet-lite0"
@@ -106,7 +105,7 @@ def on_a_simulated_gpu(stage: Stage, plan: Plan, rates: Sequence[float]) -> None
     _compare(stage, Books.of(governed), Books.of(default), load_s)
 
 
-def _classify(stage: Stage, server: Server, photograph: Photograph) -> None:
+def _classify(stage: Stage, server: Daemon, photograph: Photograph) -> None:
     guesses = classify(server.url, MODEL, encoded(photograph))
     said = ", ".join(f"{guess.label} {guess.score:.2f}" for guess in guesses)
     if len(guesses) != TOP or guesses[0].index != photograph.class_index:
@@ -135,10 +134,10 @@ def _simulate(
 
 
 def _apply(
-    stage: Stage, plan: Plan, server: Server, rates: Sequence[float], kind: Kind
+    stage: Stage, plan: Plan, server: Daemon, rates: Sequence[float], kind: Kind
 ) -> list[boulton_pb2.Decision]:
     """Apply Poisson arrivals, one rate after the other; return the decisions that fell into the load."""
-    with watching(server.url, DecisionTable(stage, kind).show) as watch:
+    with watching(server.operator_url, DecisionTable(stage, kind).show) as watch:
         for number, rate in enumerate(rates):
             words = ["load", "--url", server.url, "--model", MODEL, "--poisson", f"{rate:g}"]
             words += ["--duration", f"{plan.phase_s:g}", "--warmup", "0", "--seed", str(number)]

@@ -157,12 +157,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def port_in(ready_file: Path) -> Callable[[], int | None]:
-    """Return a `find_port` that reads `grpc_port` from the JSON file of a server that is ready."""
+def port_in(ready_file: Path, name: str = "grpc_port") -> Callable[[], int | None]:
+    """Return a `find_port` that reads a port from the JSON file of a server that is ready."""
 
     def find() -> int | None:
         try:
-            return int(json.loads(ready_file.read_text(encoding="utf-8"))["grpc_port"])
+            return int(json.loads(ready_file.read_text(encoding="utf-8"))[name])
         except (OSError, ValueError):
             return None
 

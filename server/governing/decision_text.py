@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from optimizer.governor import Record
+from optimizer.operating_point import OperatingPoint
+from optimizer.policies.policy import Decision
 from optimizer.revenue import late_images
 from optimizer.telemetry import Energy
 
 
-def decision_line(record: Record) -> str:
-    """Say what was decided and why, and what the window before it measured."""
-    point, reason = str(record.decision.point), record.decision.reason
+def decision_line(record: Record, pinned: OperatingPoint | None = None) -> str:
+    """Say what was decided and why, what stands in its way, and what the window before it measured."""
+    decision = record.decision
+    point, reason = str(decision.point), decision.reason
     decided = reason if reason.startswith(point) else f"{point}: {reason}"
-    return f"{decided} | {window_text(record)}"
+    if pinned is not None:
+        decided = f"{pinned}: pinned by the operator; else {decided}"
+    return " | ".join([decided, *_warnings(decision), window_text(record)])
+
+
+def _warnings(decision: Decision) -> list[str]:
+    parts = [] if decision.infeasible is None else [f"targets cannot be kept: {decision.infeasible}"]
+    if decision.alarm is not None:
+        alarm = decision.alarm
+        parts.append(f"alarm: once more than {alarm.queued_images} images wait, {alarm.refuge}")
+    return parts
 
 
 def window_text(record: Record) -> str:
@@ -34,6 +47,9 @@ def energy_text(energy: Energy) -> str:
 
 
 def _revenue(record: Record) -> str:
-    per_hour = record.revenue.total * 3600.0 / max(record.window.duration_s, 1e-9)
-    without = " without energy" if record.revenue.excludes_energy else ""
+    revenue = record.revenue
+    without = " without energy" if revenue.excludes_energy else ""
+    if revenue.form != "profit":
+        return f"{revenue.form} {revenue.total:.4g}{without}"
+    per_hour = revenue.total * 3600.0 / max(record.window.duration_s, 1e-9)
     return f"revenue {per_hour:.4g} an hour{without}"

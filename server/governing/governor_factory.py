@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor
 from optimizer.operating_point import OperatingGrid
+from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.fixed import FixedPolicy
+from optimizer.policies.policy import Policy
 from optimizer.policies.predictive import PredictivePolicy
-from optimizer.revenue import Targets, load_targets
 from optimizer.settings_table import SettingsError
+from optimizer.targets import Targets, load_targets
 from server.config import Settings
 from server.errors import ConfigError, NotFound
-from server.governing.loop import Governing
+from server.governing.keeping import LearnedFile, TargetsFile, default_directory
+from server.governing.loop import Governing, Keeping
 from server.governing.plant import Caller, ServingPlant
+from server.models.spec import ModelSpec
 from server.models.table import ModelService, ModelTable
 from server.scheduling.scheduler import Scheduler
 
-# A step scores every setting: neighbouring clocks of a long list differ by less than the noise.
-MAX_CLOCKS = 32
+POLICIES: dict[str, Callable[[OperatingGrid], Policy]] = {
+    "boulton": BoultonPolicy,
+    "predictive": PredictivePolicy,
+    "fixed": FixedPolicy,
+}
+"""Who may decide here, by the names that `--policy` takes."""
 
 logger = logging.getLogger("boulton.governor")
 
@@ -54,12 +63,21 @@ def make_governing(
         logger.info("model '%s' has neither batch limit nor clock to govern", model.spec.name)
         return None
     name = model.spec.name
-    plant = ServingPlant(lambda: _scheduler(models, name), device, call)
-    policy = FixedPolicy(grid) if fixed else PredictivePolicy(grid)
-    governor = Governor(plant, policy, grid, targets, time.monotonic)
+    least_delay_s = settings.max_delay_ms / 1e3
+    plant = ServingPlant(lambda: _scheduler(models, name), device, call, least_delay_s=least_delay_s)
+    policy = POLICIES[settings.policy](grid)
+    keeping = _keeping(settings, targets, model.spec, device, policy)
+    wanted = keeping.targets.load()
+    governor = Governor(plant, policy, grid, wanted, time.monotonic, time_of_day=local_time_of_day)
     interval_s = settings.decision_interval_s
     logger.info("governing model '%s' on %s every %g s (%s)", name, device.uuid, interval_s, policy.name)
-    return Governing(governor, device, name, settings.decision_interval_s)
+    return Governing(governor, device, name, interval_s, keeping)
+
+
+def local_time_of_day() -> float:
+    """Seconds since midnight by the clock on this machine's wall: what tariffs mean by the time of day."""
+    now = time.localtime()
+    return now.tm_hour * 3600.0 + now.tm_min * 60.0 + now.tm_sec
 
 
 def choose_model(wanted: str | None, models: ModelTable) -> ModelService | None:
@@ -75,24 +93,17 @@ def choose_model(wanted: str | None, models: ModelTable) -> ModelService | None:
 
 
 def make_grid(largest_batch: int, sm_clocks_mhz: tuple[int, ...]) -> OperatingGrid:
-    """Return the legal settings: batch limits up to the largest, and at most `MAX_CLOCKS` clocks."""
-    return OperatingGrid(batch_limits(largest_batch), thinned(sm_clocks_mhz, MAX_CLOCKS))
+    """Return the legal settings: every batch limit up to the largest, with every clock of the device."""
+    return OperatingGrid(tuple(range(1, largest_batch + 1)), sm_clocks_mhz)
 
 
-def batch_limits(largest: int) -> tuple[int, ...]:
-    """Powers of two, the middles between them, and the largest: 1, 2, 3, 4, 6, 8, 12, 16, ..."""
-    limits, power = {largest}, 1
-    while power < largest:
-        limits |= {power, power + power // 2}
-        power *= 2
-    return tuple(sorted(limit for limit in limits if limit <= largest))
-
-
-def thinned(values: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Keep at most `most` values, evenly spread; the first and the last stay."""
-    if len(values) <= most:
-        return values
-    return tuple(values[round(index * (len(values) - 1) / (most - 1))] for index in range(most))
+def _keeping(settings: Settings, targets: Targets, spec: ModelSpec, device: Gpu, policy: Policy) -> Keeping:
+    directory = settings.state_dir or default_directory()
+    precision = spec.outputs[0].datatype if spec.outputs else "unknown"
+    return Keeping(
+        TargetsFile(directory, settings.repository, spec.name, targets),
+        LearnedFile(directory, device.uuid, spec.name, precision, policy.name),
+    )
 
 
 def _largest_batch(settings: Settings, model: ModelService) -> int:

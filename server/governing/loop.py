@@ -4,51 +4,108 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor, Record
+from optimizer.operating_point import OperatingPoint
+from optimizer.policies.policy import Learner
+from optimizer.targets import Targets
 from server.governing.decision_text import decision_line
+from server.governing.governor_thread import GovernorThread
+from server.governing.keeping import LearnedFile, TargetsFile
 from server.metrics.values import RunningTotals
-
-T = TypeVar("T")
 
 logger = logging.getLogger("boulton.governor")
 
 # A watcher that reads too slowly loses the oldest decisions, not the newest.
 WATCHER_BACKLOG = 64
+REMEMBERED = 600
+SAVE_EVERY_S = 60.0
+# A device that hangs must not hold up the end of the server.
+STOP_LIMIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of the governor as the server tells it: when, and under what orders of the operator."""
+
+    record: Record
+    decided_unix_s: float
+    pinned: OperatingPoint | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where targets and knowledge outlive the server."""
+
+    targets: TargetsFile
+    learned: LearnedFile
 
 
 class Governing:
     """A governor at work on one model. Belongs to the event loop; steps run in a thread: devices may be slow.
 
     Args:
-        governor: steps; used by the thread only, but for `targets` and `point`.
+        governor: steps; used by the thread only, but for `targets`, `point`, `paused` and the pin.
         device: what it governs, for those who show it.
         model: which model it governs.
         interval_s: from one step to the next.
+        keeping: where to keep targets and knowledge; None keeps nothing.
     """
 
-    def __init__(self, governor: Governor, device: Gpu, model: str, interval_s: float) -> None:
+    def __init__(
+        self, governor: Governor, device: Gpu, model: str, interval_s: float, keeping: Keeping | None = None
+    ) -> None:
         self.governor = governor
         self.device = device
         self.model = model
-        self.last: Record | None = None
+        self.history: deque[Turn] = deque(maxlen=REMEMBERED)
         self.totals = RunningTotals()
+        self.alarms = 0
         self._interval_s = interval_s
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="governor")
-        self._watchers: set[asyncio.Queue[Record | None]] = set()
+        self._keeping = keeping
+        self._thread = GovernorThread()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watchers: set[asyncio.Queue[Turn | None]] = set()
         self._task: asyncio.Task[None] | None = None
+        self._targets_change = asyncio.Lock()
+        self._turns = 0
+        self._saved_s = time.monotonic()
         self._failure = ""
-        self._started = False
         self._stopped = False
+        governor.hear = self._hear
+
+    @property
+    def last(self) -> Record | None:
+        """The latest window and decision; None before the first."""
+        return self.history[-1].record if self.history else None
+
+    @property
+    def watchers(self) -> int:
+        """How many are watching."""
+        return len(self._watchers)
+
+    @property
+    def learner(self) -> Learner | None:
+        """The policy, if it is one that learns."""
+        policy: object = self.governor.policy
+        return policy if isinstance(policy, Learner) else None
+
+    @property
+    def learned_file(self) -> str:
+        """Where knowledge is kept; empty: nowhere."""
+        return str(self._keeping.learned.path) if self._keeping and self.learner else ""
 
     async def start(self) -> None:
-        """Apply the default setting, open the first window and go on from there."""
-        self._started = True
-        refused = await self._in_thread(self.governor.start)
+        """Remember, apply the default setting, open the first window and go on from there."""
+        self._loop = asyncio.get_running_loop()
+        await self._thread.call(self._remember)
+        refused = await self._thread.call(self.governor.start)
         if refused:
             logger.warning("%s", refused)
         self._task = asyncio.create_task(self._run())
@@ -61,28 +118,98 @@ class Governing:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        if self._started:
-            await self._restore()
+        if self._loop is not None:
+            await self._finish()
         for watcher in self._watchers:
             _offer(watcher, None)
-        self._thread.shutdown(wait=False)
+        self._thread.close()
 
-    async def watch(self) -> AsyncIterator[Record]:
-        """Yield every decision from now on, until `stop`."""
+    async def watch(self) -> AsyncIterator[Turn]:
+        """Yield every turn from now on, until `stop`."""
         if self._stopped:
             return
-        queue: asyncio.Queue[Record | None] = asyncio.Queue(WATCHER_BACKLOG)
+        queue: asyncio.Queue[Turn | None] = asyncio.Queue(WATCHER_BACKLOG)
         self._watchers.add(queue)
         try:
-            while (record := await queue.get()) is not None:
-                yield record
+            while (turn := await queue.get()) is not None:
+                yield turn
         finally:
             self._watchers.discard(queue)
 
-    @property
-    def watchers(self) -> int:
-        """How many are watching."""
-        return len(self._watchers)
+    def latest(self, count: int) -> Sequence[Turn]:
+        """Return the latest turns, oldest first; 0: all that are remembered."""
+        return list(self.history)[-count:]
+
+    # Orders of the operator
+
+    async def set_targets(self, targets: Targets) -> None:
+        """Want something else from the next decision on, and after a restart."""
+        self.governor.targets = targets
+        if self._keeping is not None:
+            async with self._targets_change:
+                await asyncio.to_thread(self._keeping.targets.save, self.governor.targets)
+
+    async def learned(self) -> Mapping[str, object]:
+        """Return what the policy has learned; nothing when it is not one that learns."""
+        learner = self.learner
+        return {} if learner is None else await self._thread.call(learner.export_state)
+
+    async def forget(self) -> None:
+        """Have the policy start anew, and keep nothing of what it learned."""
+        await self._thread.call(self._forget)
+
+    # In the governor's thread
+
+    def _remember(self) -> None:
+        if self._keeping is not None and self.learner is not None:
+            self._keeping.learned.restore(self.learner)
+
+    def _turn(self) -> Record:
+        self._turns += 1
+        record = self.governor.step()
+        if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
+            self._save()
+        return record
+
+    def _save(self) -> None:
+        self._saved_s = time.monotonic()
+        if self._keeping is not None and self.learner is not None:
+            self._keeping.learned.save(self.learner)
+
+    def _forget(self) -> None:
+        if self.learner is not None:
+            self.learner.forget()
+            if self._keeping is not None:
+                self._keeping.learned.remove()
+
+    def _take_refuge(self, turn: int) -> OperatingPoint | None:
+        """Do what the alarm asks for, unless a newer decision has already seen why it sounded."""
+        if turn != self._turns:
+            return None
+        before = self.governor.point
+        refused = self.governor.alarm()
+        if refused:
+            logger.warning("%s", refused)
+        return self.governor.point if self.governor.point != before else None
+
+    # In the event loop
+
+    def _hear(self) -> None:
+        """Hear the alarm, in the middle of whatever the scheduler does: only take note of it."""
+        if self._loop is not None and not self._stopped:
+            turn = self._turns
+            refuge = self._thread.call(lambda: self._take_refuge(turn))
+            refuge.add_done_callback(self._took_refuge)
+
+    def _took_refuge(self, refuge: asyncio.Future[OperatingPoint | None]) -> None:
+        if refuge.cancelled():
+            return
+        error = refuge.exception()
+        if isinstance(error, Exception):
+            self._complain(error)
+        elif (point := refuge.result()) is not None:
+            self.alarms += 1
+            logger.info("%s: work piles up, takes refuge at %s", self.model, point)
 
     async def _run(self) -> None:
         while True:
@@ -90,24 +217,37 @@ class Governing:
             await self._step()
 
     async def _step(self) -> None:
+        governor = self.governor
+        pinned, paused = governor.pinned, governor.paused
         try:
-            record = await self._in_thread(self.governor.step)
+            record = await self._thread.call(self._turn)
         except Exception as error:
             self._complain(error)
             return
         self._failure = ""
-        self._publish(record)
+        self._publish(Turn(record, time.time(), pinned, paused))
+
+    async def _finish(self) -> None:
+        """Restore and save, in the thread: after whatever was under way when the loop was cancelled."""
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await self._restore()
+                await self._thread.call(self._save)
+        except TimeoutError:
+            logger.error(
+                "%s did not answer within %g s; its settings stay as they are",
+                self.device.uuid,
+                STOP_LIMIT_S,
+            )
+        except Exception as error:
+            logger.error("what was learned is not saved", exc_info=error)
 
     async def _restore(self) -> None:
-        # In the same thread, so after a step that was under way when the loop was cancelled.
-        refused = await self._in_thread(self.governor.stop)
+        refused = await self._thread.call(self.governor.stop)
         if refused:
             logger.warning("%s", refused)
         else:
             logger.info("restored: %s", self.governor.point)
-
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _complain(self, error: Exception) -> None:
         """Keep serving at the last setting; say so once as long as the failure stays the same."""
@@ -116,14 +256,15 @@ class Governing:
             logger.error("governing failed; the setting stays at %s", self.governor.point, exc_info=error)
         self._failure = failure
 
-    def _publish(self, record: Record) -> None:
-        self.last = record
+    def _publish(self, turn: Turn) -> None:
+        record = turn.record
+        self.history.append(turn)
         self.totals.add(record)
-        logger.log(_level(record), "%s: %s", self.model, decision_line(record))
+        logger.log(_level(record), "%s: %s", self.model, decision_line(record, turn.pinned))
         if record.error is not None:
             logger.warning("%s", record.error)
         for watcher in self._watchers:
-            _offer(watcher, record)
+            _offer(watcher, turn)
 
 
 def _level(record: Record) -> int:
@@ -133,7 +274,7 @@ def _level(record: Record) -> int:
     return logging.DEBUG if idle and record.decision.point == window.point else logging.INFO
 
 
-def _offer(queue: asyncio.Queue[Record | None], record: Record | None) -> None:
+def _offer(queue: asyncio.Queue[Turn | None], turn: Turn | None) -> None:
     if queue.full():
         queue.get_nowait()
-    queue.put_nowait(record)
+    queue.put_nowait(turn)

@@ -18,9 +18,13 @@ class Batching(Protocol):
     """The part of a scheduler that is governed. Belongs to the event loop."""
 
     batch_limit: int
+    max_delay_s: float
 
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call."""
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, as soon as more images wait; None: never."""
 
 
 class Caller(Protocol):
@@ -58,16 +62,26 @@ class ServingPlant:
 
     Args:
         batching: finds the scheduler in force, None while the model is not loaded. A reload replaces it: the
-            new one is given the batch limit of the old, whose last moments no window shows.
+            new one is given the settings of the old, whose last moments no window shows.
         device: runs the model.
         call: calls what belongs to the event loop.
+        least_delay_s: what the operator lets a batch wait to grow, whatever is decided.
     """
 
-    def __init__(self, batching: Callable[[], Batching | None], device: Gpu, call: Caller) -> None:
+    def __init__(
+        self,
+        batching: Callable[[], Batching | None],
+        device: Gpu,
+        call: Caller,
+        *,
+        least_delay_s: float = 0.0,
+    ) -> None:
         self._batching = batching
         self._device = device
         self._call = call
-        self._batch_limit: int | None = None
+        self._least_delay_s = least_delay_s
+        self._point: OperatingPoint | None = None
+        self._watch: tuple[int | None, Callable[[], None]] | None = None
         self._current: Batching | None = None
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
@@ -76,24 +90,44 @@ class ServingPlant:
         return traffic, self._device.read()
 
     def act(self, point: OperatingPoint) -> None:
-        """Apply the batch limit, then the clock. Raises `DeviceError` when the device refuses the clock."""
-        self._call(lambda: self._set_batch_limit(point.batch_limit))
+        """Apply batch limit and delay, then the clock. Raises `DeviceError` when the clock is refused."""
+        self._call(lambda: self._set_point(point))
         self._device.set_sm_clock_mhz(point.sm_clock_mhz)
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        """Have `sound` called once, in the event loop, as soon as more images wait; None: never."""
+        self._call(lambda: self._set_watch(queued_images, sound))
 
     def _take_traffic(self, slo_ms: float) -> Traffic:
         batching = self._follow()
         return Traffic() if batching is None else batching.take_traffic(slo_ms)
 
-    def _set_batch_limit(self, batch_limit: int) -> None:
-        self._batch_limit = batch_limit
+    def _set_point(self, point: OperatingPoint) -> None:
+        self._point = point
         batching = self._follow()
         if batching is not None:
-            batching.batch_limit = batch_limit
+            self._batch_as_told(batching)
+
+    def _set_watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        self._watch = (queued_images, sound)
+        batching = self._follow()
+        if batching is not None:
+            batching.watch(queued_images, sound)
 
     def _follow(self) -> Batching | None:
         batching = self._batching()
         if batching is not self._current:
             self._current = batching
-            if batching is not None and self._batch_limit is not None:
-                batching.batch_limit = self._batch_limit
+            if batching is not None:
+                self._batch_as_told(batching)
+                batching.watch(*(self._watch or (None, _nobody)))
         return batching
+
+    def _batch_as_told(self, batching: Batching) -> None:
+        if self._point is not None:
+            batching.batch_limit = self._point.batch_limit
+            batching.max_delay_s = max(self._least_delay_s, self._point.max_delay_ms / 1e3)
+
+
+def _nobody() -> None:
+    """Hear an alarm that is off."""

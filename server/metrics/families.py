@@ -85,6 +85,7 @@ def governor_families(governor: GovernorMetrics) -> Iterator[Metric]:
     yield from _counters(governor)
     yield from _energy(governor)
     yield _latencies(governor)
+    yield from _orders(governor)
     yield InfoMetricFamily(
         "boulton_governor",
         "What is governed, and by which policy",
@@ -182,7 +183,8 @@ def _money(governor: GovernorMetrics) -> Iterator[Metric]:
     revenue.add_metric([governor.gpu_uuid, governor.model], totals.revenue)
     yield revenue
     duration_s = last.window.duration_s if last else 0.0
-    rate = last.revenue.total / duration_s if last and duration_s > 0 else None
+    in_money = last is not None and last.revenue.form == "profit"
+    rate = last.revenue.total / duration_s if last and in_money and duration_s > 0 else None
     yield _one(governor, "boulton_revenue_rate", "Revenue of the last window, in currency per second", rate)
     yield _count(governor, "boulton_income_total", "Currency earned by images in time", totals.income)
     yield _count(governor, "boulton_late_penalty_total", "Currency lost by late images", totals.penalty)
@@ -198,6 +200,27 @@ def _counters(governor: GovernorMetrics) -> Iterator[Metric]:
     yield _count(governor, "boulton_refused_images_total", "Images turned away", totals.refused)
     yield _count(governor, "boulton_expired_images_total", "Images whose deadline passed", totals.expired)
     yield _count(governor, "boulton_cancelled_images_total", "Images withdrawn", totals.cancelled)
+
+
+def _orders(governor: GovernorMetrics) -> Iterator[Metric]:
+    last = governor.last
+    infeasible = float(last.decision.infeasible is not None) if last else None
+    yield _one(
+        governor, "boulton_governor_paused", "1 while the operator lets nobody decide", governor.paused
+    )
+    yield _one(governor, "boulton_governor_pinned", "1 while the operator holds a setting", governor.pinned)
+    yield _one(governor, "boulton_targets_infeasible", "1 while SLO or cap cannot be kept", infeasible)
+    yield _count(governor, "boulton_alarms_total", "Refuges taken before a decision", governor.alarms)
+    yield _score(governor)
+
+
+def _score(governor: GovernorMetrics) -> Metric:
+    text = "What the last window scored, by the form that is maximised; currency for profit"
+    family = GaugeMetricFamily("boulton_score", text, labels=(*_GOVERNED, "form"))
+    if governor.last is not None:
+        revenue = governor.last.revenue
+        family.add_metric([governor.gpu_uuid, governor.model, revenue.form], revenue.total)
+    return family
 
 
 def _energy(governor: GovernorMetrics) -> Iterator[Metric]:

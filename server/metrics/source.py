@@ -48,4 +48,7 @@ class ServerMetrics:
             target=governing.governor.point,
             totals=governing.totals.value,
             last=governing.last,
+            paused=governing.governor.paused,
+            pinned=governing.governor.pinned is not None,
+            alarms=governing.alarms,
         )

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from optimizer.governor import Record
 from optimizer.operating_point import OperatingPoint
+from optimizer.revenue import Revenue
 from optimizer.telemetry import EnergySource
 from server.scheduling.statistics import ModelStatistics
 
@@ -69,6 +70,9 @@ class GovernorMetrics:
         target: the setting last asked for.
         totals: sums over all windows.
         last: the latest window and decision; None before the first.
+        paused: whether the operator lets nobody decide.
+        pinned: whether the operator holds a setting.
+        alarms: how often a refuge was taken before a decision.
     """
 
     gpu_uuid: str
@@ -77,6 +81,9 @@ class GovernorMetrics:
     target: OperatingPoint
     totals: Totals = Totals()
     last: Record | None = None
+    paused: bool = False
+    pinned: bool = False
+    alarms: int = 0
 
 
 class MetricsSource(Protocol):
@@ -106,8 +113,12 @@ class RunningTotals:
 
 
 def add_record(totals: Totals, record: Record) -> Totals:
-    """Return the totals with one more turn. Energy that nothing measured adds nothing, under no source."""
-    traffic, revenue = record.window.traffic, record.revenue
+    """Return the totals with one more turn. Energy that nothing measured adds nothing, under no source.
+
+    Money is added up under the form `profit` only: the other forms are averages in units of their own.
+    """
+    traffic = record.window.traffic
+    revenue = record.revenue if record.revenue.form == "profit" else _NO_MONEY
     return Totals(
         decisions=totals.decisions + 1,
         late=totals.late + traffic.late,
@@ -119,6 +130,9 @@ def add_record(totals: Totals, record: Record) -> Totals:
         energy_cost=totals.energy_cost + (revenue.energy_cost or 0.0),
         energy_j=_add_energy(totals.energy_j, record),
     )
+
+
+_NO_MONEY = Revenue(0.0, 0.0, None)
 
 
 def _add_energy(energy_j: Mapping[EnergySource, float], record: Record) -> Mapping[EnergySource, float]:

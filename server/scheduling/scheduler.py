@@ -30,6 +30,7 @@ __all__ = ["Answer", "Scheduler", "SchedulerSettings", "Timing"]
 
 _LOG = logging.getLogger(__name__)
 
+_NEVER = 1 << 62  # no queue holds so many images
 _IN_FLIGHT = 2  # one batch running, one staged behind it
 _LONGEST_REASON = 500
 
@@ -80,6 +81,8 @@ class Scheduler:
         self._closed = False
         self._engine_closed = asyncio.Event()
         self._accounts = Accounts()
+        self._alarm_above = _NEVER
+        self._sound: Callable[[], None] = _nobody
 
     def start(self) -> None:
         """Start the engine thread. Call inside the running event loop that will await `infer`."""
@@ -120,6 +123,16 @@ class Scheduler:
     def queued_requests(self) -> int:
         """Requests that wait for a batch now, those waiting for their last images included."""
         return len(self._queue)
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, on the event loop, as soon as more than `queued_images` wait; None: never.
+
+        What an idle engine takes at once does not wait. Replaces the watch before, and looks at once.
+        """
+        self._alarm_above = _NEVER if queued_images is None else queued_images
+        self._sound = sound
+        if not self._pump_due and self._queue.queued_images > self._alarm_above:
+            self._sound_alarm()
 
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
@@ -182,6 +195,8 @@ class Scheduler:
             self._pump()
         elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
             self._request_pump()
+        if self._queue.queued_images > self._alarm_above and not self._pump_due:
+            self._sound_alarm()
         return request
 
     async def answer(self, request: CallRequest) -> Answer:
@@ -258,6 +273,12 @@ class Scheduler:
         handed_out = True
         while handed_out:
             handed_out = self._pump_one(self._clock())
+        if self._queue.queued_images > self._alarm_above and not self._pump_due:
+            self._sound_alarm()
+
+    def _sound_alarm(self) -> None:
+        self._alarm_above = _NEVER
+        self._sound()
 
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
@@ -408,3 +429,7 @@ def _forget(answer: asyncio.Future[Answer]) -> None:
     """Mark an error as seen, which asyncio would report as lost."""
     if answer.done() and not answer.cancelled():
         answer.exception()
+
+
+def _nobody() -> None:
+    """Hear an alarm that is off."""

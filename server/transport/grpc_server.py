@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from server.config import Settings
+from server.config import OPERATOR_PORT, Settings
 from server.errors import ConfigError
 from server.transport.security import TokenInterceptor, load_tokens
 from server.transport.tls import TlsFiles, server_credentials
+
+OPERATOR_MESSAGE_BYTES = 4 << 20
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 
@@ -22,6 +26,64 @@ Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 HEALTH_TIMEOUT_S = 1.0
 
 logger = logging.getLogger("boulton.grpc")
+
+
+class CannotListen(ConfigError):
+    """The port is taken, or the address is not this machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    """What one port is like.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one.
+        flags: which flags change address and port, for messages.
+        max_message_bytes: in and out.
+        tls: PEM files; None serves without TLS.
+        token_file: tokens that are accepted; None accepts everybody.
+    """
+
+    host: str
+    port: int
+    flags: str
+    max_message_bytes: int
+    tls: TlsFiles | None = None
+    token_file: Path | None = None
+
+
+def client_port(settings: Settings) -> PortSettings:
+    """Return the port of the clients."""
+    return PortSettings(
+        host=settings.host,
+        port=settings.port,
+        flags="--host and --port",
+        max_message_bytes=settings.max_message_bytes,
+        tls=_tls(settings, settings.tls_client_ca),
+        token_file=settings.token_file,
+    )
+
+
+def operator_port(settings: Settings) -> PortSettings:
+    """Return the port of the operator, guarded like that of the clients unless told otherwise."""
+    port = settings.operator_port
+    if port is None:
+        port = OPERATOR_PORT if settings.port else 0
+    return PortSettings(
+        host=settings.operator_address,
+        port=port,
+        flags="--operator-address and --operator-port",
+        max_message_bytes=OPERATOR_MESSAGE_BYTES,
+        tls=_tls(settings, settings.operator_client_ca or settings.tls_client_ca),
+        token_file=settings.operator_token_file or settings.token_file,
+    )
+
+
+def _tls(settings: Settings, client_ca: Path | None) -> TlsFiles | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_cert, settings.tls_key, client_ca)
 
 
 class GrpcServer:
@@ -35,7 +97,7 @@ class GrpcServer:
         ConfigError: a file cannot be used, or the port cannot be bound.
     """
 
-    def __init__(self, settings: Settings, services: Mapping[str, Handler]) -> None:
+    def __init__(self, settings: PortSettings, services: Mapping[str, Handler]) -> None:
         self._server = grpc.aio.server(interceptors=_interceptors(settings), options=_options(settings))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the stubs
         self._names = ("", *services)
@@ -74,7 +136,7 @@ def register(
     reflection.enable_server_reflection(shown, server)
 
 
-def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
+def _options(settings: PortSettings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -82,29 +144,28 @@ def _options(settings: Settings) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _interceptors(settings: Settings) -> tuple[TokenInterceptor, ...]:
+def _interceptors(settings: PortSettings) -> tuple[TokenInterceptor, ...]:
     return (TokenInterceptor(load_tokens(settings.token_file)),) if settings.token_file else ()
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+def _bind(server: grpc.aio.Server, settings: PortSettings) -> int:
     address = f"{bracketed(settings.host)}:{settings.port}"
     try:
-        if settings.tls_cert is None or settings.tls_key is None:
+        if settings.tls is None:
             port = server.add_insecure_port(address)
         else:
-            files = TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-            port = server.add_secure_port(address, server_credentials(files))
+            port = server.add_secure_port(address, server_credentials(settings.tls))
     except RuntimeError as error:
-        raise _cannot_listen(address) from error
+        raise _cannot_listen(address, settings.flags) from error
     if port == 0:
-        raise _cannot_listen(address)
+        raise _cannot_listen(address, settings.flags)
     return port
 
 
-def _cannot_listen(address: str) -> ConfigError:
-    return ConfigError(
+def _cannot_listen(address: str, flags: str) -> CannotListen:
+    return CannotListen(
         f"cannot listen on {address}: the port is in use, or the address is not this machine's; "
-        "choose others with --host and --port (0 takes a free port)"
+        f"choose others with {flags} (0 takes a free port)"
     )
 
 

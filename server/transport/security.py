@@ -27,6 +27,7 @@ class Role(IntEnum):
 
 
 _INFERENCE = "inference.GRPCInferenceService"
+_OPERATOR = "boulton.v1.OperatorService"
 
 # Every RPC that the server registers. An RPC that is missing here needs the operator's token.
 ROLE_NEEDED: Mapping[str, Role] = {
@@ -53,9 +54,17 @@ ROLE_NEEDED: Mapping[str, Role] = {
     f"/{_INFERENCE}/CudaSharedMemoryUnregister": Role.OPERATOR,
     f"/{_INFERENCE}/TraceSetting": Role.OPERATOR,
     f"/{_INFERENCE}/LogSettings": Role.OPERATOR,
-    "/boulton.v1.OperatorService/GetStatus": Role.OPERATOR,
-    "/boulton.v1.OperatorService/SetTargets": Role.OPERATOR,
-    "/boulton.v1.OperatorService/WatchDecisions": Role.OPERATOR,
+    f"/{_OPERATOR}/GetStatus": Role.OPERATOR,
+    f"/{_OPERATOR}/GetTargets": Role.OPERATOR,
+    f"/{_OPERATOR}/SetTargets": Role.OPERATOR,
+    f"/{_OPERATOR}/WatchDecisions": Role.OPERATOR,
+    f"/{_OPERATOR}/ListDecisions": Role.OPERATOR,
+    f"/{_OPERATOR}/Pause": Role.OPERATOR,
+    f"/{_OPERATOR}/Resume": Role.OPERATOR,
+    f"/{_OPERATOR}/Pin": Role.OPERATOR,
+    f"/{_OPERATOR}/Unpin": Role.OPERATOR,
+    f"/{_OPERATOR}/ListLearned": Role.OPERATOR,
+    f"/{_OPERATOR}/Forget": Role.OPERATOR,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.CLIENT,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 
 from server.errors import ConfigError
 from server.files import read_file
+from server.transport.loopback import is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,6 @@ def _check_authority(client_ca: Path | None) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(client_ca)
     except ssl.SSLError as error:
         raise ConfigError(f"--tls-client-ca {client_ca} holds no PEM certificate: {error}") from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def exposure_warning(host: str, *, tls: bool, tokens: bool) -> str | None:

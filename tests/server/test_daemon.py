@@ -60,7 +60,12 @@ def test_it_serves_and_says_where(tmp_path: Path, repository: Path) -> None:
         with grpc.insecure_channel(daemon.address) as channel:
             check_answer(channel)
             status = health_pb2_grpc.HealthStub(channel)
-            for service in ("", "inference.GRPCInferenceService", "boulton.v1.OperatorService"):
+            for service in ("", "inference.GRPCInferenceService"):
+                answer = status.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with grpc.insecure_channel(daemon.operator_address) as channel:
+            status = health_pb2_grpc.HealthStub(channel)
+            for service in ("", "boulton.v1.OperatorService"):
                 answer = status.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=30)
@@ -75,6 +80,7 @@ def test_the_ready_file_is_there_exactly_while_the_server_is_ready(tmp_path: Pat
         assert facts == {
             "grpc_port": daemon.grpc_port,
             "metrics_port": daemon.metrics_port,
+            "operator_port": daemon.operator_port,
             "pid": daemon.process.pid,
         }
         daemon.tell(signal.SIGTERM)
@@ -90,12 +96,9 @@ def test_without_metrics(tmp_path: Path, repository: Path) -> None:
 
 def test_reflection_names_every_service(tmp_path: Path, repository: Path) -> None:
     with start_daemon(tmp_path, "--repository", repository) as daemon:
-        assert reflected_services(daemon.address) == {
-            "boulton.v1.OperatorService",
-            "grpc.health.v1.Health",
-            "grpc.reflection.v1alpha.ServerReflection",
-            "inference.GRPCInferenceService",
-        }
+        everywhere = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        assert reflected_services(daemon.address) == {*everywhere, "inference.GRPCInferenceService"}
+        assert reflected_services(daemon.operator_address) == {*everywhere, "boulton.v1.OperatorService"}
 
 
 def reflected_services(address: str) -> set[str]:
@@ -112,6 +115,10 @@ def test_a_second_daemon_on_the_port_fails_and_says_why(tmp_path: Path, reposito
         assert f"cannot listen on 127.0.0.1:{daemon.grpc_port}: the port is in use" in said
         said = fails("--repository", repository, "--port", "0", "--metrics-port", str(daemon.metrics_port))
         assert f"127.0.0.1:{daemon.metrics_port}: the port is in use" in said
+        taken = ("--port", "0", "--no-metrics", "--operator-port", str(daemon.operator_port))
+        said = fails("--repository", repository, *taken)
+        assert f"cannot listen on 127.0.0.1:{daemon.operator_port}" in said
+        assert "--operator-port" in said
         with grpc.insecure_channel(daemon.address) as channel:
             check_answer(channel)
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
+FREE_PORTS = ("--port", "0", "--metrics-port", "0", "--operator-port", "0")
 
 
 @dataclass
@@ -27,8 +28,13 @@ class DaemonProcess:
     ready_line: str
     grpc_port: int
     metrics_port: int | None
+    operator_port: int
     log: list[str]
     reader: threading.Thread = field(repr=False)
+
+    @property
+    def operator_address(self) -> str:
+        return f"127.0.0.1:{self.operator_port}"
 
     @property
     def address(self) -> str:
@@ -57,7 +63,7 @@ def start_daemon(directory: Path, *flags: str | Path) -> Iterator[DaemonProcess]
     """Start a daemon on free ports and wait until it says that it is ready; kill it at the end if need be."""
     ready = directory / "ready.json"
     process = subprocess.Popen(
-        command("--port", "0", "--metrics-port", "0", "--ready-file", ready, *flags),
+        command(*FREE_PORTS, "--state-dir", directory / "state", "--ready-file", ready, *flags),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -75,7 +81,8 @@ def start_daemon(directory: Path, *flags: str | Path) -> Iterator[DaemonProcess]
             reader.join(END_TIMEOUT_S)
             raise AssertionError(f"the daemon did not start:\n{''.join(log)}")
         facts = json.loads(ready.read_text())
-        yield DaemonProcess(process, ready_line, facts["grpc_port"], facts["metrics_port"], log, reader)
+        ports = (facts["grpc_port"], facts["metrics_port"], facts["operator_port"])
+        yield DaemonProcess(process, ready_line, *ports, log, reader)
     finally:
         watchdog.cancel()
         if process.poll() is None:

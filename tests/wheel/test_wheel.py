@@ -59,6 +59,7 @@ def served(
     """The daemon of the clean environment on that repository, and its address."""
     ready = tmp_path / "ready.json"
     flags = ["--repository", repository, "--port", "0", "--metrics-port", "0", "--ready-file", ready]
+    flags += ["--state-dir", tmp_path / "state"]
     daemon = subprocess.Popen(
         [str(word) for word in (clean_python.with_name("boulton"), "serve", *flags)],
         cwd=tmp_path,

@@ -1,31 +1,30 @@
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from optimizer.revenue import Targets
 from server.config import Settings
+from server.engines.engine import TensorSpec
 from server.errors import ConfigError
 from server.governing.governor_factory import (
-    MAX_CLOCKS,
-    batch_limits,
     choose_model,
+    local_time_of_day,
     make_governing,
     make_grid,
     read_targets,
-    thinned,
 )
+from server.governing.loop import Governing
 
 
 @dataclass
 class FakeSpec:
     name: str
     max_batch: int = 8
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "FP16", (1000,)),)
 
 
 @dataclass
@@ -54,37 +53,21 @@ def settings(**given: object) -> Settings:
     return Settings(repository=Path("models"), **given)
 
 
+@pytest.fixture(autouse=True)
+def state_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "xdg"
+
+
 def directly(function: object, /) -> object:
     return function()
 
 
-@given(st.integers(1, 4096))
-def test_batch_limits_go_from_one_to_the_largest_in_small_steps(largest: int) -> None:
-    limits = batch_limits(largest)
-    assert limits[0] == 1
-    assert limits[-1] == largest
-    assert all(after <= 2 * before for before, after in pairwise(limits))
-
-
-def test_batch_limits_are_powers_of_two_and_their_middles() -> None:
-    assert batch_limits(1) == (1,)
-    assert batch_limits(20) == (1, 2, 3, 4, 6, 8, 12, 16, 20)
-    assert batch_limits(64) == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-
-
-@given(st.integers(1, 300), st.integers(2, 40))
-def test_thinning_keeps_the_ends_and_the_order(count: int, most: int) -> None:
-    values = tuple(range(count))
-    kept = thinned(values, most)
-    assert len(kept) == min(count, most)
-    assert (kept[0], kept[-1]) == (0, count - 1)
-    assert sorted(set(kept)) == list(kept)
-
-
-def test_the_grid_has_all_batch_limits_with_a_choice_of_clocks() -> None:
-    grid = make_grid(4, tuple(range(100, 1100, 5)))
+def test_the_grid_has_all_batch_limits_with_all_clocks() -> None:
+    clocks = tuple(range(100, 1100, 5))
+    grid = make_grid(4, clocks)
     assert grid.batch_limits == (1, 2, 3, 4)
-    assert len(grid.sm_clocks_mhz) == MAX_CLOCKS
+    assert grid.sm_clocks_mhz == clocks
     assert make_grid(4, ()).sm_clocks_mhz == ()
 
 
@@ -132,3 +115,30 @@ def test_targets_come_from_the_file_or_are_the_defaults(tmp_path: Path) -> None:
     file.write_text("slo = 25\n")
     with pytest.raises(ConfigError, match=r"--targets: .*unknown key 'slo'"):
         read_targets(settings(targets=file))
+
+
+def test_knowledge_is_kept_by_device_model_precision_and_policy(state_home: Path, tmp_path: Path) -> None:
+    governing = make_governing(settings(), Targets(), models("a/net"), FakeGpu(), directly)
+    assert governing is not None
+    kept = state_home / "boulton/learned/fake/a%2fnet-FP16-boulton.json"
+    assert governing.learned_file == str(kept)
+    elsewhere = settings(state_dir=tmp_path / "elsewhere", policy="fixed")
+    fixed = make_governing(elsewhere, Targets(), models("net"), FakeGpu(), directly)
+    assert fixed is not None
+    assert fixed.learned_file == ""
+
+
+async def test_targets_outlive_the_server_until_its_own_are_others(tmp_path: Path) -> None:
+    def start(given: Targets) -> Governing:
+        governing = make_governing(settings(state_dir=tmp_path), given, models("net"), FakeGpu(), directly)
+        assert governing is not None
+        return governing
+
+    await start(Targets()).set_targets(Targets(slo_p99_ms=12.0))
+    assert start(Targets()).governor.targets == Targets(slo_p99_ms=12.0)
+    assert start(Targets(slo_p99_ms=50.0)).governor.targets == Targets(slo_p99_ms=50.0)
+
+
+def test_the_time_of_day_is_the_wall_clock_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "localtime", lambda: time.struct_time((2025, 6, 1, 17, 30, 5, 6, 152, 1)))
+    assert local_time_of_day() == 17 * 3600 + 30 * 60 + 5

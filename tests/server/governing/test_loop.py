@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from optimizer.governor import Governor
+from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
-from optimizer.policies.policy import Decision
+from optimizer.policies.policy import Decision, Policy
 from optimizer.revenue import Targets
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 from server.governing.decision_text import decision_line
@@ -22,6 +22,7 @@ class FakePlant:
     def __init__(self) -> None:
         self.points: list[OperatingPoint] = []
         self.threads: set[int] = set()
+        self.watched: tuple[int | None, Callable[[], None]] = (None, list)
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         self.threads.add(threading.get_ident())
@@ -30,6 +31,9 @@ class FakePlant:
 
     def act(self, point: OperatingPoint) -> None:
         self.points.append(point)
+
+    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+        self.watched = (queued_images, sound)
 
 
 class Cycle:
@@ -65,9 +69,9 @@ async def test_decisions_are_applied_logged_and_watched(caplog: pytest.LogCaptur
     first = asyncio.create_task(anext(watching))
     await asyncio.sleep(0)
     await governing.start()
-    record = await first
+    record = (await first).record
     assert record.decision.point == OperatingPoint(2, 500)
-    assert (await anext(watching)).decision.point == OperatingPoint(1, 1000)
+    assert (await anext(watching)).record.decision.point == OperatingPoint(1, 1000)
     await governing.stop()
     assert governing.last is not None
     assert plant.points[:3] == [GRID.default, OperatingPoint(2, 500), OperatingPoint(1, 1000)]
@@ -174,13 +178,16 @@ async def test_a_slow_watcher_loses_the_oldest() -> None:
     await governing.stop()
     seen = [record async for record in slow]
     assert len(seen) < WATCHER_BACKLOG
-    assert seen[0].window.start_s > oldest.window.end_s
-    assert seen[-1].window.start_s >= newest.window.start_s
+    assert seen[0].record.window.start_s > oldest.record.window.end_s
+    assert seen[-1].record.window.start_s >= newest.record.window.start_s
+
+
+def stepped(policy: Policy) -> Record:
+    return Governor(FakePlant(), policy, GRID, Targets(), ticks(), time_of_day=lambda: 0.0).step()
 
 
 def test_a_decision_reads_as_a_sentence() -> None:
-    governor = Governor(FakePlant(), Cycle(iter([OperatingPoint(2, 500)])), GRID, Targets(), ticks())
-    line = decision_line(governor.step())
+    line = decision_line(stepped(Cycle(iter([OperatingPoint(2, 500)]))))
     assert line.startswith("batch <= 2 at 500 MHz: it is its turn | last 1.0 s at batch <= 4 at 1000 MHz: ")
     assert "7 images in time, 2 late, 0 queued, p99 70.0 ms, 12.0 J (simulated), revenue" in line
 

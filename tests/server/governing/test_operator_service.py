@@ -228,7 +228,7 @@ def test_the_daemon_lets_the_operator_watch_and_steer(tmp_path: Path) -> None:
     flags = ("--engine", "simulated", "--gpu", put_profile(tmp_path, 1.0), "--decision-interval-s", "0.05")
     with (
         start_daemon(tmp_path, "--repository", repository, *flags) as daemon,
-        grpc.insecure_channel(daemon.address) as channel,
+        grpc.insecure_channel(daemon.operator_address) as channel,
     ):
         stub = pb_grpc.OperatorServiceStub(channel)
         status = stub.GetStatus(pb.GetStatusRequest(), timeout=30)
