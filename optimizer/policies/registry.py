@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optimizer.operating_point import OperatingGrid
+from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Policy
-from optimizer.policies.predictive import PredictivePolicy
 from optimizer.policies.rivals.batchdvfs import BatchDvfsPolicy
 from optimizer.policies.rivals.bayesian import BayesianPolicy
 from optimizer.policies.rivals.clipper import ClipperPolicy
@@ -36,7 +36,7 @@ POLICY_NAMES: tuple[str, ...] = (
     "bayesian",
 )
 _ONLINE: dict[str, Callable[[OperatingGrid], Policy]] = {
-    "boulton": PredictivePolicy,
+    "boulton": BoultonPolicy,
     "default": default,
     "clipper": ClipperPolicy,
     "mu-serve": MuServePolicy,

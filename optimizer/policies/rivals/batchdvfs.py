@@ -5,22 +5,28 @@ batch size is searched upward by halving the interval, and once it is at its lim
 above, the batch size is searched downward, and once it is 1 the clock goes one step down. There are ten
 clocks, and it starts at batch 1 and the clock of index 5. Latency is no part of it.
 
-Left open there, chosen here: its clocks are those of a Tesla P40, mapped by their share of the highest clock
-to the nearest legal one; a search that has closed opens again towards the side that is asked for. Without a
-cap in the targets the cap is that of the energy-optimal settings published for data-centre cards: 60 % of the
-board's limit (150 of 250 W on a V100); without a known board limit there is no cap.
+Left open there, chosen here: its clocks are those of a Tesla P40, mapped by their share of the highest
+clock to the nearest legal one; a search that has closed opens again towards the side that is asked for.
+Without a cap in the targets the cap is the board's limit, under which it does best of the shares from 0.6
+to 1 of it that were tried on a simulated V100; without a known board limit there is no cap.
 """
 
 from __future__ import annotations
 
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Decision
-from optimizer.policies.rivals.reading import highest_power_w, stay, to, why_ignored, without_clock_if_none
+from optimizer.policies.rivals.reading import (
+    highest_power_w,
+    power_cap_w,
+    stay,
+    to,
+    why_ignored,
+    without_clock_if_none,
+)
 from optimizer.revenue import Targets
 from optimizer.telemetry import Window
 
 PUBLISHED_CLOCKS_MHZ = (544, 632, 734, 835, 949, 1063, 1189, 1303, 1430, 1531)
-CAP_SHARE = 0.6
 _START_INDEX = 5
 _DEAD_BAND = 0.8
 _PERIOD_S = 3.0
@@ -70,7 +76,7 @@ class BatchDvfsPolicy:
         return to(point, "begins")
 
     def _judge(self, window: Window, targets: Targets) -> Decision:
-        power_w, cap_w = self._highest_w, self._cap_w(targets)
+        power_w, cap_w = self._highest_w, power_cap_w(targets, self._board_limit_w)
         if power_w > cap_w:
             self._less()
         elif power_w < _DEAD_BAND * cap_w:
@@ -100,16 +106,6 @@ class BatchDvfsPolicy:
     def _point(self, window: Window) -> OperatingPoint:
         clock_mhz = self._clocks[self._clock] if self._clocks else None
         return without_clock_if_none(OperatingPoint(self._limits[self._batch], clock_mhz), window)
-
-    def _cap_w(self, targets: Targets) -> float:
-        return power_cap_w(targets, self._board_limit_w)
-
-
-def power_cap_w(targets: Targets, board_limit_w: float | None) -> float:
-    """Return the cap of the targets, else `CAP_SHARE` of the board's limit, else infinity."""
-    if targets.power_cap_w is not None:
-        return targets.power_cap_w
-    return float("inf") if board_limit_w is None else CAP_SHARE * board_limit_w
 
 
 def _ten_clocks(axis: tuple[int, ...]) -> tuple[int, ...]:

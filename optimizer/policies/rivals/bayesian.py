@@ -1,15 +1,16 @@
 """PolyThrottle (Yan, Wang, Venkataraman, MLSys 2024): constrained Bayesian optimisation of clock and batch.
 
-One Gaussian process (Matern 5/2) models the energy of an image, another the latency; the next setting tried
-is the one with the greatest expected improvement in energy times the probability that it keeps the SLO.
+One Gaussian process models the energy of an image, another the latency; the next setting tried is the one
+with the greatest expected improvement in energy times the probability that it keeps the SLO.
 
 Left open or different here, chosen in its favour: energy and p99 are modelled as logarithms (both span
-decades); at most 8 batch limits and 24 clocks are candidates (the original allows 5 batch sizes); it begins
-with the server's default and two settings towards lower clocks, for random ones would often lose the SLO;
-it measures a setting for 2 s after leaving out 1 s; after a setting that missed the SLO it goes back to the
-default until the p99 is within the SLO again; it ends after 20 settings, or when an improvement of less
-than 1 % is expected, and keeps the best that kept the SLO; and since it knows no load, it begins anew when
-the load leaves that of the search by more than a quarter, or the SLO is missed, in two windows in a row.
+decades), with a linear and a Matern 5/2 kernel, so that slow settings are foreseen; at most 5 batch limits
+(as in the original) and 24 clocks are candidates; it begins with the server's default and two settings not
+far from it, for random ones would often lose the SLO; it measures a setting for 2 s after leaving out 1 s,
+or until the SLO is missed; after that it goes back to the default until the p99 is within the SLO again; it
+ends after 20 settings, or when an improvement of less than 1 % is expected, and keeps the best that kept
+the SLO; and since it knows no load, it begins anew when the load leaves that of the search by more than a
+quarter, or the SLO is missed, in two windows in a row.
 
 Needs scikit-learn: `pip install 'boulton[tournament]'`.
 """
@@ -31,12 +32,12 @@ from optimizer.policies.rivals.reading import stay, to, why_ignored, without_clo
 from optimizer.revenue import Targets
 from optimizer.telemetry import Window
 
-_MOST_LIMITS, _MOST_CLOCKS = 8, 24
+_MOST_LIMITS, _MOST_CLOCKS = 5, 24
 _BUDGET = 20
 _LEAST_IMPROVEMENT = 0.01
 _SETTLE_S, _MEASURE_S = 1.0, 2.0
-_FIRST = ((1.0, 0.8), (0.5, 0.65))
-"""The settings after the default: shares of the largest batch limit and of the highest clock."""
+_FIRST = ((1.0, 0.9), (0.75, 0.8))
+"""The settings tried after the default: shares of the largest batch limit and of the highest clock."""
 _CHANGED, _TIMES_CHANGED = 0.25, 2
 _NOISE = 1e-3
 _ROUNDING_S = 1e-6
@@ -68,9 +69,10 @@ class _Trial:
     arrived: int = 0
     p99_ms: float = 0.0
 
-    def add(self, window: Window, joules: float) -> bool:
-        """Add a window; True once there is enough."""
-        if self.waited_s < _SETTLE_S - _ROUNDING_S:
+    def add(self, window: Window, joules: float, slo_ms: float) -> bool:
+        """Add a window; True once there is enough, which is at once when it missed the SLO."""
+        missed = (window.traffic.latency_p99_ms or 0.0) > slo_ms
+        if self.waited_s < _SETTLE_S - _ROUNDING_S and not missed:
             self.waited_s += window.duration_s
             return False
         self.duration_s += window.duration_s
@@ -78,7 +80,7 @@ class _Trial:
         self.images += window.traffic.completed
         self.arrived += window.traffic.arrived
         self.p99_ms = max(self.p99_ms, window.traffic.latency_p99_ms or 0.0)
-        return self.duration_s >= _MEASURE_S - _ROUNDING_S
+        return missed or self.duration_s >= _MEASURE_S - _ROUNDING_S
 
 
 class BayesianPolicy:
@@ -114,7 +116,7 @@ class BayesianPolicy:
             return self._watch(window, targets, self._found_per_s)
         if self._recovering:
             return self._recover(window, targets)
-        if not self._trial.add(window, joules):
+        if not self._trial.add(window, joules, targets.slo_p99_ms):
             return to(here, "waits and measures")
         return self._judge(window, targets)
 
@@ -226,7 +228,10 @@ class _Surrogate:
         """Return one row a point: batch limit, as a logarithm, and clock, both as shares of the largest."""
         return np.array(
             [
-                (math.log2(p.batch_limit) / self._largest, (p.sm_clock_mhz or self._highest) / self._highest)
+                (
+                    math.log2(p.batch_limit) / self._largest,
+                    math.log2((p.sm_clock_mhz or self._highest) / self._highest),
+                )
                 for p in points
             ]
         )
@@ -235,12 +240,13 @@ class _Surrogate:
 def _process() -> _Process:
     try:
         from sklearn.gaussian_process import GaussianProcessRegressor
-        from sklearn.gaussian_process.kernels import Matern, WhiteKernel
+        from sklearn.gaussian_process.kernels import DotProduct, Matern, WhiteKernel
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "policy bayesian needs scikit-learn: pip install 'boulton[tournament]'"
         ) from error
-    kernel = Matern([0.5, 0.3], [(0.05, 5.0), (0.05, 5.0)], nu=2.5) + WhiteKernel(_NOISE, (1e-5, 1e-1))
+    curve = Matern([0.5, 0.5], [(0.05, 5.0), (0.05, 5.0)], nu=2.5)
+    kernel = DotProduct() + curve + WhiteKernel(_NOISE, (1e-5, 1e-1))
     process: _Process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
     return process
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.evidence import LEAST_IMAGES, THROTTLED
 from optimizer.policies.policy import Decision
+from optimizer.revenue import Targets
 from optimizer.telemetry import Window
 
 
@@ -77,3 +79,10 @@ def highest_power_w(window: Window) -> float | None:
     """Return the highest power known of the window: its mean or the reading at its end. None: unknown."""
     known = [power for power in (mean_power_w(window), window.device.power_w) if power is not None]
     return max(known, default=None)
+
+
+def power_cap_w(targets: Targets, board_limit_w: float | None, share: float = 1.0) -> float:
+    """Return the cap of the targets, else a share of the board's limit, else infinity."""
+    if targets.power_cap_w is not None:
+        return targets.power_cap_w
+    return math.inf if board_limit_w is None else share * board_limit_w

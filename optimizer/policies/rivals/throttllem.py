@@ -3,12 +3,12 @@
 A model of throughput against batch size and clock, made from offline profiling, is searched by halving the
 range of clocks. The clock goes to the highest as soon as any request is already lost.
 
-The original projects the iterations and the cache of a language model. Here the projected work is the
-images that wait and those to arrive at the rate of the last window, raised by two standard deviations of a
-Poisson count (the original allows for the error of its projections too). Left open, chosen here: the model
-is the sweep itself, without any error; a batch is the smallest that carries the rate; the SLO is kept when
-what waits beyond one batch, the batch that runs and the own batch fit into it; the batch limit is the
-server's default.
+The original projects the iterations and the cache of a language model. Here the projected work is the images
+that wait and those that arrive, at the rate of the last window, while a batch runs, with two standard
+deviations of a Poisson count on top (the original allows for the error of its projections too). Left open,
+chosen here: the model is the sweep itself, without any error; a batch is the smallest that takes in what
+arrives while it runs; the SLO is kept when what waits beyond one batch, the batch that runs and the own batch
+fit into it; the batch limit is the server's default.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class ThrottllemPolicy:
             return to(default, "no clock to set")
         if lost := late_images(window.traffic):
             return to(default, f"{lost} images lost")
-        mean = window.traffic.arrived
-        rate_per_s = (mean + _DEVIATIONS * math.sqrt(mean)) / window.duration_s
+        rate_per_s = window.traffic.arrived / window.duration_s
         clock_mhz = self._lowest_mhz(rate_per_s, window.traffic.queued, targets.slo_p99_ms / 1e3)
         return to(
             OperatingPoint(default.batch_limit, clock_mhz), f"lowest clock for {rate_per_s:.0f} images/s"
@@ -74,9 +73,12 @@ class ThrottllemPolicy:
         return backlog_s + 2.0 * batch_s <= slo_s
 
     def _batch(self, clock_mhz: int, rate_per_s: float) -> int | None:
-        """Return the smallest batch whose throughput carries the rate; None if none does."""
+        """Return the smallest batch that takes in what arrives while it runs; None if none does."""
+
+        def takes_in(batch: int) -> bool:
+            arriving = rate_per_s * self._sweep.batch_s(batch, clock_mhz)
+            return batch >= arriving + _DEVIATIONS * math.sqrt(arriving)
+
         limits = self._grid.batch_limits
-        index = bisect_left(
-            limits, True, key=lambda batch: batch / self._sweep.batch_s(batch, clock_mhz) >= rate_per_s
-        )
+        index = bisect_left(limits, True, key=takes_in)
         return limits[index] if index < len(limits) else None
