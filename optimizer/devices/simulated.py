@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from threading import Lock
+
+import numpy as np
 
 from optimizer.devices.energy_meter import EnergyMeter
 from optimizer.devices.gpu import DeviceError
@@ -14,6 +17,14 @@ from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
 from optimizer.twin.gpu_profile import GpuProfile
 
 _LEAST_NOISE_FACTOR = 0.1
+_NOISE_BLOCK = 1024
+_COUNTS_PER_JOULE = 1000.0
+_SLOWDOWNS = (
+    EventReason.HW_SLOWDOWN
+    | EventReason.SW_THERMAL_SLOWDOWN
+    | EventReason.HW_THERMAL_SLOWDOWN
+    | EventReason.HW_POWER_BRAKE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +36,23 @@ class _Run:
     clock_mhz: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Slowdown:
+    """A time in which the card holds its clock down for a reason of its own."""
+
+    start_s: float
+    end_s: float
+    clock_mhz: int
+    reason: EventReason
+
+
 class SimulatedGpu:
     """Implements `Gpu` by a profile's physics. Safe to use from several threads.
 
     A clock comes into force after a delay from the profile's range. A batch runs at the clock in force when
-    it starts, or at the largest clock that keeps the power limit. The energy counter and the power sensor
-    move only once in each of their periods, as real ones do.
+    it starts. Where it would exceed the power limit, the limiter brings the clock down, within the profile's
+    settling time, to the largest that keeps the limit. The energy counter counts whole millijoules and, like
+    the power sensor, moves only once in each of its periods.
 
     Args:
         profile: what is simulated.
@@ -42,15 +64,22 @@ class SimulatedGpu:
         self._profile = profile
         self._clock = clock
         self._random = Random(rng_seed)
+        self._generator = np.random.default_rng(rng_seed)
+        self._normals: list[float] = []
         self._lock = Lock()
-        self._clock_mhz = profile.boost_clock_mhz
+        self._set_mhz = self._clock_mhz = profile.boost_clock_mhz
         self._pending: tuple[float, int] | None = None
+        self._slowdowns: list[_Slowdown] = []
+        self._next_change_s = math.inf
         self._runs: dict[tuple[str, int, int], _Run] = {}
-        self._meter = EnergyMeter(profile.idle_power_w)
         sensor = profile.power_sensor
-        self._horizon_s = max(sensor.period_s + sensor.window_s, profile.energy_counter_period_s)
+        self._meter = EnergyMeter(
+            profile.idle_power_w, max(sensor.period_s + sensor.window_s, profile.energy_counter_period_s)
+        )
         self._capped_at_mhz: int | None = None
+        self._over_since_s = self._over_until_s = -math.inf
         self._last_count_j: float | None = None
+        self._last_read_s = -math.inf
 
     @property
     def uuid(self) -> str:
@@ -79,6 +108,28 @@ class SimulatedGpu:
             now_s = self._clock()
             self._settle(now_s)
             self._pending = now_s + self._random.uniform(*self._profile.clock_switch_s), clock_mhz
+            self._next_change_s = min(self._next_change_s, self._pending[0])
+
+    def slow_down(
+        self,
+        clock_mhz: int,
+        *,
+        start_s: float,
+        end_s: float,
+        reason: EventReason = EventReason.SW_THERMAL_SLOWDOWN,
+    ) -> None:
+        """Run no faster than `clock_mhz` from one time to another, as a card does that grows too hot.
+
+        Readings of intervals that this touches give the reason. Raises ValueError for an empty time, for a
+        reason that is no slowdown, and for a clock that is not legal.
+        """
+        if not start_s < end_s or reason not in _SLOWDOWNS or not reason:
+            raise ValueError(f"a slowdown needs start < end and a reason of {_SLOWDOWNS!r}; got {reason!r}")
+        if clock_mhz not in self.sm_clocks_mhz:
+            raise ValueError(f"{self.uuid}: a slowdown to {clock_mhz} MHz is not to one of its clocks")
+        with self._lock:
+            self._slowdowns.append(_Slowdown(start_s, end_s, clock_mhz, reason))
+            self._next_change_s = -math.inf
 
     def execute(self, model: str, batch: int) -> float:
         """Start a batch now: book its energy and return the seconds it takes.
@@ -92,11 +143,10 @@ class SimulatedGpu:
             self._settle(now_s)
             run = self._run(model, batch)
             if run.clock_mhz < self._clock_mhz:
-                self._capped_at_mhz = run.clock_mhz
-            seconds = run.seconds * self._noise_factor(self._profile.noise.latency_cv)
-            power_w = run.power_w * self._noise_factor(self._profile.noise.power_cv)
-            self._meter.book(now_s, seconds, power_w)
-            self._meter.forget(now_s - self._horizon_s)
+                run = self._limited(run, model, batch, now_s)
+            noise = self._profile.noise
+            seconds = run.seconds * self._noise_factor(noise.latency_cv)
+            self._meter.book(now_s, seconds, run.power_w * self._noise_factor(noise.power_cv))
             return seconds
 
     def expected_s(self, model: str, batch: int) -> float:
@@ -116,7 +166,9 @@ class SimulatedGpu:
             now_s = self._clock()
             self._settle(now_s)
             capped_mhz, self._capped_at_mhz = self._capped_at_mhz, None
-            reasons = EventReason.NONE if capped_mhz is None else EventReason.SW_POWER_CAP
+            reasons = self._slowdown_reasons(now_s)
+            if capped_mhz is not None:
+                reasons |= EventReason.SW_POWER_CAP
             if not self._meter.busy(now_s):
                 reasons |= EventReason.GPU_IDLE
             return DeviceReading(
@@ -127,25 +179,70 @@ class SimulatedGpu:
             )
 
     def _settle(self, now_s: float) -> None:
+        if now_s < self._next_change_s:
+            return
         if self._pending is not None and self._pending[0] <= now_s:
-            self._clock_mhz = self._pending[1]
+            self._set_mhz = self._pending[1]
             self._pending = None
+        held_mhz = [s.clock_mhz for s in self._slowdowns if s.start_s <= now_s < s.end_s]
+        self._clock_mhz = min([self._set_mhz, *held_mhz])
+        changes_s = [edge_s for s in self._slowdowns for edge_s in (s.start_s, s.end_s)]
+        if self._pending is not None:
+            changes_s.append(self._pending[0])
+        self._next_change_s = min((edge_s for edge_s in changes_s if edge_s > now_s), default=math.inf)
+
+    def _slowdown_reasons(self, now_s: float) -> EventReason:
+        """Return the reasons of the slowdowns since the previous reading, and forget those that are over."""
+        reasons = EventReason.NONE
+        for slowdown in self._slowdowns:
+            if slowdown.start_s <= now_s and slowdown.end_s > self._last_read_s:
+                reasons |= slowdown.reason
+        self._slowdowns = [slowdown for slowdown in self._slowdowns if slowdown.end_s > now_s]
+        self._last_read_s = now_s
+        return reasons
 
     def _run(self, model: str, batch: int) -> _Run:
+        """What a batch does at the clock in force once the limiter has settled."""
         key = model, batch, self._clock_mhz
-        if key not in self._runs:
-            physics = self._profile.model(model)
+        run = self._runs.get(key)
+        if run is None:
             clock_mhz = self._profile.running_clock_mhz(model, batch, self._clock_mhz)
-            seconds, power_w = physics.batch_s(batch, clock_mhz), physics.busy_power_w(batch, clock_mhz)
-            self._runs[key] = _Run(seconds, power_w, clock_mhz)
-        return self._runs[key]
+            run = self._runs[key] = self._run_at(model, batch, clock_mhz)
+        return run
+
+    def _run_at(self, model: str, batch: int, clock_mhz: int) -> _Run:
+        physics = self._profile.model(model)
+        return _Run(physics.batch_s(batch, clock_mhz), physics.busy_power_w(batch, clock_mhz), clock_mhz)
+
+    def _limited(self, settled: _Run, model: str, batch: int, now_s: float) -> _Run:
+        """What a batch does that the power limit slows down: the clock glides to where it will settle.
+
+        The limiter lets go when nothing has exceeded the limit for as long as it takes to settle.
+        """
+        settle_s = self._profile.power_cap_settle_s
+        if now_s > self._over_until_s + settle_s:
+            self._over_since_s = now_s
+        run, elapsed_s = settled, now_s - self._over_since_s
+        if elapsed_s < settle_s:
+            above_mhz = (self._clock_mhz - settled.clock_mhz) * (1.0 - elapsed_s / settle_s)
+            legal = self.sm_clocks_mhz
+            clock_mhz = legal[bisect_right(legal, settled.clock_mhz + above_mhz) - 1]
+            run = self._run_at(model, batch, clock_mhz)
+        self._over_until_s = now_s + run.seconds
+        self._capped_at_mhz = min(run.clock_mhz, self._capped_at_mhz or run.clock_mhz)
+        return run
 
     def _noise_factor(self, cv: float) -> float:
-        return max(_LEAST_NOISE_FACTOR, self._random.gauss(1.0, cv)) if cv else 1.0
+        if not cv:
+            return 1.0
+        if not self._normals:
+            self._normals = self._generator.standard_normal(_NOISE_BLOCK).tolist()
+        factor = 1.0 + cv * self._normals.pop()
+        return factor if factor > _LEAST_NOISE_FACTOR else _LEAST_NOISE_FACTOR
 
     def _energy_j(self, now_s: float) -> float:
         edge_s = _last_edge(now_s, self._profile.energy_counter_period_s)
-        count_j = self._meter.joules(edge_s)
+        count_j = math.floor(self._meter.joules(edge_s) * _COUNTS_PER_JOULE + 1e-6) / _COUNTS_PER_JOULE
         energy_j = 0.0 if self._last_count_j is None else count_j - self._last_count_j
         self._last_count_j = count_j
         return max(0.0, energy_j)

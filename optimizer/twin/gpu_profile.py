@@ -27,7 +27,10 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class GpuProfile:
-    """One GPU and the networks it can run. Clocks ascend; `clock_switch_s` is the range of delays."""
+    """One GPU and the networks it can run.
+
+    Clocks ascend; `clock_switch_s` is the range of delays; the power limiter takes `power_cap_settle_s`.
+    """
 
     name: str
     source: str
@@ -40,6 +43,7 @@ class GpuProfile:
     energy_counter_period_s: float
     noise: Noise
     models: Mapping[str, BatchPhysics]
+    power_cap_settle_s: float = 0.0
 
     def model(self, name: str) -> BatchPhysics:
         """Return a network's physics. Raises KeyError that names those there are."""

@@ -2,10 +2,13 @@
 
 Time, with b images at SM clock f and the boost clock F:
 
-    t(b, f) = launch + (memory + memory_per_image * b) + (compute + compute_per_image * b) * F / f
+    t(b, f) = launch + memory + compute * F / f + b * roofline(compute_per_image * F / f, memory_per_image)
+    roofline(c, m) = (c^s + m^s)^(1/s)
 
-The launch part belongs to the host, the memory part to a memory clock that does not move; only the compute
-part follows the SM clock, so throughput is concave in it.
+The launch part belongs to the host, the memory parts to a memory clock that does not move; only the compute
+parts follow the SM clock, so throughput is concave in it. A layer takes the longer of its computation and its
+memory traffic. Over a network with layers of either kind that adds up to something between the longer of the
+sums (sharpness s endless) and both together (s = 1).
 
 Power while a batch runs, with the relative voltage v(f), flat up to a knee and then rising to 1 at boost:
 
@@ -69,18 +72,23 @@ class ParametricPhysics:
     activity_w: float
     activity_exponent: float
     memory_activity_share: float
+    roofline_sharpness: float = 1.0
 
     def batch_s(self, batch: int, clock_mhz: float) -> float:
         """Return the seconds that one batch takes."""
-        fixed_ms = self.launch_ms + self.memory_ms + self.memory_ms_per_image * batch
-        clocked_ms = self.compute_ms + self.compute_ms_per_image * batch
-        return (fixed_ms + clocked_ms * self.chip.boost_clock_mhz / clock_mhz) / 1e3
+        stretch = self.chip.boost_clock_mhz / clock_mhz
+        once_ms = self.launch_ms + self.memory_ms + self.compute_ms * stretch
+        return (once_ms + self._ms_per_image(stretch) * batch) / 1e3
+
+    def _ms_per_image(self, stretch: float) -> float:
+        sharpness = self.roofline_sharpness
+        compute_ms = self.compute_ms_per_image * stretch
+        return math.pow(compute_ms**sharpness + self.memory_ms_per_image**sharpness, 1.0 / sharpness)
 
     def busy_power_w(self, batch: int, clock_mhz: float) -> float:
         """Return the mean power while that batch runs."""
         boost_s = self.batch_s(batch, self.chip.boost_clock_mhz)
-        endless_s_per_image = (self.memory_ms_per_image + self.compute_ms_per_image) / 1e3
-        utilisation = endless_s_per_image * batch / boost_s
+        utilisation = self._ms_per_image(1.0) * batch / boost_s / 1e3
         in_memory = self.memory_activity_share
         scale = in_memory + (1.0 - in_memory) * self.chip.voltage(clock_mhz) ** 2
         active_w = self.activity_w * math.pow(utilisation, self.activity_exponent)

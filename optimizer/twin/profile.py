@@ -1,4 +1,9 @@
-"""Reading GPU profiles from TOML. Every profile states where its figures come from."""
+"""Reading GPU profiles from TOML. Every profile states where its figures come from.
+
+A profile may leave out: `boost_clock_mhz` (the highest clock), `clock_switch_s`, `power_sensor` and
+`energy_counter_period_s` (what most cards have: see the defaults below), `power_cap_settle_s` (at once),
+`noise` (none), and `chip` where every model is a measured surface.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,11 @@ from optimizer.twin.physics import BatchPhysics, Chip, ParametricPhysics
 from optimizer.twin.surface import SurfacePhysics, load_surface
 
 __all__ = ["GpuProfile", "load_profile", "shipped_profiles"]
+
+# Ranges and periods seen on NVIDIA cards from the A100 on (Yang, Adamek, Armour, SC24; the NVML reference).
+CLOCK_SWITCH_S = (0.02, 0.25)
+POWER_SENSOR = PowerSensor(period_s=0.1, window_s=0.025)
+ENERGY_COUNTER_PERIOD_S = 0.1
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -36,7 +46,7 @@ def load_profile(name_or_path: str | Path) -> GpuProfile:
 
 def _profile(table: SettingsTable, folder: Path) -> GpuProfile:
     clocks = _clocks(table)
-    boost_clock_mhz = int(table.number("boost_clock_mhz"))
+    boost_clock_mhz = int(_optional(table, "boost_clock_mhz", clocks[-1]))
     if boost_clock_mhz not in clocks:
         table.refuse("boost_clock_mhz", "one of sm_clocks_mhz")
     chip = _chip(table.table("chip"), boost_clock_mhz) if "chip" in table else None
@@ -47,14 +57,19 @@ def _profile(table: SettingsTable, folder: Path) -> GpuProfile:
         boost_clock_mhz=boost_clock_mhz,
         power_limit_w=table.number("power_limit_w", above=0.0),
         idle_power_w=table.number("idle_power_w"),
-        clock_switch_s=_range(table, "clock_switch_s"),
-        power_sensor=_power_sensor(table.table("power_sensor")),
-        energy_counter_period_s=table.number("energy_counter_period_s"),
+        clock_switch_s=_range(table, "clock_switch_s") if "clock_switch_s" in table else CLOCK_SWITCH_S,
+        power_sensor=_power_sensor(table.table("power_sensor")) if "power_sensor" in table else POWER_SENSOR,
+        energy_counter_period_s=_optional(table, "energy_counter_period_s", ENERGY_COUNTER_PERIOD_S),
         noise=_noise(table.table("noise")) if "noise" in table else Noise(),
         models=_models(table, folder, chip, clocks),
+        power_cap_settle_s=_optional(table, "power_cap_settle_s", 0.0),
     )
     table.finish()
     return profile
+
+
+def _optional(table: SettingsTable, key: str, default: float) -> float:
+    return table.number(key) if key in table else default
 
 
 def _clocks(table: SettingsTable) -> tuple[int, ...]:
@@ -62,7 +77,7 @@ def _clocks(table: SettingsTable) -> tuple[int, ...]:
         steps = table.table("sm_clocks_mhz")
         first, last = steps.number("first", above=0.0), steps.number("last", above=0.0)
         step = steps.number("step", above=0.0)
-        steps.finish()
+        _finish(steps)
         if first > last:
             table.refuse("sm_clocks_mhz", "first no greater than last")
         return tuple(int(first + step * index) for index in range(int((last - first) / step + 1e-9) + 1))
@@ -86,7 +101,7 @@ def _power_sensor(table: SettingsTable) -> PowerSensor:
 
 
 def _noise(table: SettingsTable) -> Noise:
-    noise = Noise(table.number("latency_cv"), table.number("power_cv"))
+    noise = Noise(_optional(table, "latency_cv", 0.0), _optional(table, "power_cv", 0.0))
     _finish(table)
     return noise
 
@@ -126,11 +141,9 @@ def _model(table: SettingsTable, folder: Path, chip: Chip | None, clocks: tuple[
 def _surface(table: SettingsTable, folder: Path, clocks: tuple[int, ...]) -> SurfacePhysics:
     surface = load_surface(folder / table.text("surface"))
     low_mhz, high_mhz = surface.clock_range_mhz
-    if clocks[0] < low_mhz or clocks[-1] > high_mhz:
+    if clocks[0] > high_mhz or clocks[-1] < low_mhz:
         legal = f"{clocks[0]}..{clocks[-1]} MHz"
-        table.refuse(
-            "surface", f"points at every batch across {legal}, but it covers {low_mhz:g}..{high_mhz:g}"
-        )
+        table.refuse("surface", f"points at clocks in {legal}, but it covers {low_mhz:g}..{high_mhz:g}")
     return surface
 
 
@@ -147,7 +160,10 @@ def _parametric(table: SettingsTable, chip: Chip | None) -> ParametricPhysics:
         activity_w=table.number("activity_w"),
         activity_exponent=table.number("activity_exponent"),
         memory_activity_share=table.number("memory_activity_share"),
+        roofline_sharpness=_optional(table, "roofline_sharpness", 1.0),
     )
+    if physics.roofline_sharpness < 1.0:
+        table.refuse("roofline_sharpness", "a number, 1 or more")
     if physics.memory_activity_share > 1.0:
         table.refuse("memory_activity_share", "a share from 0 to 1")
     return physics

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from optimizer.settings_table import SettingsError
 
 COLUMNS = ("batch", "sm_clock_mhz", "latency_ms", "power_w")
@@ -18,7 +16,12 @@ COLUMNS = ("batch", "sm_clock_mhz", "latency_ms", "power_w")
 
 @dataclass(frozen=True, slots=True)
 class ClockSweep:
-    """One batch size measured at ascending clocks."""
+    """One batch size measured at ascending clocks, linear between them.
+
+    Beyond the measured clocks nothing is gained: above, time and power stay as measured at the highest;
+    below, the time goes in inverse proportion to the clock, and the power stays. So no search is drawn to
+    where nobody measured.
+    """
 
     batch: int
     clocks_mhz: tuple[float, ...]
@@ -26,42 +29,57 @@ class ClockSweep:
     powers_w: tuple[float, ...]
 
     def latency_ms(self, clock_mhz: float) -> float:
-        """Return the batch time at a clock, linear between measured clocks."""
-        return float(np.interp(clock_mhz, self.clocks_mhz, self.latencies_ms))
+        """Return the batch time at a clock."""
+        slower = max(1.0, self.clocks_mhz[0] / clock_mhz)
+        return _between(clock_mhz, self.clocks_mhz, self.latencies_ms) * slower
 
     def power_w(self, clock_mhz: float) -> float:
-        """Return the power at a clock, linear between measured clocks."""
-        return float(np.interp(clock_mhz, self.clocks_mhz, self.powers_w))
+        """Return the power at a clock."""
+        return _between(clock_mhz, self.clocks_mhz, self.powers_w)
+
+
+def _between(clock_mhz: float, clocks_mhz: Sequence[float], values: Sequence[float]) -> float:
+    high = bisect_left(clocks_mhz, clock_mhz)
+    if high in (0, len(clocks_mhz)):
+        return values[min(high, len(values) - 1)]
+    share = (clock_mhz - clocks_mhz[high - 1]) / (clocks_mhz[high] - clocks_mhz[high - 1])
+    return values[high - 1] + share * (values[high] - values[high - 1])
 
 
 @dataclass(frozen=True, slots=True)
 class SurfacePhysics:
     """Measured sweeps, one per batch size, ascending; linear between batch sizes.
 
-    Beyond the measured batch sizes the time goes on along the nearest two (in proportion to the batch where
-    there is only one), and the power stays that of the nearest.
+    Beyond the measured batch sizes the time goes on along the nearest two, within reason: a smaller batch
+    takes no longer than the smallest measured one, which it could be padded to, a larger one no less than the
+    largest, and neither gains on being in proportion to the batch. With one size measured, smaller ones are
+    padded and larger ones in proportion. The power stays that of the nearest.
     """
 
     sweeps: tuple[ClockSweep, ...]
 
     @property
     def clock_range_mhz(self) -> tuple[float, float]:
-        """The clocks that every batch size was measured across."""
-        return max(s.clocks_mhz[0] for s in self.sweeps), min(s.clocks_mhz[-1] for s in self.sweeps)
+        """The lowest and the highest clock that any batch size was measured at."""
+        return min(s.clocks_mhz[0] for s in self.sweeps), max(s.clocks_mhz[-1] for s in self.sweeps)
 
     def batch_s(self, batch: int, clock_mhz: float) -> float:
         """Return the seconds that one batch takes."""
         low, high = self._around(batch)
         low_ms, high_ms = low.latency_ms(clock_mhz), high.latency_ms(clock_mhz)
-        if low is high:
-            return low_ms * batch / low.batch / 1e3
-        latency_ms = low_ms + (high_ms - low_ms) * (batch - low.batch) / (high.batch - low.batch)
-        return max(latency_ms, min(low_ms * batch / low.batch, low_ms)) / 1e3
+        latency_ms = low_ms + (high_ms - low_ms) * _share(batch, low, high)
+        if batch < low.batch:
+            latency_ms = min(max(latency_ms, low_ms * batch / low.batch), low_ms)
+        if batch > high.batch:
+            proportional_ms = high_ms * batch / high.batch
+            latency_ms = proportional_ms if low is high else min(max(latency_ms, high_ms), proportional_ms)
+        return latency_ms / 1e3
 
     def busy_power_w(self, batch: int, clock_mhz: float) -> float:
         """Return the mean power while that batch runs."""
-        sizes = [sweep.batch for sweep in self.sweeps]
-        return float(np.interp(batch, sizes, [sweep.power_w(clock_mhz) for sweep in self.sweeps]))
+        low, high = self._around(batch)
+        low_w, high_w = low.power_w(clock_mhz), high.power_w(clock_mhz)
+        return low_w + (high_w - low_w) * min(1.0, max(0.0, _share(batch, low, high)))
 
     def _around(self, batch: int) -> tuple[ClockSweep, ClockSweep]:
         last = len(self.sweeps) - 1
@@ -69,35 +87,52 @@ class SurfacePhysics:
         return self.sweeps[max(0, high - 1)], self.sweeps[high]
 
 
+def _share(batch: int, low: ClockSweep, high: ClockSweep) -> float:
+    return (batch - low.batch) / (high.batch - low.batch) if high is not low else 0.0
+
+
 def load_surface(path: Path) -> SurfacePhysics:
-    """Read measured points from a CSV file with the columns `COLUMNS`, in any order of rows.
+    """Read measured points from a CSV file with the columns `COLUMNS`, in any order.
+
+    Rows may come in any order; empty lines, lines that begin with # and further columns are passed over.
 
     Raises:
         SettingsError: the file is unreadable, lacks a column, or a value is not a positive number.
     """
+    rows = [(number, _cells(line)) for number, line in _lines(path) if line.strip() and line[0] != "#"]
+    names = rows[0][1] if rows else []
+    if any(names.count(column) != 1 for column in COLUMNS) or len(rows) == 1:
+        raise SettingsError(f"{path}: expected a first line {','.join(COLUMNS)} and then measured points")
+    return SurfacePhysics(_sweeps(path, [_point(path, number, names, cells) for number, cells in rows[1:]]))
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
+        return list(enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
-    if not rows or any(column not in rows[0] for column in COLUMNS):
-        raise SettingsError(f"{path}: expected a first line {','.join(COLUMNS)} and then measured points")
-    points = [_point(path, line, row) for line, row in enumerate(rows, start=2)]
-    return SurfacePhysics(_sweeps(path, points))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in next(csv.reader([line]))]
 
 
 Point = tuple[float, float, float, float]
 
 
-def _point(path: Path, line: int, row: dict[str, str]) -> Point:
+def _point(path: Path, line: int, names: Sequence[str], cells: Sequence[str]) -> Point:
+    if len(cells) != len(names):
+        raise SettingsError(f"{path}: line {line}: {len(cells)} values; expected {len(names)}")
+
     def value(column: str) -> float:
+        text = cells[names.index(column)]
         try:
-            number = float(row[column])
-        except (TypeError, ValueError):
+            number = float(text)
+        except ValueError:
             number = -1.0
         if not 0.0 < number < float("inf") or (column == "batch" and number != int(number)):
             kind = "a whole number" if column == "batch" else "a number"
-            raise SettingsError(f"{path}: line {line}: {column} = {row[column]!r}; expected {kind} above 0")
+            raise SettingsError(f"{path}: line {line}: {column} = {text!r}; expected {kind} above 0")
         return number
 
     batch, clock_mhz, latency_ms, power_w = (value(column) for column in COLUMNS)

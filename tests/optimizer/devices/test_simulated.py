@@ -143,6 +143,92 @@ def test_the_power_limit_slows_down_and_is_reported_once(gpu: SimulatedGpu, cloc
     assert reading.sm_clock_mhz == 1000
 
 
+def test_the_limiter_needs_its_time_to_settle_and_to_let_go(clock: Clock) -> None:
+    gpu = SimulatedGpu(dataclasses.replace(PROFILE, power_cap_settle_s=0.2), clock=clock)
+    seen: list[tuple[float, float]] = []
+    while clock.now_s < 0.5:
+        seen.append((clock.now_s, 100 / gpu.execute("net", 100)))
+        clock.now_s += 100 / seen[-1][1]
+    assert seen[0] == (0.0, pytest.approx(1000)), "at first the clock that was asked for"
+    assert {round(speed) for time, speed in seen if time >= 0.2} == {800}, "then the largest within the limit"
+    reading = gpu.read()
+    assert reading.event_reasons & EventReason.SW_POWER_CAP
+    assert reading.sm_clock_mhz == 800
+    clock.now_s += 0.1
+    assert gpu.execute("net", 100) == pytest.approx(100 / 800), "a short pause changes nothing"
+    clock.now_s += 1.0
+    assert gpu.execute("net", 100) == pytest.approx(100 / 1000), "after a long one it starts anew"
+
+
+def test_on_its_way_down_the_clock_passes_through_legal_clocks(clock: Clock) -> None:
+    limited = dataclasses.replace(
+        PROFILE, sm_clocks_mhz=(500, 800, 850, 900, 950, 1000), power_cap_settle_s=1.0, power_limit_w=135
+    )
+    gpu = SimulatedGpu(limited, clock=clock)
+    speeds = []
+    for tick in range(12):
+        clock.now_s = tick * 0.125
+        speeds.append(round(100 / gpu.execute("net", 100)))
+    assert speeds == sorted(speeds, reverse=True)
+    assert set(speeds) == {1000, 950, 900, 850}
+
+
+def test_a_hot_card_runs_slower_for_a_while_and_says_why(gpu: SimulatedGpu, clock: Clock) -> None:
+    gpu.slow_down(500, start_s=1.0, end_s=2.0)
+    gpu.slow_down(800, start_s=1.5, end_s=3.0, reason=EventReason.HW_THERMAL_SLOWDOWN)
+    told: list[tuple[float, int | None, EventReason]] = []
+    for now_s in (0.5, 1.25, 1.75, 2.5, 3.5, 4.5):
+        clock.now_s = now_s
+        assert gpu.execute("net", 10) == pytest.approx(10 / {1.25: 500, 1.75: 500, 2.5: 800}.get(now_s, 1000))
+        reading = gpu.read()
+        told.append((now_s, reading.sm_clock_mhz, reading.event_reasons))
+    soft, hard = EventReason.SW_THERMAL_SLOWDOWN, EventReason.HW_THERMAL_SLOWDOWN
+    assert told == [
+        (0.5, 1000, EventReason.NONE),
+        (1.25, 500, soft),
+        (1.75, 500, soft | hard),
+        (2.5, 800, soft | hard),  # the first one ended after the reading before
+        (3.5, 1000, hard),
+        (4.5, 1000, EventReason.NONE),
+    ]
+
+
+def test_a_slowdown_does_not_forget_the_clock_that_was_asked_for(gpu: SimulatedGpu, clock: Clock) -> None:
+    gpu.slow_down(800, start_s=0.0, end_s=2.0)
+    gpu.set_sm_clock_mhz(500)
+    clock.now_s = 1.0
+    assert gpu.read().sm_clock_mhz == 500, "a slowdown is no floor"
+    gpu.set_sm_clock_mhz(1000)
+    clock.now_s = 1.5
+    assert gpu.read().sm_clock_mhz == 800
+    clock.now_s = 2.5
+    assert gpu.read().sm_clock_mhz == 1000
+
+
+@pytest.mark.parametrize(
+    ("clock_mhz", "start_s", "end_s", "reason"),
+    [
+        (501, 0.0, 1.0, EventReason.SW_THERMAL_SLOWDOWN),
+        (500, 1.0, 1.0, EventReason.SW_THERMAL_SLOWDOWN),
+        (500, 0.0, 1.0, EventReason.GPU_IDLE),
+        (500, 0.0, 1.0, EventReason.NONE),
+    ],
+)
+def test_a_slowdown_that_cannot_be_is_refused(
+    gpu: SimulatedGpu, clock_mhz: int, start_s: float, end_s: float, reason: EventReason
+) -> None:
+    with pytest.raises(ValueError, match="slowdown"):
+        gpu.slow_down(clock_mhz, start_s=start_s, end_s=end_s, reason=reason)
+
+
+def test_the_counter_counts_whole_millijoules(clock: Clock) -> None:
+    odd = dataclasses.replace(PROFILE, idle_power_w=20.0004, energy_counter_period_s=0.0)
+    counted = SimulatedGpu(odd, clock=clock)
+    counted.read()
+    clock.now_s = 1.0
+    assert joules(counted) * 1e3 == pytest.approx(20_000, abs=1e-6), "and not 20 000.4"
+
+
 def test_noise_has_the_stated_size_and_is_repeatable(clock: Clock) -> None:
     noisy = dataclasses.replace(PROFILE, noise=Noise(latency_cv=0.05, power_cv=0.0))
     first, second = (SimulatedGpu(noisy, clock=clock, rng_seed=3) for _ in range(2))

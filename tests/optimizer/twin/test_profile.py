@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from optimizer.settings_table import SettingsError
+from optimizer.twin.gpu_profile import Noise, PowerSensor
 from optimizer.twin.profile import load_profile, shipped_profiles
 
 HEAD = """
@@ -76,7 +77,12 @@ def test_the_power_limit_holds_the_clock_down(tmp_path: Path) -> None:
         ),
         ("[500, 750, 1000]", "[500, 1000, 750]", "sm_clocks_mhz = .*ascending"),
         ("[500, 750, 1000]", "[500, 900]", "boost_clock_mhz = 1000 .*one of sm_clocks_mhz"),
-        ("[500, 750, 1000]", "[400, 1000]", r"across 400\.\.1000 MHz, but it covers 500\.\.1000"),
+        ("boost_clock_mhz = 1000", "boost_clock_mhz = 999", "boost_clock_mhz = 999 .*one of sm_clocks_mhz"),
+        (
+            "power_cv = 0.02",
+            "energy_cv = 0.02",
+            r"\[noise\]: unknown key 'energy_cv'; allowed are latency_cv",
+        ),
         ("[500, 750, 1000]", "{ first = 500, last = 1000 }", r"\[sm_clocks_mhz\]: step is missing"),
         ("[500, 750, 1000]", "{ first = 1000, last = 500, step = 1 }", "first no greater than last"),
         ("[0.02, 0.25]", "[0.25, 0.02]", "clock_switch_s = .*low"),
@@ -104,13 +110,19 @@ def test_bad_profiles_name_file_key_and_remedy(
         (SURFACE + "8,500,fast,90\n", "line 6: latency_ms = 'fast'; expected a number above 0"),
         (SURFACE + "1.5,500,3,90\n", r"line 6: batch = '1\.5'; expected a whole number above 0"),
         (SURFACE + "4,500,11,90\n", "batch 4 names a clock twice"),
-        (SURFACE + "8,500,3\n", "line 6: power_w = None"),
+        (SURFACE + "8,500,3\n", "line 6: 3 values; expected 4"),
     ],
 )
 def test_bad_surfaces_name_file_and_line(tmp_path: Path, surface: str, complaint: str) -> None:
     with pytest.raises(SettingsError, match=complaint) as caught:
         load_profile(write(tmp_path, head(), surface))
     assert "points.csv" in str(caught.value)
+
+
+def test_a_surface_measured_at_none_of_the_cards_clocks_is_refused(tmp_path: Path) -> None:
+    in_gigahertz = SURFACE.replace(",500,", ",0.5,").replace(",1000,", ",1,")
+    with pytest.raises(SettingsError, match=r"points at clocks in 500\.\.1000 MHz, but it covers 0\.5\.\.1$"):
+        load_profile(write(tmp_path, head(), in_gigahertz))
 
 
 @pytest.mark.parametrize(
@@ -126,6 +138,84 @@ def test_bad_surfaces_name_file_and_line(tmp_path: Path, surface: str, complaint
 def test_bad_models_are_refused(tmp_path: Path, models: str, complaint: str) -> None:
     file = write(tmp_path, head())
     file.write_text(head() + models)
+    with pytest.raises(SettingsError, match=complaint):
+        load_profile(file)
+
+
+def test_what_most_cards_share_may_be_left_out(tmp_path: Path) -> None:
+    least = """
+name = "card"
+source = "made up for tests"
+sm_clocks_mhz = [500, 750, 1000]
+power_limit_w = 300
+idle_power_w = 20
+"""
+    profile = load_profile(write(tmp_path, least))
+    assert profile.boost_clock_mhz == 1000
+    assert profile.noise == Noise(0.0, 0.0)
+    assert profile.clock_switch_s == (0.02, 0.25)
+    assert profile.power_sensor == PowerSensor(period_s=0.1, window_s=0.025)
+    assert (profile.energy_counter_period_s, profile.power_cap_settle_s) == (0.1, 0.0)
+    partly = load_profile(
+        write(tmp_path, least + "noise = { latency_cv = 0.03 }\npower_cap_settle_s = 0.2\n")
+    )
+    assert (partly.noise, partly.power_cap_settle_s) == (Noise(latency_cv=0.03), 0.2)
+
+
+CHIP = """
+[chip]
+knee_clock_mhz = 600
+floor_voltage = 0.8
+constant_w = 30
+leakage_w = 20
+clock_tree_w = 40
+[models.net]
+launch_ms = 0.1
+memory_ms = 0.2
+compute_ms = 0.5
+memory_ms_per_image = 0.1
+compute_ms_per_image = 0.2
+activity_w = 100
+activity_exponent = 1.2
+memory_activity_share = 0.3
+"""
+
+
+def test_parametric_physics_may_say_how_sharp_the_roofline_is(tmp_path: Path) -> None:
+    file = tmp_path / "card.toml"
+    file.write_text(head() + CHIP)
+    assert load_profile(file).model("net").batch_s(10, 1000) == pytest.approx(3.8e-3)
+    file.write_text(head() + CHIP + "roofline_sharpness = 2\n")
+    assert load_profile(file).model("net").batch_s(10, 1000) == pytest.approx(0.8e-3 + 10 * 0.05**0.5 * 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ("activity_w = 100", "", r"\[net\]: activity_w is missing"),
+        ("memory_activity_share = 0.3", "memory_activity_share = 1.3", "a share from 0 to 1"),
+        (
+            "knee_clock_mhz = 600",
+            "knee_clock_mhz = 1000",
+            r"\[chip\]: knee_clock_mhz = 1000 .*below the boost",
+        ),
+        ("floor_voltage = 0.8", "floor_voltage = 1.1", "floor_voltage = 1.1 .*a share from 0 to 1"),
+        (
+            "launch_ms = 0.1",
+            "launch_ms = 0.1\nroofline_sharpness = 0.5",
+            "roofline_sharpness = 0.5 .*1 or more",
+        ),
+        (
+            "launch_ms = 0.1",
+            "launch_ms = 0.1\nlaunch_us = 1",
+            "unknown key 'launch_us'; allowed are .*launch_ms",
+        ),
+    ],
+)
+def test_bad_physics_are_refused(tmp_path: Path, before: str, after: str, complaint: str) -> None:
+    assert before in CHIP
+    file = tmp_path / "card.toml"
+    file.write_text(head() + CHIP.replace(before, after))
     with pytest.raises(SettingsError, match=complaint):
         load_profile(file)
 
