@@ -89,12 +89,12 @@ def flash_crowd(
     return _thinned(rates, max(base_per_s, peak_per_s), duration_s, seed)
 
 
-def load_trace(path: Path) -> Times:
+def load_trace(path: Path, *, most_images: int = 20_000_000) -> Times:
     """Read a CSV file with the columns `time_s,images`: so many images arrive at once at that time.
 
     Raises:
-        SettingsError: the file is unreadable, holds no images, or has a line that is malformed, negative or
-            before the one above it.
+        SettingsError: the file is unreadable, holds no images or more than `most_images`, or has a line that
+            is malformed, negative or before the one above it.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -105,7 +105,7 @@ def load_trace(path: Path) -> Times:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(f"{path}: not a CSV file: {error}") from error
-    return _spread_out(path, rows)
+    return _spread_out(path, rows, most_images)
 
 
 def _homogeneous(rate_per_s: float, duration_s: float, random: np.random.Generator) -> Times:
@@ -139,11 +139,13 @@ def _row(where: str, line: Sequence[str], places: tuple[int, int]) -> tuple[floa
     return time_s, images
 
 
-def _spread_out(path: Path, rows: Sequence[tuple[float, int]]) -> Times:
+def _spread_out(path: Path, rows: Sequence[tuple[float, int]], most_images: int) -> Times:
     for (before_s, _), (time_s, _) in pairwise(rows):
         if time_s < before_s:
             raise SettingsError(f"{path}: time {time_s:g} comes after {before_s:g}; sort the lines by time")
-    if not any(images for _, images in rows):
-        raise SettingsError(f"{path}: no images arrive; expected lines of time_s,images")
+    total = sum(images for _, images in rows)
+    if not 0 < total <= most_images:
+        allowed = f"1 to {most_images:,} images in lines of time_s,images"
+        raise SettingsError(f"{path}: {total:,} images arrive; expected {allowed}")
     times_s, images = zip(*rows, strict=True)
     return np.repeat(np.array(times_s, dtype=np.float64), images)

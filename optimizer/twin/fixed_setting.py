@@ -7,8 +7,9 @@ same batches as `SimulatedServer` does, at a fraction of the work.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,18 @@ _LEAST_NOISE_FACTOR = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchCosts:
-    """Seconds and watts of a batch of every size, at one clock; the index is the size, from 0."""
+    """Seconds and watts of a batch of every size, at one clock; the index is the size, from 0.
 
-    seconds: Floats
-    power_w: Floats
+    A size in `settled_mhz` would exceed the power limit at `clock_mhz`: its figures are those at the clock
+    where the limiter settles.
+    """
+
+    profile: GpuProfile
+    model: str
+    clock_mhz: int
+    seconds: Sequence[float]
+    power_w: Sequence[float]
+    settled_mhz: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,11 +66,40 @@ def batch_costs(profile: GpuProfile, model: str, clock_mhz: int, max_batch: int)
     physics, sizes = profile.model(model), range(1, max_batch + 1)
     clocks = [profile.running_clock_mhz(model, size, clock_mhz) for size in sizes]
     pairs = list(zip(sizes, clocks, strict=True))
-    seconds = [physics.batch_s(size, clock) for size, clock in pairs]
     return BatchCosts(
-        np.array([0.0, *seconds]),
-        np.array([0.0, *(physics.busy_power_w(size, clock) for size, clock in pairs)]),
+        profile=profile,
+        model=model,
+        clock_mhz=clock_mhz,
+        seconds=[0.0, *(physics.batch_s(size, clock) for size, clock in pairs)],
+        power_w=[0.0, *(physics.busy_power_w(size, clock) for size, clock in pairs)],
+        settled_mhz={size: clock for size, clock in pairs if clock < clock_mhz},
     )
+
+
+class _Limiter:
+    """What batches cost that the power limit slows down: the same as `SimulatedGpu` makes of them."""
+
+    def __init__(self, costs: BatchCosts) -> None:
+        self._costs = costs
+        self._physics = costs.profile.model(costs.model)
+        self._settle_s = costs.profile.power_cap_settle_s
+        self._over_since_s = self._over_until_s = -math.inf
+
+    def cost(self, size: int, start_s: float) -> tuple[float, float]:
+        """Return seconds and watts of a batch of a limited size, before noise."""
+        costs = self._costs
+        if start_s > self._over_until_s + self._settle_s:
+            self._over_since_s = start_s
+        seconds, power_w = costs.seconds[size], costs.power_w[size]
+        elapsed_s = start_s - self._over_since_s
+        if elapsed_s < self._settle_s:
+            settled_mhz, legal = costs.settled_mhz[size], costs.profile.sm_clocks_mhz
+            above_mhz = (costs.clock_mhz - settled_mhz) * (1.0 - elapsed_s / self._settle_s)
+            clock_mhz = legal[bisect_right(legal, settled_mhz + above_mhz) - 1]
+            seconds = self._physics.batch_s(size, clock_mhz)
+            power_w = self._physics.busy_power_w(size, clock_mhz)
+        self._over_until_s = start_s + seconds
+        return seconds, power_w
 
 
 def batch_noise(profile: GpuProfile, batches: int, seed: int) -> BatchNoise:
@@ -81,23 +119,23 @@ def serve_fixed(
 
     `noise` must hold at least as many batches as there are arrivals.
     """
-    starts, firsts, took = _batches(arrivals_s, batch_limit, costs.seconds.tolist(), noise.seconds, end_s)
+    starts, firsts, took, watts = _batches(arrivals_s, batch_limit, costs, noise.seconds, end_s)
     images: NDArray[np.int64] = np.array(firsts[1:], dtype=np.int64) - np.array(firsts[:-1], dtype=np.int64)
-    power_w = costs.power_w[images] * noise.power[: images.size]
-    return Batches(np.array(starts), np.array(took), images, power_w)
+    return Batches(np.array(starts), np.array(took), images, np.array(watts) * noise.power[: images.size])
 
 
 def _batches(
     arrivals_s: Sequence[float],
     batch_limit: int,
-    seconds_of: Sequence[float],
+    costs: BatchCosts,
     factors: Iterable[float],
     end_s: float,
-) -> tuple[list[float], list[int], list[float]]:
-    """Return every batch's start, its first image (and, at the end, the first not taken), and its seconds."""
+) -> tuple[list[float], list[int], list[float], list[float]]:
+    """Return each batch's start, first image (and, at the end, the first not taken), seconds and watts."""
+    seconds_of, power_of, limited, limiter = costs.seconds, costs.power_w, costs.settled_mhz, _Limiter(costs)
     count, taken, free_s = len(arrivals_s), 0, 0.0
     starts: list[float] = []
-    firsts, took = [0], []
+    firsts, took, watts = [0], [], []
     for factor in factors:
         if taken == count:
             break
@@ -107,12 +145,16 @@ def _batches(
             break
         before = taken
         taken = bisect_right(arrivals_s, start_s, taken, min(taken + batch_limit, count))
-        seconds = seconds_of[taken - before] * factor
-        free_s = start_s + seconds
+        size = taken - before
+        seconds, power_w = seconds_of[size], power_of[size]
+        if size in limited:
+            seconds, power_w = limiter.cost(size, start_s)
+        free_s = start_s + seconds * factor
         starts.append(start_s)
         firsts.append(taken)
-        took.append(seconds)
-    return starts, firsts, took
+        took.append(seconds * factor)
+        watts.append(power_w)
+    return starts, firsts, took, watts
 
 
 def energy_until(batches: Batches, idle_w: float, times_s: Floats) -> Floats:

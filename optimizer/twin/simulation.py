@@ -147,10 +147,10 @@ class SimulatedServer:
         while True:
             turn_s = start_s + turns * every_s
             event_s = min(self._done_s, self._wake_s, turn_s)
-            seen, first = first, self._admit(times, first, min(event_s, until_s))
-            if first == seen and event_s > until_s:
-                break
-            if first == seen:
+            first, noteworthy = self._admit(times, first, min(event_s, until_s))
+            if not noteworthy:
+                if event_s > until_s:
+                    break
                 self._clock.now_s = max(event_s, self._clock.now_s)
                 if event_s == self._done_s:
                     self._finish()
@@ -166,9 +166,11 @@ class SimulatedServer:
         self._refused = self._expired = 0
         self._batches: dict[int, tuple[int, float]] = {}
 
-    def _admit(self, times: Sequence[float], first: int, until_s: float) -> int:
-        """Offer what arrives up to a time, but stop where somebody should look. Returns the next arrival."""
+    def _admit(self, times: Sequence[float], first: int, until_s: float) -> tuple[int, bool]:
+        """Offer what arrives up to a time. Returns the next arrival, and whether it stopped for a look."""
         end = bisect_right(times, until_s, first)
+        if end == first:
+            return first, False
         noteworthy, queue, clock, patience_s = self._noteworthy(), self._queue, self._clock, self._deadline_s
         for index in range(first, end):
             clock.now_s = now_s = times[index]
@@ -176,17 +178,19 @@ class SimulatedServer:
             refusal = queue.offer(Request(None, 1, _REQUEST_BYTES, now_s, deadline_s), now_s)
             self._refused += refusal is not None
             if queue.queued_images >= noteworthy and (index + 1 == end or times[index + 1] > now_s):
-                end = index + 1
-                break
+                self._arrived += index + 1 - first
+                return index + 1, True
         self._arrived += end - first
-        return end
+        return end, False
 
     def _noteworthy(self) -> int:
-        """How many waiting images the engine or the alarm would care about. Deadlines always matter."""
-        if self._deadline_s is not None or self._running is None:
+        """How many waiting images call for a look; a refused one never does. Deadlines always matter."""
+        if self._deadline_s is not None:
             return 1
-        stageable = _NEVER if self._staged is not None else self._queue.batch_limit
-        return min(stageable, self._alarm_above + 1)
+        if self._running is None and self._wake_s == math.inf:
+            return 1
+        room = self._staged is None
+        return min(self._queue.batch_limit if room else _NEVER, self._alarm_above + 1)
 
     def _look(self) -> None:
         """Hand out what can be handed out, and sound the alarm when too much is left."""

@@ -1,0 +1,17 @@
+"""Files that commands write their results to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from server.errors import ConfigError
+
+
+def check_writable(path: Path | None, flag: str) -> None:
+    """Find out before a long run rather than after it; `-` and None are no files. Raises ConfigError."""
+    if path is None or path == Path("-"):
+        return
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"{flag} {path} cannot be written: {error.strerror}") from error
