@@ -20,23 +20,6 @@ def test_resnet50_follows_the_table_at_boost(batch: int, images_per_s: float, po
     assert RESNET50.busy_power_w(batch, clock) == pytest.approx(power_w, rel=0.08)
 
 
-def test_the_clock_grid() -> None:
-    assert V100.sm_clocks_mhz[:4] == (135, 142, 150, 157)
-    assert 1380 in V100.sm_clocks_mhz
-    assert (len(V100.sm_clocks_mhz), V100.sm_clocks_mhz[-1]) == (187, 1530)
-
-
-def test_the_best_clock_saves_what_was_published_for_cnn_inference() -> None:
-    """Tang et al. (e-Energy 2019) save 19.6 to 26.4 %; the best clocks lie at 0.39 to 0.85 of the maximum."""
-
-    def joules_per_image(clock: int) -> float:
-        return RESNET50.busy_power_w(128, clock) * RESNET50.batch_s(128, clock) / 128
-
-    best = min(V100.sm_clocks_mhz, key=joules_per_image)
-    assert 0.39 < best / V100.boost_clock_mhz < 0.85
-    assert 0.17 < 1.0 - joules_per_image(best) / joules_per_image(V100.boost_clock_mhz) < 0.28
-
-
 def test_the_scaled_network_says_that_it_is_assumed_and_is_cheaper() -> None:
     lite = V100.model("efficientnet-lite0")
     for batch in (1, 8, 64):
