@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
-from optimizer.policies.policy import Decision, Policy
+from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
+from server.governing import loop
 from server.governing.decision_text import decision_line
-from server.governing.loop import WATCHER_BACKLOG, Governing
+from server.governing.keeping import LearnedFile, TargetsFile
+from server.governing.loop import WATCHER_BACKLOG, Governing, Keeping
 
 GRID = OperatingGrid((1, 2, 4), (500, 1000))
 
@@ -156,8 +160,8 @@ async def test_a_failing_policy_is_reported_once_and_the_setting_stays(
     await governing.start()
     await first
     sensed = asyncio.Event()
-    plant.sense = lambda slo_ms: (loop.call_soon_threadsafe(sensed.set), FakePlant().sense(slo_ms))[1]
-    loop = asyncio.get_running_loop()
+    plant.sense = lambda slo_ms: (running.call_soon_threadsafe(sensed.set), FakePlant().sense(slo_ms))[1]
+    running = asyncio.get_running_loop()
     for _ in range(3):
         sensed.clear()
         await sensed.wait()
@@ -200,3 +204,199 @@ def test_energy_that_nobody_measured_is_called_so() -> None:
     assert line.startswith("batch <= 4 at 1000 MHz: it is its turn")
     assert "energy not measured" in line
     assert line.endswith("an hour without energy")
+
+
+class Wary:
+    """Implements `Learner` too. Stays at the default, and names a refuge for when work piles up."""
+
+    name = "wary"
+
+    def __init__(self) -> None:
+        self.known: dict[str, object] = {"windows": 0}
+        self.threads: set[int] = set()
+
+    def decide(self, window: Window, targets: Targets) -> Decision:
+        self.known["windows"] = int(str(self.known["windows"])) + 1
+        return Decision(GRID.default, "all is well", alarm=Alarm(5, OperatingPoint(1, 500)))
+
+    def export_state(self) -> dict[str, object]:
+        return dict(self.known)
+
+    def import_state(self, state: dict[str, object]) -> None:
+        self.known = {"windows": state["windows"]}
+
+    def forget(self) -> None:
+        self.threads.add(threading.get_ident())
+        self.known = {"windows": 0}
+
+
+def wary(plant: FakePlant, interval_s: float = 0.001, keeping: Keeping | None = None) -> Governing:
+    governor = Governor(plant, Wary(), GRID, Targets(), ticks())
+    return Governing(governor, FakeGpu(), "net", interval_s, keeping)
+
+
+class FakeGpu:
+    uuid = "fake"
+
+
+def keeping_in(directory: Path) -> Keeping:
+    learned = LearnedFile(directory, "fake", "net", "FP32", "wary")
+    return Keeping(TargetsFile(directory, Path("models"), "net", Targets()), learned)
+
+
+async def first_turn(governing: Governing) -> None:
+    watching = governing.watch()
+    first = asyncio.create_task(anext(watching))
+    await asyncio.sleep(0)
+    await governing.start()
+    await first
+    await watching.aclose()
+
+
+def kept_state(governing: Governing) -> dict[str, int]:
+    path = Path(governing.learned_file)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  what is waited for has no event
+            await asyncio.sleep(0)
+
+
+async def test_the_alarm_takes_refuge_before_the_next_decision(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    plant = FakePlant()
+    governing = wary(plant, interval_s=3600.0)
+    await governing.start()
+    await governing._step()
+    limit, sound = plant.watched
+    assert limit == 5
+    sound()
+    await until(lambda: governing.alarms == 1)
+    assert plant.points[-1] == OperatingPoint(1, 500)
+    assert governing.governor.point == OperatingPoint(1, 500)
+    assert any(
+        "net: work piles up, takes refuge at batch <= 1 at 500 MHz" in line for line in caplog.messages
+    )
+    await governing.stop()
+
+
+async def test_an_alarm_that_a_newer_decision_has_overtaken_is_nothing() -> None:
+    plant = FakePlant()
+    governing = wary(plant)
+    await first_turn(governing)
+    turns = governing._turns
+    await until(lambda: governing._turns > turns)
+    assert await governing._thread.call(lambda: governing._take_refuge(turns)) is None
+    assert OperatingPoint(1, 500) not in plant.points
+    await governing.stop()
+    assert plant.watched[0] is None
+
+
+async def test_a_pinned_or_paused_governor_takes_no_refuge() -> None:
+    plant = FakePlant()
+    governing = wary(plant, interval_s=3600.0)
+    await governing.start()
+    await governing._step()
+    governing.governor.pin(OperatingPoint(2, 1000))
+    plant.watched[1]()
+    assert await governing._thread.call(lambda: governing.governor.point) == GRID.default
+    await governing._step()
+    assert governing.governor.point == OperatingPoint(2, 1000)
+    governing.governor.paused = True
+    governing.governor.pin(None)
+    await governing._step()
+    assert governing.governor.point == OperatingPoint(2, 1000)
+    assert "paused by the operator" in governing.last.decision.reason
+    await governing.stop()
+    assert governing.alarms == 0
+
+
+async def test_the_line_of_a_pinned_turn_says_so() -> None:
+    governing = wary(FakePlant())
+    governing.governor.pin(OperatingPoint(2, 1000))
+    await first_turn(governing)
+    await governing.stop()
+    turn = governing.history[0]
+    assert turn.pinned == OperatingPoint(2, 1000)
+    line = decision_line(turn.record, turn.pinned)
+    assert line.startswith(
+        "batch <= 2 at 1000 MHz: pinned by the operator; else batch <= 4 at 1000 MHz: all is"
+    )
+    assert "| alarm: once more than 5 images wait, batch <= 1 at 500 MHz |" in line
+
+
+def test_the_line_says_what_cannot_be_kept_and_how_long_a_batch_may_wait() -> None:
+    class Hopeless:
+        name = "hopeless"
+
+        def decide(self, window: Window, targets: Targets) -> Decision:
+            return Decision(
+                OperatingPoint(2, 500, max_delay_ms=3.0), "the best", infeasible="p99 is 120 ms at best"
+            )
+
+    line = decision_line(stepped(Hopeless()))
+    assert line.startswith(
+        "batch <= 2 after 3 ms at most at 500 MHz: the best | targets cannot be kept: p99 is 120"
+    )
+
+
+def test_a_score_that_is_no_money_is_not_shown_as_money() -> None:
+    governor = Governor(FakePlant(), Wary(), GRID, Targets(form="edp"), ticks(), time_of_day=lambda: 0.0)
+    line = decision_line(governor.step())
+    assert "an hour" not in line
+    assert ", edp -" in line
+
+
+async def test_knowledge_is_saved_at_the_end_and_there_at_the_start(tmp_path: Path) -> None:
+    governing = wary(FakePlant(), keeping=keeping_in(tmp_path))
+    await first_turn(governing)
+    await governing.stop()
+    known = kept_state(governing)["windows"]
+    assert known >= 1
+    again = wary(FakePlant(), interval_s=60.0, keeping=keeping_in(tmp_path))
+    await again.start()
+    assert await again.learned() == {"windows": known}
+    await again.stop()
+
+
+async def test_knowledge_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    governing = wary(FakePlant(), keeping=keeping_in(tmp_path))
+    await first_turn(governing)
+    assert kept_state(governing)
+    await governing.stop()
+
+
+async def test_forgetting_happens_in_the_governor_s_thread_and_removes_the_file(tmp_path: Path) -> None:
+    plant = FakePlant()
+    governing = wary(plant, keeping=keeping_in(tmp_path))
+    await first_turn(governing)
+    await governing._thread.call(governing._save)
+    assert kept_state(governing)
+    await governing.forget()
+    assert not kept_state(governing)
+    assert governing.governor.policy.threads == plant.threads
+    await governing.stop()
+
+
+async def test_a_device_that_hangs_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "STOP_LIMIT_S", 0.01)
+    plant = FakePlant()
+    governing = wary(plant)
+    await first_turn(governing)
+    hangs, go_on = threading.Event(), threading.Event()
+
+    def sense(slo_ms: float) -> tuple[Traffic, DeviceReading]:
+        hangs.set()
+        assert go_on.wait(30)
+        return Traffic(), DeviceReading()
+
+    plant.sense = sense
+    await asyncio.to_thread(hangs.wait, 30)
+    await governing.stop()
+    assert any("fake did not answer within 0.01 s" in line for line in caplog.messages)
+    go_on.set()

@@ -829,3 +829,55 @@ class TestShortBatches:
         bench.scheduler.close()
         await bench.scheduler.wait_closed()
         assert bench.engine.closed.is_set()
+
+
+async def test_the_alarm_sounds_once_when_too_many_wait(make: Maker) -> None:
+    served, heard = make(), []
+    served.scheduler.watch(3, lambda: heard.append(served.scheduler.queued_images))
+    await served.occupy()
+    tasks = [served.ask(*range(8))]
+    await served.staged()
+    tasks += [served.ask(1, 2, 3)]
+    await served.queued(3)
+    assert heard == []
+    tasks += [served.ask(4)]
+    await served.queued(4)
+    tasks += [served.ask(5)]
+    await served.queued(5)
+    assert heard == [4]
+    served.engine.let_go()
+    await asyncio.gather(*tasks)
+
+
+async def test_what_an_idle_engine_takes_at_once_is_no_alarm(make: Maker) -> None:
+    served, heard = make(), []
+    served.scheduler.watch(3, lambda: heard.append("alarm"))
+    await served.ask(*range(8))
+    assert heard == []
+
+
+async def test_the_rest_of_a_burst_on_an_idle_engine_is_an_alarm(make: Maker) -> None:
+    served, heard = make(), []
+    served.engine.held = True
+    served.scheduler.watch(3, lambda: heard.append("alarm"))
+    task = served.ask(*range(20))
+    await until(lambda: heard == ["alarm"])
+    assert served.scheduler.queued_images == 4
+    served.engine.let_go()
+    await task
+
+
+async def test_a_new_watch_looks_at_once_and_an_ended_one_never(make: Maker) -> None:
+    served, heard = make(), []
+    await served.occupy()
+    tasks = [served.ask(*range(8))]
+    await served.staged()
+    tasks += [served.ask(1, 2, 3)]
+    await served.queued(3)
+    served.scheduler.watch(None, lambda: heard.append("never"))
+    served.scheduler.watch(3, lambda: heard.append("not yet"))
+    assert heard == []
+    served.scheduler.watch(2, lambda: heard.append("now"))
+    assert heard == ["now"]
+    served.engine.let_go()
+    await asyncio.gather(*tasks)
