@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -15,6 +14,7 @@ from optimizer.devices.energy_meter import EnergyMeter
 from optimizer.devices.gpu import DeviceError
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
 from optimizer.twin.gpu_profile import GpuProfile
+from optimizer.twin.power_limiter import PowerLimiter
 
 _LEAST_NOISE_FACTOR = 0.1
 _NOISE_BLOCK = 1024
@@ -76,8 +76,8 @@ class SimulatedGpu:
         self._meter = EnergyMeter(
             profile.idle_power_w, max(sensor.period_s + sensor.window_s, profile.energy_counter_period_s)
         )
+        self._limiter = PowerLimiter(profile.sm_clocks_mhz, profile.power_cap_settle_s)
         self._capped_at_mhz: int | None = None
-        self._over_since_s = self._over_until_s = -math.inf
         self._last_count_j: float | None = None
         self._last_read_s = -math.inf
 
@@ -215,21 +215,11 @@ class SimulatedGpu:
         return _Run(physics.batch_s(batch, clock_mhz), physics.busy_power_w(batch, clock_mhz), clock_mhz)
 
     def _limited(self, settled: _Run, model: str, batch: int, now_s: float) -> _Run:
-        """What a batch does that the power limit slows down: the clock glides to where it will settle.
-
-        The limiter lets go when nothing has exceeded the limit for as long as it takes to settle.
-        """
-        settle_s = self._profile.power_cap_settle_s
-        if now_s > self._over_until_s + settle_s:
-            self._over_since_s = now_s
-        run, elapsed_s = settled, now_s - self._over_since_s
-        if elapsed_s < settle_s:
-            above_mhz = (self._clock_mhz - settled.clock_mhz) * (1.0 - elapsed_s / settle_s)
-            legal = self.sm_clocks_mhz
-            clock_mhz = legal[bisect_right(legal, settled.clock_mhz + above_mhz) - 1]
-            run = self._run_at(model, batch, clock_mhz)
-        self._over_until_s = now_s + run.seconds
-        self._capped_at_mhz = min(run.clock_mhz, self._capped_at_mhz or run.clock_mhz)
+        """What a batch does that the power limit slows down, while the limiter settles and after."""
+        clock_mhz = self._limiter.clock_mhz(now_s, self._clock_mhz, settled.clock_mhz)
+        run = settled if clock_mhz == settled.clock_mhz else self._run_at(model, batch, clock_mhz)
+        self._limiter.ran_until(now_s + run.seconds)
+        self._capped_at_mhz = min(clock_mhz, self._capped_at_mhz or clock_mhz)
         return run
 
     def _noise_factor(self, cv: float) -> float:

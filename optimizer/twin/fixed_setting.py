@@ -7,7 +7,6 @@ same batches as `SimulatedServer` does, at a fraction of the work.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.twin.gpu_profile import GpuProfile
+from optimizer.twin.power_limiter import PowerLimiter
 
 Floats = NDArray[np.float64]
 
@@ -76,29 +76,24 @@ def batch_costs(profile: GpuProfile, model: str, clock_mhz: int, max_batch: int)
     )
 
 
-class _Limiter:
+class _LimitedCosts:
     """What batches cost that the power limit slows down: the same as `SimulatedGpu` makes of them."""
 
     def __init__(self, costs: BatchCosts) -> None:
         self._costs = costs
         self._physics = costs.profile.model(costs.model)
-        self._settle_s = costs.profile.power_cap_settle_s
-        self._over_since_s = self._over_until_s = -math.inf
+        self._limiter = PowerLimiter(costs.profile.sm_clocks_mhz, costs.profile.power_cap_settle_s)
 
     def cost(self, size: int, start_s: float) -> tuple[float, float]:
         """Return seconds and watts of a batch of a limited size, before noise."""
         costs = self._costs
-        if start_s > self._over_until_s + self._settle_s:
-            self._over_since_s = start_s
+        settled_mhz = costs.settled_mhz[size]
+        clock_mhz = self._limiter.clock_mhz(start_s, costs.clock_mhz, settled_mhz)
         seconds, power_w = costs.seconds[size], costs.power_w[size]
-        elapsed_s = start_s - self._over_since_s
-        if elapsed_s < self._settle_s:
-            settled_mhz, legal = costs.settled_mhz[size], costs.profile.sm_clocks_mhz
-            above_mhz = (costs.clock_mhz - settled_mhz) * (1.0 - elapsed_s / self._settle_s)
-            clock_mhz = legal[bisect_right(legal, settled_mhz + above_mhz) - 1]
+        if clock_mhz != settled_mhz:
             seconds = self._physics.batch_s(size, clock_mhz)
             power_w = self._physics.busy_power_w(size, clock_mhz)
-        self._over_until_s = start_s + seconds
+        self._limiter.ran_until(start_s + seconds)
         return seconds, power_w
 
 
@@ -132,7 +127,8 @@ def _batches(
     end_s: float,
 ) -> tuple[list[float], list[int], list[float], list[float]]:
     """Return each batch's start, first image (and, at the end, the first not taken), seconds and watts."""
-    seconds_of, power_of, limited, limiter = costs.seconds, costs.power_w, costs.settled_mhz, _Limiter(costs)
+    seconds_of, power_of, limited = costs.seconds, costs.power_w, costs.settled_mhz
+    limiter = _LimitedCosts(costs)
     count, taken, free_s = len(arrivals_s), 0, 0.0
     starts: list[float] = []
     firsts, took, watts = [0], [], []
