@@ -8,7 +8,7 @@ that takes longer, and then for its own batch.
 
 Near capacity more wait than fit. What overflows is a random walk with drift -(1-r)*B and variance I*r*B per
 batch (I: index of dispersion, r: load over capacity), whose maximum has an exponential tail of rate
-2*(1-r)/(r*I) per image beyond 0.58 deviations of a step (Siegmund's correction).
+2*(1-r)/(r*I) per image.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_DEVIATIONS = 2.33
-_STEP_CORRECTION = 0.583
+_SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
+"""Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
+_LONGEST = 2.0
 _LEAST_RATE_PER_S = 1e-3
 
 
@@ -35,24 +36,28 @@ class Load(NamedTuple):
 
 
 class Regime(NamedTuple):
-    """Arrays of one row a mean batch and one column a clock, but `capacity_per_s`: one a clock.
+    """Arrays of one row a mean batch and one column a clock; the last two have one value a clock.
 
     Args:
         possible: whether the mean batch can be had at the clock: no smaller than the greedy one.
         delay_s: to be allowed to a batch; 0 in the greedy row.
         busy: share of time in which a batch runs.
-        longest_s: latency that all but a few images keep, without overflow.
+        late_share: share of the images whose delay or batch before, and own batch, exceed the limit.
+        longest_s: latency that all but a few images keep.
+        greedy_images: the smallest mean batch, one a clock.
         capacity_per_s: images a second in batches of the cap.
     """
 
     possible: Mask
     delay_s: Array
     busy: Array
+    late_share: Array
     longest_s: Array
+    greedy_images: Array
     capacity_per_s: Array
 
 
-def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load) -> Regime:
+def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float) -> Regime:
     """Return what a load meets at every mean batch and clock.
 
     Args:
@@ -60,28 +65,49 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load) ->
         times_s: seconds of a batch of each size (rows) at each clock (columns).
         caps: for each clock the row of the largest batch that the server may form.
         load: what arrives.
+        limit_s: latency beyond which an image counts as late.
     """
     rate = max(_LEAST_RATE_PER_S, load.rate_per_s)
-    columns = np.arange(times_s.shape[1])
-    capacity = sizes[caps] / times_s[caps, columns]
+    rows, columns = np.arange(sizes.size)[:, None], np.arange(times_s.shape[1])
     arriving = rate * times_s
-    self_made = arriving + np.exp(-arriving) <= sizes[:, None]
-    greedy = np.where(self_made.any(axis=0), self_made.argmax(axis=0), sizes.size)
-    rows = np.arange(sizes.size)[:, None]
-    possible = (rows >= greedy) & (rows <= caps)
-    delay = np.where(rows > greedy, ((sizes - 1.0) / rate)[:, None], 0.0)
-    large = np.searchsorted(sizes, sizes + _DEVIATIONS * np.sqrt(load.dispersion * sizes))
-    long = times_s[np.minimum(np.minimum(large, sizes.size - 1)[:, None], np.maximum(caps, rows)), columns]
-    return Regime(possible, delay, arriving / sizes[:, None], np.maximum(delay, long) + long, capacity)
+    sustained = arriving + np.exp(-arriving) <= sizes[:, None]
+    greedy = np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
+    waits = rows > greedy
+    delay = np.where(waits, ((sizes - 1.0) / rate)[:, None], 0.0)
+    busy = np.minimum(1.0, arriving / sizes[:, None])
+    greedy_s = times_s[np.minimum(greedy, sizes.size - 1), columns]
+    late, longest = np.zeros_like(times_s), delay
+    for deviation, weight in _SPREAD:
+        size = np.where(waits, *_batches(sizes, rate * greedy_s, load.dispersion, deviation))
+        own_s = times_s[np.minimum(np.searchsorted(sizes, size), np.maximum(caps, rows)), columns]
+        wait_s = np.maximum(delay, own_s)
+        beyond = np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
+        late += weight * np.where(waits, beyond, busy * beyond)
+        longest = wait_s + own_s if deviation <= _LONGEST else longest
+    late = np.where(times_s[0] > limit_s, 1.0, late)
+    capacity = sizes[caps] / times_s[caps, columns]
+    usual = sizes[np.minimum(greedy, sizes.size - 1)]
+    return Regime((rows >= greedy) & (rows <= caps), delay, busy, late, longest, usual, capacity)
 
 
-def overflow_share(load: Load, capacity_per_s: Array, cap_images: Array, spare_s: Array) -> Array:
-    """Return the share of images that wait longer than `spare_s` for more than fits, one a clock."""
+def _batches(sizes: Array, arriving: Array, dispersion: float, deviation: float) -> tuple[Array, Array]:
+    """Return the batches so many deviations above the mean: with delay, a row a mean; greedy, one a clock."""
+    gathered = sizes - 1.0
+    delayed = 1.0 + gathered + deviation * np.sqrt(dispersion * gathered)
+    return delayed[:, None], np.maximum(1.0, arriving + deviation * np.sqrt(dispersion * arriving))
+
+
+def overflow_share(load: Load, capacity_per_s: Array, spare_images: Array) -> Array:
+    """Return the share of images that find more than `spare_images` beyond the usual before them.
+
+    Args:
+        load: what arrives.
+        capacity_per_s: images a second in large batches, one a clock.
+        spare_images: how many more than usual may wait and still be answered in time, one a clock.
+    """
     share = np.minimum(1.0 - 1e-9, load.rate_per_s / capacity_per_s)
     tail = 2.0 * (1.0 - share) / (np.maximum(share, 1e-9) * load.dispersion)
-    correction = _STEP_CORRECTION * np.sqrt(load.dispersion * share * cap_images)
-    waiting = np.maximum(0.0, spare_s) * capacity_per_s
-    result: Array = np.exp(-np.minimum(700.0, tail * (waiting + correction)))
+    result: Array = np.exp(-np.minimum(700.0, tail * np.maximum(0.0, spare_images)))
     return np.where(load.rate_per_s >= capacity_per_s, 1.0, result)
 
 

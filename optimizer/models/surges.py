@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 _REMEMBERED = 60
-_LEAST = 1.3
+_LEAST = 1.0
 _MOST = 20.0
 _LEAST_IMAGES = 5.0
 
@@ -21,7 +21,7 @@ class SurgeModel:
         self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
 
     def observe(self, images: int, expected_images: float) -> None:
-        """Learn from a window: what came and what was expected."""
+        """Learn from a window: what came, and what was expected at most."""
         self._ratios.append(images / max(_LEAST_IMAGES, expected_images))
 
     @property
@@ -29,4 +29,4 @@ class SurgeModel:
         """How many times the load the capacity should be."""
         if len(self._ratios) < 2:
             return _LEAST
-        return min(_MOST, max(_LEAST, 1.1 * sorted(self._ratios)[-2]))
+        return min(_MOST, max(_LEAST, sorted(self._ratios)[-2]))

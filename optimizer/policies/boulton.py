@@ -119,7 +119,7 @@ class BoultonPolicy:
         arrived, duration_s = window.traffic.arrived, window.duration_s
         expected = self._arrivals.cautious_rate_per_s * duration_s
         if self._last_point is not None and self._arrivals.rate_per_s > 0.0:
-            self._surges.observe(arrived, self._arrivals.rate_per_s * duration_s)
+            self._surges.observe(arrived, expected)
         self._arrivals.observe(arrived, duration_s)
         self._idle = 0 if arrived else self._idle + 1
         return arrived > expected
@@ -238,7 +238,7 @@ class BoultonPolicy:
         refuge = land.point(land.greedy_row(land.fast_column), land.fast_column)
         if refuge.sm_clock_mhz == point.sm_clock_mhz:
             return None
-        slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.full_batch_s(choice.column))
+        slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.steady_batch_s(choice.column))
         mean = land.mean_images(choice.row)
         usual = deviations(mean, self._arrivals.dispersion, _ALARM_DEVIATIONS) + 1.0
         return Alarm(math.ceil(max(usual, land.capacity_per_s(choice.column) * slack_s)), refuge)
@@ -297,7 +297,8 @@ class Caution:
             self._slo_share = max(_LEAST_SLO_SHARE, self._slo_share * _MORE_CAUTION)
         else:
             self._slo_share = min(_SLO_SHARE, self._slo_share + _LESS_CAUTION)
-        if traffic.latency_p99_ms is None or expected_p99_ms is None or surged:
+        piled_up = traffic.queued > 2 * window.point.batch_limit
+        if traffic.latency_p99_ms is None or expected_p99_ms is None or surged or piled_up:
             return
         excess_ms = traffic.latency_p99_ms - (expected_p99_ms - self._overhead_ms)
         wanted_ms = min(max(0.0, excess_ms), _MOST_OVERHEAD * targets.slo_p99_ms)
@@ -306,7 +307,7 @@ class Caution:
 
 _SLO_SHARE, _LEAST_SLO_SHARE = 0.94, 0.5
 _MORE_CAUTION, _LESS_CAUTION = 0.96, 0.002
-_LATE_NOTICED = 0.003
+_LATE_NOTICED = 0.007
 _OVERHEAD_WEIGHT, _MOST_OVERHEAD = 0.2, 0.5
 
 

@@ -1,7 +1,7 @@
 """What every setting would earn on the present load, from everything learned so far.
 
-A setting is a mean batch and a clock. The clock decides the largest batch that may be formed (two in a row must
-fit into the SLO), and the mean batch the delay that gathers it; so each (mean batch, clock) is one legal
+A setting is a mean batch and a clock. The clock decides the largest batch that may be formed (it must fit into
+the SLO), and the mean batch the delay that gathers it; so each (mean batch, clock) is one legal
 operating point, and all of them are scored at once.
 """
 
@@ -27,7 +27,6 @@ Array = NDArray[np.float64]
 
 _EVERY_SIZE_UP_TO = 16
 _COARSE_SIZES = 60
-_MOST_BUSY = 0.98
 _LEAST_BUSY = 0.02
 _FULLY_COUNTED = 0.2
 """A window that was busy for this share says all about the power of running; a less busy one less."""
@@ -249,10 +248,23 @@ class Landscape:
         self._spare_s = max(1e-4, (targets.slo_p99_ms * margins.slo_share - margins.overhead_ms) / 1e3)
         self._overhead_s = margins.overhead_ms / 1e3
         self.tables = machine.tables()
-        self._caps = largest_in_time(self.tables.cautious_times_s, self._spare_s / 2.0)
+        self._caps = self._largest(load.rate_per_s, targets.slo_p99_ms / 1e3)
+        self._steady = largest_in_time(self.tables.cautious_times_s, self._spare_s / 2.0)
         self._columns = np.arange(self._caps.size)
-        self._regime = regimes(self._sizes, self.tables.cautious_times_s, self._caps, load)
+        self._regime = regimes(self._sizes, self.tables.cautious_times_s, self._caps, load, self._spare_s)
         self._score(machine, load, targets, margins)
+
+    def _largest(self, rate_per_s: float, slo_s: float) -> NDArray[np.intp]:
+        """Return the row of the largest batch to form at each clock: any that is answered in time itself.
+
+        A large batch is how a queue that has grown is worked off, so caution must not make it smaller; and a
+        clock that is too slow for the load at that size needs all it can get.
+        """
+        times_s = self.tables.times_s
+        caps = largest_in_time(times_s, _LARGEST_BATCH * slo_s)
+        capacity = self._sizes[caps] / times_s[caps, np.arange(times_s.shape[1])]
+        quickest = np.argmax(self._sizes[:, None] / times_s, axis=0)
+        return np.where(capacity < _AMPLE * rate_per_s, np.maximum(caps, quickest), caps)
 
     @property
     def fast_column(self) -> int:
@@ -297,16 +309,12 @@ class Landscape:
         return self._most_per_s - float(self.merit[row, column])
 
     def capacity_per_s(self, column: int) -> float:
-        """Return the images a second that a clock can serve in batches that keep the SLO."""
-        return float(self._regime.capacity_per_s[column])
+        """Return the images a second that a clock can serve for long: two of its batches fit into the SLO."""
+        return float(self._steady_per_s[column])
 
-    def cap_images(self, column: int) -> float:
-        """Return the largest batch at a clock that keeps the SLO."""
-        return float(self._sizes[self._caps[column]])
-
-    def full_batch_s(self, column: int) -> float:
-        """Return how long that takes."""
-        return float(self.tables.cautious_times_s[self._caps[column], column])
+    def steady_batch_s(self, column: int) -> float:
+        """Return how long such a batch takes."""
+        return float(self.tables.cautious_times_s[self._steady[column], column])
 
     def greedy_row(self, column: int) -> int:
         """Return the mean batch that needs no delay at a clock, or the largest where it is too slow for the load."""
@@ -335,31 +343,27 @@ class Landscape:
         return bool(self._allowed[row, column])
 
     def _score(self, machine: Machine, load: Load, targets: Targets, margins: Margins) -> None:
-        regime = self._regime
-        busy = np.minimum(1.0, regime.busy)
-        rate = load.rate_per_s
-        cap_images, cap_s = self._sizes[self._caps], self.tables.cautious_times_s[self._caps, self._columns]
-        overflow = overflow_share(load, regime.capacity_per_s, cap_images, self._spare_s - 2.0 * cap_s)
-        overflow = np.where(overflow > _RESOLVED, overflow, 0.0)
-        longest, own = regime.longest_s, self.tables.times_s
-        beyond = np.clip((longest - self._spare_s) / np.maximum(1e-9, longest - own), 0.0, 1.0)
-        beyond = np.where(longest > self._spare_s, np.maximum(beyond, 2 * _LATE_ALLOWED), 0.0)
-        beyond = np.where(own > self._spare_s, 1.0, beyond)
-        self._late_share = np.minimum(1.0, beyond + overflow)
-        served = np.minimum(rate, regime.capacity_per_s)
-        late = rate * self._late_share
-        late = np.maximum(late, rate - served)
-        self.power_w = self._power(machine, busy)
-        outcome = Outcome(1.0, rate - late, late, self.power_w, 1e3 * (0.5 * regime.delay_s + own))
+        regime, rate = self._regime, load.rate_per_s
+        capacity = self._sizes[self._caps] / self.tables.times_s[self._caps, self._columns]
+        overflow = overflow_share(load, capacity, self._sizes[self._caps] - regime.greedy_images)
+        self._late_share = np.minimum(1.0, regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0))
+        late = np.maximum(rate * self._late_share, rate - capacity)
+        self.power_w = self._power(machine, regime.busy)
+        typical_ms = 1e3 * (0.5 * regime.delay_s + self.tables.times_s)
+        outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
         self._most_per_s = float(np.max(score(targets, Outcome(1.0, rate, 0.0, 0.0, 0.0)).total))
         self._allowed = self._under_cap(machine, targets)
         self._fast = self._fastest()
-        enough = regime.capacity_per_s >= min(
-            margins.headroom * rate, regime.capacity_per_s[self._fast] * 0.98
+        self._steady_per_s = (
+            self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
         )
-        usable = regime.possible & (regime.busy < _MOST_BUSY) & enough & self._allowed
-        self.feasible = bool((usable & (self._late_share <= _LATE_ALLOWED)).any())
+        needed = min(margins.headroom * rate, _NEARLY * self._steady_per_s[self._fast])
+        enough = self._steady_per_s >= needed
+        usable = regime.possible & self._allowed & (capacity > rate)
+        safe = usable & enough & (self._late_share <= _LATE_ALLOWED)
+        self.feasible = bool(safe.any())
+        usable = safe if self.feasible else usable
         self.merit = np.where(usable, self.revenue_per_s, -np.inf)
         if not usable.any():
             self._last_resort(machine)
@@ -398,5 +402,9 @@ class Landscape:
         return row, column
 
 
-_LATE_ALLOWED = 0.004
+_LARGEST_BATCH = 0.9
+"""The share of the SLO that the largest batch may take: beyond, nobody in it is answered in time."""
+_NEARLY = 0.98
+_AMPLE = 1.2
+_LATE_ALLOWED = 0.005
 _RESOLVED = 0.001
