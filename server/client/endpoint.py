@@ -12,6 +12,7 @@ from server.errors import BoultonError, ConfigError
 from server.files import read_file
 
 DEFAULT_URL = "127.0.0.1:8001"
+OPERATOR_URL = "127.0.0.1:8003"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 Options = tuple[tuple[str, int], ...]
@@ -60,10 +61,10 @@ class Endpoint:
         return grpc.ssl_channel_credentials(self.tls.ca, self.tls.key, self.tls.certificate)
 
 
-def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags that name a server."""
+def add_endpoint_arguments(parser: argparse.ArgumentParser, url: str = DEFAULT_URL) -> None:
+    """Declare the flags that name a server, by default the one at `url`."""
     add = parser.add_argument
-    add("--url", default=DEFAULT_URL, metavar="HOST:PORT", help=f"the server (default: {DEFAULT_URL})")
+    add("--url", default=url, metavar="HOST:PORT", help=f"the server (default: {url})")
     add("--tls-ca", type=Path, metavar="FILE", help="PEM authority to trust: connect with TLS")
     add("--tls-cert", type=Path, metavar="FILE", help="PEM certificate of this client (mTLS)")
     add("--tls-key", type=Path, metavar="FILE", help="PEM private key of the certificate")

@@ -82,7 +82,7 @@ class LearnedFile:
     """
 
     def __init__(self, directory: Path, device: str, model: str, precision: str, policy: str) -> None:
-        name = "-".join(_safe(part) for part in (model, precision, policy))
+        name = ",".join(_safe(part) for part in (model, precision, policy))
         self.path = directory / "learned" / _safe(device) / f"{name}.json"
 
     def restore(self, learner: Learner) -> None:
@@ -165,4 +165,4 @@ def write_json(path: Path, value: Mapping[str, object]) -> bool:
 
 def _safe(name: str) -> str:
     """Write a name so that it can stand in a path: no separators, no leading dot."""
-    return re.sub(r"[^A-Za-z0-9_.]|^\.", lambda found: f"%{ord(found[0]):02x}", name) or "%"
+    return re.sub(r"[^A-Za-z0-9_.-]|^\.", lambda found: f"%{ord(found[0]):02x}", name) or "%"

@@ -120,7 +120,7 @@ def test_targets_come_from_the_file_or_are_the_defaults(tmp_path: Path) -> None:
 def test_knowledge_is_kept_by_device_model_precision_and_policy(state_home: Path, tmp_path: Path) -> None:
     governing = make_governing(settings(), Targets(), models("a/net"), FakeGpu(), directly)
     assert governing is not None
-    kept = state_home / "boulton/learned/fake/a%2fnet-FP16-boulton.json"
+    kept = state_home / "boulton/learned/fake/a%2fnet,FP16,boulton.json"
     assert governing.learned_file == str(kept)
     elsewhere = settings(state_dir=tmp_path / "elsewhere", policy="fixed")
     fixed = make_governing(elsewhere, Targets(), models("net"), FakeGpu(), directly)

@@ -486,7 +486,7 @@ def test_targets_outlive_the_daemon(tmp_path: Path) -> None:
             stub.SetTargets(wanted, timeout=30)
             daemon.tell(signal.SIGTERM)
             assert daemon.end() == 0
-    assert list((tmp_path / "state/learned").glob("*/double-FP32-*.json"))
+    assert list((tmp_path / "state/learned").glob("*/double,FP32,*.json"))
 
 
 def test_the_daemon_lets_the_operator_watch_and_steer(tmp_path: Path) -> None:
