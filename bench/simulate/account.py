@@ -22,7 +22,8 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 class Account:
     """Totals from the first arrival to the end of the drain. Quantiles are None when nothing was answered.
 
-    `peak_power_w` is the highest mean power of one interval between two decisions.
+    `peak_power_w` is the highest mean power of one interval between two decisions. `mean_latency_ms` is that
+    of the images answered, 0 when none was.
     """
 
     images_completed: int
@@ -31,6 +32,7 @@ class Account:
     energy_j: float
     peak_power_w: float
     revenue: float
+    mean_latency_ms: float = 0.0
 
 
 def turns_s(scenario: Scenario) -> Floats:
@@ -63,7 +65,8 @@ def settle(scenario: Scenario, latencies_ms: Floats, used_j: Floats) -> Account:
         latency_ms=_quantiles(latencies_ms),
         energy_j=float(used_j[-1]),
         peak_power_w=float(np.max(np.diff(used_j) / np.diff(edges_s))),
-        revenue=score(averaged(targets, edges_s, used_j), outcome).total,
+        revenue=float(score(averaged(targets, edges_s, used_j), outcome).total),
+        mean_latency_ms=outcome.latency_ms,
     )
 
 

@@ -13,14 +13,12 @@ import numpy as np
 
 import optimizer
 from bench import simulate as simulator
-from bench.simulate.oracle import static_oracle
-from bench.simulate.run import Run, simulate_fixed
 from bench.simulate.scenario import Scenario, default_point
 from bench.tournament import fixed_price, slo, traffic
 from bench.tournament.hindsight import Hindsight
 from bench.tournament.joule_point import OneCap, cap_point, one_cap
 from bench.tournament.plan import STEADY, Cell, Settings
-from bench.tournament.results import FormAnswer, Ground
+from bench.tournament.results import Fixed, FormAnswer, Ground
 from bench.tournament.store import fingerprint_of
 from optimizer.operating_point import OperatingPoint
 from optimizer.targets import FORMS, Targets
@@ -82,11 +80,8 @@ def lay_ground(cell: Cell, settings: Settings) -> Ground:
     demands = slo.demands_of(profile, cell.model, cell.slo, settings.max_batch)
     scenario = scenario_of(cell, settings, Targets(slo_p99_ms=demands.slo_ms))
     hindsight, default = Hindsight(scenario), default_point(scenario)
-    priced = fixed_price.find_price(hindsight.keep(default, 1.0), hindsight.best)
-    price = priced.price_per_1000_images
-    peak = traffic.peak_rate(cell.traffic, demands.capacity)
-    cap_w = cap_of(cell.gpu, settings.max_batch).cap_w
-    capped = cap_point(profile, cell.model, cap_w, demands.slo_ms, peak, settings.max_batch)
+    priced = _price(hindsight, default)
+    targets = hindsight.targets(priced.price_per_1000_images)
     return Ground(
         cell=cell,
         fingerprint=fingerprint(cell, settings),
@@ -94,34 +89,45 @@ def lay_ground(cell: Cell, settings: Settings) -> Ground:
         slo_ms=demands.slo_ms,
         capacity=demands.capacity,
         mean_rate=scenario.arrivals_s.size / settings.duration_s,
-        price_per_1000_images=price,
+        price_per_1000_images=priced.price_per_1000_images,
         energy_share=priced.energy_share,
-        default=hindsight.keep(default, price),
+        default=hindsight.keep(default, targets),
         oracle=priced.best,
-        fast=hindsight.keep(demands.fast_point, price),
-        one_cap=hindsight.keep(capped, price),
-        forms=dict(_forms(cell, replace(scenario, targets=hindsight.targets(price)))),
+        fast=hindsight.keep(demands.fast_point, targets),
+        one_cap=hindsight.keep(_capped(cell, settings, demands), targets),
+        forms=dict(_forms(cell, hindsight, targets, profile.power_limit_w, default)),
         seconds=time.monotonic() - began_s,
     )
 
 
-def _forms(cell: Cell, scenario: Scenario) -> Iterator[tuple[str, FormAnswer]]:
+def _price(hindsight: Hindsight, default: OperatingPoint) -> fixed_price.Priced:
+    def best_under(price: float) -> Fixed:
+        targets = hindsight.targets(price)
+        return hindsight.keep(hindsight.best(targets), targets)
+
+    return fixed_price.find_price(hindsight.keep(default, hindsight.targets(1.0)), best_under)
+
+
+def _capped(cell: Cell, settings: Settings, demands: slo.Demands) -> OperatingPoint:
+    peak = traffic.peak_rate(cell.traffic, demands.capacity)
+    cap_w = cap_of(cell.gpu, settings.max_batch).cap_w
+    profile = profile_of(cell.gpu)
+    return cap_point(profile, cell.model, cap_w, demands.slo_ms, peak, settings.max_batch)
+
+
+def _forms(
+    cell: Cell, hindsight: Hindsight, targets: Targets, power_limit_w: float, default: OperatingPoint
+) -> Iterator[tuple[str, FormAnswer]]:
     """The paper's question is asked of steady traffic under the medium SLO."""
     if cell.traffic not in STEADY or cell.slo != "medium":
         return
+    in_time = hindsight.keep(default, targets).score.in_time
     for form in FORMS:
-        limit_w = scenario.profile.power_limit_w
-        targets = replace(scenario.targets, form=form, zeus_max_power_w=limit_w)
-        asked = replace(scenario, targets=targets)
-        point, best = static_oracle(asked, processes=1)
-        default = simulate_fixed(asked, default_point(asked))
-        yield form, _answer(point, default, best)
-
-
-def _answer(point: OperatingPoint, default: Run, best: Run) -> FormAnswer:
-    comparable = default.revenue != 0.0 and default.images_late <= 0.01 * default.images_arrived
-    gain = (best.revenue - default.revenue) / abs(default.revenue) if comparable else None
-    return FormAnswer(point, default.revenue, best.revenue, gain)
+        asked = replace(targets, form=form, zeus_max_power_w=power_limit_w)
+        best = hindsight.best(asked)
+        without, with_it = hindsight.worth(default, asked), hindsight.worth(best, asked)
+        gain = (with_it - without) / abs(without) if in_time and without else None
+        yield form, FormAnswer(best, without, with_it, gain)
 
 
 def _physics(cell: Cell, settings: Settings) -> Iterator[object]:

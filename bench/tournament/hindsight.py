@@ -1,7 +1,7 @@
-"""The best fixed setting of a cell, under one price after another.
+"""The best fixed setting of a cell, under one price or form of the objective after another.
 
-What a setting does, its images and joules, does not depend on the price; so each is simulated once, and the
-search of `static_oracle` runs over the same results for every price.
+What a setting does, its images and joules, does not depend on what they are worth; so each is simulated once,
+and the search of `static_oracle` runs over the same results for every price and form.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench.simulate.search import Trial, best_setting
 from bench.tournament.results import Fixed
 from bench.tournament.score import Score
 from optimizer.operating_point import OperatingPoint
+from optimizer.revenue import Outcome, score
 from optimizer.targets import Targets
 
 
@@ -22,7 +23,7 @@ class Hindsight:
     """Simulates fixed settings of one scenario without deadlines, and remembers them.
 
     Args:
-        scenario: of the form `profit`; its prices do not matter.
+        scenario: its prices and its form do not matter.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -38,24 +39,36 @@ class Hindsight:
             late_penalty_per_1000_images=price_per_1000_images,
         )
 
-    def keep(self, point: OperatingPoint, price_per_1000_images: float) -> Fixed:
+    def keep(self, point: OperatingPoint, targets: Targets) -> Fixed:
         """Return what a setting does that is kept throughout."""
-        account, arrived = self._run(point).account, self._scenario.arrivals_s.size
-        return Fixed(point, Score.of(account, arrived, self.targets(price_per_1000_images)))
+        return Fixed(point, Score.of(self._run(point).account, self._arrived, targets))
 
-    def best(self, price_per_1000_images: float) -> Fixed:
-        """Search the whole grid for the setting that earns the most under a price."""
+    def worth(self, point: OperatingPoint, targets: Targets) -> float:
+        """Return the score of a setting by the form of the targets; higher is better."""
+        account = self._run(point).account
+        outcome = Outcome(
+            duration_s=self._scenario.end_s,
+            in_time=float(self._arrived - account.images_late),
+            late=float(account.images_late),
+            joules=account.energy_j,
+            latency_ms=account.mean_latency_ms,
+        )
+        return float(score(targets, outcome).total)
+
+    def best(self, targets: Targets) -> OperatingPoint:
+        """Search the whole grid for the setting that is worth the most."""
 
         def trials(points: list[OperatingPoint]) -> Iterable[Trial]:
-            return (self._trial(point, price_per_1000_images) for point in points)
+            return (self._trial(point, targets) for point in points)
 
-        clocks_mhz = self._scenario.profile.sm_clocks_mhz
-        point = best_setting(self._scenario.max_batch, clocks_mhz, trials)
-        return self.keep(point, price_per_1000_images)
+        return best_setting(self._scenario.max_batch, self._scenario.profile.sm_clocks_mhz, trials)
 
-    def _trial(self, point: OperatingPoint, price: float) -> Trial:
-        revenue = self.keep(point, price).score.revenue
-        return Trial((0.0, revenue), self._run(point).largest_batch)
+    @property
+    def _arrived(self) -> int:
+        return int(self._scenario.arrivals_s.size)
+
+    def _trial(self, point: OperatingPoint, targets: Targets) -> Trial:
+        return Trial((0.0, self.worth(point, targets)), self._run(point).largest_batch)
 
     def _run(self, point: OperatingPoint) -> FixedRun:
         if point not in self._kept:

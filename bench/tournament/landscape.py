@@ -32,9 +32,8 @@ def survey(ground: Ground, settings: Settings) -> Landscape:
     limits = _spread(np.geomspace(1, settings.max_batch, LIMITS))
     clocks = scenario.profile.sm_clocks_mhz
     chosen = [clocks[index] for index in _spread(np.linspace(0, len(clocks) - 1, CLOCKS))]
-    price = ground.price_per_1000_images
     ratios = [
-        [hindsight.keep(OperatingPoint(limit, clock), price).score.revenue / best for clock in chosen]
+        [hindsight.worth(OperatingPoint(limit, clock), ground.targets) / best for clock in chosen]
         for limit in limits
     ]
     return Landscape(limits, chosen, ratios)

@@ -7,14 +7,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from bench.simulate.oracle import static_oracle
 from bench.tournament.fixed_price import ENERGY_SHARE, TOLERANCE, find_price, price_for
 from bench.tournament.ground import lay_ground, scenario_of
+from bench.tournament.hindsight import Hindsight
 from bench.tournament.plan import SLOS, TRAFFICS, Cell, Settings
 from bench.tournament.results import Fixed
 from bench.tournament.score import Score
 from bench.tournament.slo import boost_batch_s, demands_of
 from bench.tournament.traffic import arrivals_of, peak_rate
 from optimizer.operating_point import OperatingPoint
+from optimizer.targets import Targets
 from optimizer.twin.profile import load_profile, shipped_profiles
 
 EVERY_NETWORK = [(gpu, model) for gpu in shipped_profiles() for model in load_profile(gpu).models]
@@ -96,3 +99,14 @@ def test_the_ground_of_a_cell_on_an_unknown_card(card: str) -> None:
     )
     assert all(answer.best >= answer.default for answer in ground.forms.values())
     assert scenario_of(cell, settings, ground.targets).arrivals_s.size == best.images_arrived
+
+
+@pytest.mark.parametrize("form", ["profit", "edp"])
+def test_hindsight_finds_what_the_static_oracle_finds(card: str, form: str) -> None:
+    cell, settings = Cell(card, "little", "step-x10", "medium"), Settings(duration_s=10.0, max_batch=32)
+    prices = {"price_per_1000_images": 0.001, "late_penalty_per_1000_images": 0.001}
+    targets = Targets(slo_p99_ms=95.0, form=form, zeus_max_power_w=200.0, **prices)
+    scenario = scenario_of(cell, settings, targets)
+    hindsight, (point, run) = Hindsight(scenario), static_oracle(scenario, processes=1)
+    assert hindsight.best(targets) == point
+    assert hindsight.worth(point, targets) == pytest.approx(run.revenue)
