@@ -111,9 +111,8 @@ class Daemon:
         if not self._settings.no_metrics:
             self._open_metrics(exits)
         self._grpc = GrpcServer(client_port(self._settings), services)
-        exits.push_async_callback(self._grpc.stop, CLOSING_GRACE_S)
         self._operator = self._operator_server()
-        exits.push_async_callback(self._operator.stop, CLOSING_GRACE_S)
+        exits.push_async_callback(self._stop_listening)
         exits.push_async_callback(self._stop_governing)
         exits.push_async_callback(self._drain)
         await self._grpc.start()
@@ -215,6 +214,9 @@ class Daemon:
         await self._set_serving(serving=False)
         if not await self._models.close(self._settings.drain_timeout_s):
             logger.warning("some requests were not finished within %g s", self._settings.drain_timeout_s)
+
+    async def _stop_listening(self) -> None:
+        await asyncio.gather(self._grpc.stop(CLOSING_GRACE_S), self._operator.stop(CLOSING_GRACE_S))
 
     async def _stop_governing(self) -> None:
         if self._governing is not None:

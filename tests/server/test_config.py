@@ -75,12 +75,35 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--tls-cert", "c.pem"], "go together"),
         (["--tls-key", "k.pem"], "go together"),
         (["--tls-client-ca", "ca.pem"], "needs --tls-cert"),
+        (["--operator-port", "-1"], "--operator-port must be a whole number"),
+        (["--operator-client-ca", "ca.pem"], "--operator-client-ca needs --tls-cert"),
+        (["--operator-address", "192.0.2.1"], "add --operator-token-file, or --operator-client-ca"),
+        (
+            ["--operator-address", "::", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
+            "anyone there could steer this server",
+        ),
+        (["--policy", "greedy"], "--policy must be one of boulton, predictive, fixed"),
+        (["--state-dir", ""], "--state-dir must be a path"),
     ],
 )
 def test_wrong_flags_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse("--repository", "m", *flags)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        ["--operator-token-file", "tokens"],
+        ["--token-file", "tokens"],
+        ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--operator-client-ca", "ca.pem"],
+        ["--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "ca.pem"],
+    ],
+)
+def test_an_operator_s_port_that_is_guarded_may_face_the_network(guard: list[str]) -> None:
+    settings = parse("--repository", "m", "--operator-address", "192.0.2.1", *guard)
+    assert settings.operator_address == "192.0.2.1"
 
 
 def test_the_repository_is_required() -> None:

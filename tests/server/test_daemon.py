@@ -19,6 +19,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
+from server.config import Settings
+from server.daemon import Daemon
+from server.errors import ConfigError
+from server.transport import grpc_server
 from server.transport.security import ROLE_NEEDED
 
 TOKENS = "client client-token-0123456789\noperator operator-token-0123456789\n"
@@ -253,3 +257,43 @@ def test_an_ipv6_address_may_be_bound(tmp_path: Path, repository: Path) -> None:
         assert daemon.ready_line.startswith("ready: gRPC on [::1]:")
         with grpc.insecure_channel(f"[::1]:{daemon.grpc_port}") as channel:
             check_answer(channel)
+
+
+def test_the_operator_s_port_may_have_an_authority_of_its_own(tmp_path: Path, repository: Path) -> None:
+    authority, operators = make_authority(tmp_path, "authority"), make_authority(tmp_path, "operators")
+    server, operator = make_identity(tmp_path, "server", authority), make_identity(tmp_path, "me", operators)
+    flags = ("--tls-cert", server.certificate_path, "--tls-key", server.key_path)
+    trusted = authority.certificate_path.read_bytes()
+    mine = operator.key_path.read_bytes(), operator.certificate_path.read_bytes()
+    known = grpc.ssl_channel_credentials(trusted, *mine)
+    unknown = grpc.ssl_channel_credentials(trusted)
+    own = ("--operator-client-ca", operators.certificate_path)
+    with start_daemon(tmp_path, "--repository", repository, *flags, *own) as daemon:
+        with grpc.secure_channel(daemon.address, unknown) as channel:
+            check_answer(channel)
+        with grpc.secure_channel(daemon.operator_address, known) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=30).status
+        with grpc.secure_channel(daemon.operator_address, unknown) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                health.Check(health_pb2.HealthCheckRequest(), timeout=30)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_where_8003_is_taken_the_operator_gets_another_port_unless_it_was_asked_for(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(grpc_server, "OPERATOR_PORT", port)
+        server = Daemon(Settings(repository=repository))._operator_server()
+        assert server.port not in (0, port)
+        assert any(
+            f"the operator's port {port} is in use; it is {server.port} instead" in m for m in caplog.messages
+        )
+        await server.stop(None)
+        with pytest.raises(ConfigError, match="--operator-port"):
+            Daemon(Settings(repository=repository, operator_port=port))._operator_server()

@@ -124,10 +124,14 @@ def test_requests_that_outlast_the_limit_are_given_up(tmp_path: Path, repository
 
 def test_streams_that_nobody_ends_do_not_hold_up_the_end(tmp_path: Path, repository: Path) -> None:
     flags = ("--repository", repository)
-    with start_daemon(tmp_path, *flags) as daemon, grpc.insecure_channel(daemon.address) as channel:
+    with (
+        start_daemon(tmp_path, *flags) as daemon,
+        grpc.insecure_channel(daemon.address) as channel,
+        grpc.insecure_channel(daemon.operator_address) as operator,
+    ):
         watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watched).status == SERVING
-        decisions = boulton_pb2_grpc.OperatorServiceStub(channel).WatchDecisions(
+        decisions = boulton_pb2_grpc.OperatorServiceStub(operator).WatchDecisions(
             boulton_pb2.WatchDecisionsRequest()
         )
         assert next(decisions).model == "double"

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
+import pytest
 from rich.console import Console
 
 from protos import boulton_pb2 as pb
 from server.client.operator import point_of, status_line
 from server.client.operator_view import OperatorView, latency_text, power_text, revenue_text, sparkline
+from server.commands import watch
 from server.commands.explain import decision_lines, learned_lines
 from server.commands.watch import plain_lines
 
@@ -87,6 +90,31 @@ def test_text_of_the_server_cannot_steer_the_terminal() -> None:
     assert "[red]" in drawn(OperatorView(status(), [nasty]))
     nasty.line = "\x1b[2J"
     assert list(plain_lines([nasty])) == ["net: \\x1b[2J"]
+
+
+class FakeOperator:
+    def status(self) -> pb.Status:
+        return status()
+
+    def decisions(self, count: int) -> list[pb.Decision]:
+        return [decision(SMALL)]
+
+    def watch(self) -> Iterator[pb.Decision]:
+        yield decision(FAST, reason="the first")
+        yield decision(FAST, reason="the second")
+
+
+def test_on_a_terminal_the_view_is_drawn_anew_for_each_decision() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    watch._watch(console, FakeOperator(), None)
+    shown = console.file.getvalue()
+    assert shown.count("boulton watch") >= 3
+    assert "the second" in shown
+
+
+def test_piped_each_decision_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    watch._watch(Console(file=io.StringIO(), force_terminal=False), FakeOperator(), 1)
+    assert capsys.readouterr().out == "net: net did well | last 2.0 s at large\n"
 
 
 def test_a_sparkline_spans_the_legal_range() -> None:

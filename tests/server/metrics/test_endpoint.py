@@ -239,6 +239,34 @@ def test_the_governor_shows_clocks_counts_and_money(source: Source, server: Metr
     assert found[key("boulton_governor_info", policy="hill-climb", **labels)] == 1
 
 
+def test_the_operator_s_orders_and_the_alarms_are_shown(source: Source, server: MetricsServer) -> None:
+    labels = {"gpu_uuid": GPU, "model": "net"}
+    source.governed = governor(record())
+    found = samples(server)
+    assert found[key("boulton_governor_paused", **labels)] == 0
+    assert found[key("boulton_governor_pinned", **labels)] == 0
+    assert found[key("boulton_targets_infeasible", **labels)] == 0
+    assert found[key("boulton_alarms_total", **labels)] == 0
+    hopeless = replace(record(), decision=Decision(POINT, "because", infeasible="too tight"))
+    source.governed = replace(governor(hopeless), paused=True, pinned=True, alarms=3)
+    found = samples(server)
+    assert found[key("boulton_governor_paused", **labels)] == 1
+    assert found[key("boulton_governor_pinned", **labels)] == 1
+    assert found[key("boulton_targets_infeasible", **labels)] == 1
+    assert found[key("boulton_alarms_total", **labels)] == 3
+
+
+def test_a_score_that_is_no_money_is_not_added_to_money(source: Source, server: MetricsServer) -> None:
+    window = record().window
+    average = replace(record(), revenue=window_revenue(Targets(form="edp"), window))
+    source.governed = governor(record(), average)
+    labels = {"gpu_uuid": GPU, "model": "net"}
+    found = samples(server)
+    assert found[key("boulton_revenue_total", **labels)] == pytest.approx(record().revenue.total)
+    assert key("boulton_revenue_rate", **labels) not in found
+    assert found[key("boulton_score", form="edp", **labels)] == pytest.approx(average.revenue.total)
+
+
 def test_energy_and_power_carry_their_source(source: Source, server: MetricsServer) -> None:
     source.governed = governor(record(), record())
     labels = {"gpu_uuid": GPU, "source": "simulated"}

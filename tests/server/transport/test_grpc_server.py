@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health
 
 from protos import boulton_pb2, grpc_service_pb2
+from server.config import Settings
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.inference.service import SERVICE_NAME as INFERENCE
 from server.inference.service import InferenceService
-from server.transport.grpc_server import bracketed, register
+from server.transport.grpc_server import bracketed, client_port, operator_port, register
 from server.transport.security import ROLE_NEEDED
+from server.transport.tls import TlsFiles
 
 
 class Recorder(grpc.aio.Server):
@@ -58,3 +62,25 @@ def test_the_services_register_every_rpc_that_their_proto_declares() -> None:
 )
 def test_ipv6_addresses_are_bracketed(host: str, shown: str) -> None:
     assert bracketed(host) == shown
+
+
+def settings(**given: object) -> Settings:
+    return Settings(repository=Path("models"), **given)
+
+
+def test_the_operator_s_port_is_guarded_like_the_clients_unless_told_otherwise() -> None:
+    tokens, others = Path("tokens"), Path("others")
+    shared = settings(token_file=tokens, tls_cert=Path("c"), tls_key=Path("k"), tls_client_ca=Path("ca"))
+    assert operator_port(shared).token_file == tokens
+    assert operator_port(shared).tls == client_port(shared).tls == TlsFiles(Path("c"), Path("k"), Path("ca"))
+    own = replace(shared, operator_token_file=others, operator_client_ca=Path("ours"))
+    assert operator_port(own).token_file == others
+    assert operator_port(own).tls == TlsFiles(Path("c"), Path("k"), Path("ours"))
+    assert client_port(own).tls == client_port(shared).tls
+
+
+def test_the_operator_s_port_is_on_loopback_and_free_where_the_clients_port_is() -> None:
+    assert (operator_port(settings()).host, operator_port(settings()).port) == ("127.0.0.1", 8003)
+    assert operator_port(settings(host="0.0.0.0")).host == "127.0.0.1"  # noqa: S104
+    assert operator_port(settings(port=0)).port == 0
+    assert operator_port(settings(port=0, operator_port=9)).port == 9
