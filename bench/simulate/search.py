@@ -84,7 +84,8 @@ class _Landscape:
         self._largest: dict[int, int] = {}
 
     def point(self, place: Place) -> OperatingPoint:
-        return OperatingPoint(place[0], self._clocks_mhz[place[1]])
+        limit, clock = self._canonical(place)
+        return OperatingPoint(limit, self._clocks_mhz[clock])
 
     def value(self, place: Place) -> Value:
         return self._trials[self._canonical(place)].value

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from optimizer.devices.simulated import SimulatedGpu
@@ -106,3 +108,63 @@ def test_acting_changes_the_batch_limit() -> None:
     server.act(OperatingPoint(2, 1000))
     server.run(poisson(3000, 1.0, seed=2), 10.0, 1e9, lambda: None)
     assert max(server.sense(50.0)[0].batches) == 2
+
+
+def watched(batch_limit: int) -> tuple[SimulatedServer, SimulatedClock]:
+    clock = SimulatedClock()
+    return SimulatedServer(SimulatedGpu(PROFILE, clock=clock), "net", clock, batch_limit=batch_limit), clock
+
+
+def test_the_alarm_sounds_once_within_the_arrival_that_is_one_too_many() -> None:
+    server, clock = watched(4)
+    heard: list[float] = []
+    server.watch(5, lambda: heard.append(clock.now_s))
+    arrivals = [0.0, *(1e-4 * i for i in range(1, 20))]  # one runs, four are staged, then they wait
+    server.run(arrivals, 1.0, 1e9, lambda: None)
+    assert heard == [arrivals[1 + 4 + 5]]
+    server.watch(0, lambda: heard.append(clock.now_s))
+    server.watch(None, lambda: heard.append(clock.now_s))
+    server.run([1.0 + time_s for time_s in arrivals], 2.0, 1e9, lambda: None)
+    assert len(heard) == 1, "nobody watches any more"
+
+
+def test_what_the_alarm_changes_holds_at_once() -> None:
+    server, _ = watched(1)
+    server.watch(8, lambda: server.act(OperatingPoint(64, 1000)))
+    server.run([0.0] * 11, 1.0, 1e9, lambda: None)
+    # 1 runs, 1 is staged, 9 wait: the alarm makes them one batch.
+    assert {size: times.count for size, times in server.sense(50.0)[0].batches.items()} == {1: 2, 9: 1}
+
+
+def test_images_that_arrive_together_are_batched_together() -> None:
+    server, _ = watched(64)
+    server.run([0.5] * 20, 1.0, 1e9, lambda: None)
+    assert server.latencies_ms.tolist() == pytest.approx([(FIXED_S + 20 * PER_IMAGE_S) * 1e3] * 20)
+
+
+def test_a_batch_waits_on_an_idle_engine_until_it_is_full_or_the_delay_is_over() -> None:
+    server, _ = watched(64)
+    server.act(OperatingPoint(3, 1000, max_delay_ms=20.0))
+    server.run([0.0, 0.010, 0.5, 0.501, 0.502], 1.0, 1e9, lambda: None)
+    delayed_ms, full_ms = 20.0 + (FIXED_S + 2 * PER_IMAGE_S) * 1e3, (FIXED_S + 3 * PER_IMAGE_S) * 1e3
+    assert server.latencies_ms.tolist() == pytest.approx(
+        [delayed_ms, delayed_ms - 10.0, full_ms + 2.0, full_ms + 1.0, full_ms]
+    )
+
+
+def test_turns_come_on_time_whatever_arrives() -> None:
+    server, clock = watched(8)
+    turns: list[float] = []
+    server.run(poisson(500.0, 3.0, seed=1), 3.5, 0.1, lambda: turns.append(clock.now_s))
+    assert turns == [0.1 * i for i in range(1, 36)]
+    assert clock.now_s == 3.5
+
+
+def test_only_changes_of_the_clock_are_counted() -> None:
+    clock = SimulatedClock()
+    profile = replace(PROFILE, sm_clocks_mhz=(500, 1000))
+    server = SimulatedServer(SimulatedGpu(profile, clock=clock), "net", clock, batch_limit=8)
+    assert server.clock_changes == 0
+    for limit, clock_mhz in ((8, 1000), (4, 1000), (4, 500), (8, 500), (8, 1000)):
+        server.act(OperatingPoint(limit, clock_mhz))
+    assert server.clock_changes == 2
