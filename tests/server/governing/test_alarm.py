@@ -1,4 +1,4 @@
-"""From images that pile up to a setting changed by the governor's thread, through scheduler, plant and loop."""
+"""From images that pile up to a setting changed by the governor's thread: scheduler, plant and loop."""
 
 from __future__ import annotations
 
