@@ -1,32 +1,30 @@
-"""How suddenly traffic grows, from window to window."""
+"""How much traffic comes again and again, though not all the time."""
 
 from __future__ import annotations
 
 from collections import deque
 
-_REMEMBERED = 60
-_LEAST = 1.0
-_MOST = 20.0
-_LEAST_IMAGES = 5.0
+_REMEMBERED = 40
+_SHARE = 0.2
 
 
-class SurgeModel:
-    """How many times its expected rate the traffic has reached, more than once, in the last `_REMEMBERED` windows.
+class PeakModel:
+    """The rate that a fifth of the last `_REMEMBERED` windows exceeded: what to be ready for without an alarm.
 
-    One surge proves nothing, and to be ready for it all the time costs more than to lose its first moments.
-    What happened twice will happen again.
+    A surge that is rarer costs less when it comes than the readiness for it would all the time.
     """
 
     def __init__(self) -> None:
-        self._ratios: deque[float] = deque(maxlen=_REMEMBERED)
+        self._rates_per_s: deque[float] = deque(maxlen=_REMEMBERED)
 
-    def observe(self, images: int, expected_images: float) -> None:
-        """Learn from a window: what came, and what was expected at most."""
-        self._ratios.append(images / max(_LEAST_IMAGES, expected_images))
+    def observe(self, rate_per_s: float) -> None:
+        """Learn from a window."""
+        self._rates_per_s.append(rate_per_s)
 
     @property
-    def headroom(self) -> float:
-        """How many times the load the capacity should be."""
-        if len(self._ratios) < 2:
-            return _LEAST
-        return min(_MOST, max(_LEAST, sorted(self._ratios)[-2]))
+    def rate_per_s(self) -> float:
+        """Images a second to be ready for."""
+        if not self._rates_per_s:
+            return 0.0
+        ascending = sorted(self._rates_per_s)
+        return ascending[int((1.0 - _SHARE) * (len(ascending) - 1))]

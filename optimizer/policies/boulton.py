@@ -23,7 +23,7 @@ from typing import Any
 from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import Load, deviations
 from optimizer.models.drift import DriftDetector
-from optimizer.models.surges import SurgeModel
+from optimizer.models.surges import PeakModel
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
 from optimizer.policies.landscape import Landscape, Machine, Margins
@@ -35,12 +35,13 @@ STATE_VERSION = 1
 
 _WORTH_MOVING = 0.01
 _CURIOSITY = 0.04
-_HOLD_WINDOWS = 2
+_HOLD_AFTER_LATE, _HOLD_AFTER_ALARM = 2, 1
 _IDLE_WINDOWS = 5
 _IDLE_RATE_PER_S = 0.5
 _ALTERNATIVES = 4
 _ALARM_DEVIATIONS = 5.0
-_ALARM_SHARE = 0.7
+_FALSE_ALARM, _MOST_ALARM_DEVIATIONS, _ALARM_CALM = 1.5, 20.0, 0.01
+_ALARM_SHARE = 0.8
 _KEPT_AFTER_DRIFT = 0.1
 
 
@@ -74,7 +75,8 @@ class BoultonPolicy:
         """Start anew, as if nothing had been learned."""
         self._machine.forget()
         self._arrivals = ArrivalModel()
-        self._surges = SurgeModel()
+        self._peaks = PeakModel()
+        self._alarm_deviations = _ALARM_DEVIATIONS
         self._watch = SloWatch()
         self._drift = DriftDetector()
         self._caution = Caution()
@@ -90,7 +92,7 @@ class BoultonPolicy:
         unfit = why_unfit(window, settled=settled)
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
-        trouble = self._trouble(window, targets)
+        trouble = self._trouble(window, targets, surged=surged)
         decision = self._choose(window, targets, trouble, learned)
         self._decided = decision
         return decision
@@ -118,8 +120,8 @@ class BoultonPolicy:
         """Learn the arrivals; True when more came than was to be expected."""
         arrived, duration_s = window.traffic.arrived, window.duration_s
         expected = self._arrivals.cautious_rate_per_s * duration_s
-        if self._last_point is not None and self._arrivals.rate_per_s > 0.0:
-            self._surges.observe(arrived, expected)
+        if duration_s > 0.0:
+            self._peaks.observe(arrived / duration_s)
         self._arrivals.observe(arrived, duration_s)
         self._idle = 0 if arrived else self._idle + 1
         return arrived > expected
@@ -141,23 +143,31 @@ class BoultonPolicy:
 
     # Choosing
 
-    def _trouble(self, window: Window, targets: Targets) -> str | None:
-        alarmed = (
-            self._decided is not None and window.point != self._decided.point and self._was_refuge(window)
-        )
-        trouble = self._watch.trouble(window, targets)
-        return "the alarm was sounded" if alarmed and trouble is None else trouble
+    def _trouble(self, window: Window, targets: Targets, *, surged: bool) -> str | None:
+        """Say what is wrong, and for how long to stay at the fast point; None when all is well."""
+        late = self._watch.trouble(window, targets)
+        self._alarm_deviations += _ALARM_CALM * (_ALARM_DEVIATIONS - self._alarm_deviations)
+        if not self._was_refuge(window):
+            self._hold = _HOLD_AFTER_LATE if late is not None else self._hold
+            return late
+        if surged or late is not None:
+            self._hold = _HOLD_AFTER_ALARM
+            return late or "the alarm was sounded"
+        self._alarm_deviations = min(_MOST_ALARM_DEVIATIONS, _FALSE_ALARM * self._alarm_deviations)
+        return None
 
     def _was_refuge(self, window: Window) -> bool:
-        alarm = self._decided.alarm if self._decided is not None else None
-        return alarm is not None and alarm.refuge == window.point
+        """Whether the alarm was sounded in this window."""
+        if self._decided is None or self._decided.alarm is None or window.point == self._decided.point:
+            return False
+        return window.point == self._decided.alarm.refuge
 
     def _choose(self, window: Window, targets: Targets, trouble: str | None, learned: str) -> Decision:
         point = window.point
         if not self._machine.ready:
             return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
         load = Load(self._arrivals.rate_per_s, self._arrivals.dispersion)
-        margins = self._caution.margins(self._surges.headroom)
+        margins = self._caution.margins(self._peaks.rate_per_s)
         land = Landscape(self._grid, self._machine, load, targets, margins)
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
             choice = _Choice(*land.best_at(len(self._grid.sm_clocks_mhz) - 1), "the clock cannot be set")
@@ -166,7 +176,6 @@ class BoultonPolicy:
 
     def _choice(self, land: Landscape, point: OperatingPoint, trouble: str | None) -> _Choice:
         if trouble is not None:
-            self._hold = _HOLD_WINDOWS
             return self._fast(land, trouble)
         if self._hold > 0:
             self._hold -= 1
@@ -240,7 +249,7 @@ class BoultonPolicy:
             return None
         slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.steady_batch_s(choice.column))
         mean = land.mean_images(choice.row)
-        usual = deviations(mean, self._arrivals.dispersion, _ALARM_DEVIATIONS) + 1.0
+        usual = deviations(mean, self._arrivals.dispersion, self._alarm_deviations) + 1.0
         return Alarm(math.ceil(max(usual, land.capacity_per_s(choice.column) * slack_s)), refuge)
 
     def _infeasible(self, land: Landscape, targets: Targets, chosen: Prediction) -> str | None:
@@ -283,9 +292,9 @@ class Caution:
         self._slo_share = _SLO_SHARE
         self._overhead_ms = 0.0
 
-    def margins(self, headroom: float) -> Margins:
+    def margins(self, reserve_per_s: float) -> Margins:
         """Return what to keep free now."""
-        return Margins(self._slo_share, self._overhead_ms, headroom)
+        return Margins(self._slo_share, self._overhead_ms, reserve_per_s)
 
     def observe(
         self, window: Window, targets: Targets, expected_p99_ms: float | None, *, surged: bool

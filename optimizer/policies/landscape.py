@@ -31,6 +31,7 @@ _LEAST_BUSY = 0.02
 _FULLY_COUNTED = 0.2
 """A window that was busy for this share says all about the power of running; a less busy one less."""
 _FULL_WEIGHT_BATCHES = 8
+_MOST_ANCHORS = 8
 _DOUBTFUL = 1.25
 """How much longer than expected a batch of a size that never ran may take."""
 
@@ -93,7 +94,9 @@ class Machine:
                 self._measured_times.observe(
                     size, clock, seconds, min(1.0, times.count / _FULL_WEIGHT_BATCHES)
                 )
-                self._anchors[clock] = max(self._anchors.get(clock, 0.0), float(size))
+                self._anchors[clock] = max(self._anchors.pop(clock, 0.0), float(size))
+        while len(self._anchors) > _MOST_ANCHORS:
+            del self._anchors[next(iter(self._anchors))]
 
     def learn_power(self, window: Window, mhz: int | None) -> None:
         """Learn from the energy of a window, if it was measured."""
@@ -129,7 +132,7 @@ class Machine:
         base_s = self._time.table(self.sizes, self._clocks_mhz)
         factor, known = self._measured_times.table(self._times_at)
         times_s = np.maximum(1e-9, base_s * factor)
-        cautious_s = known * times_s + (1.0 - known) * np.maximum(times_s, self._worst_s(times_s))
+        cautious_s = known * times_s + (1.0 - known) * self._doubtful_s(times_s)
         return Tables(times_s, cautious_s, self._running_w(times_s), known)
 
     def export_state(self) -> dict[str, object]:
@@ -171,21 +174,22 @@ class Machine:
         mhz = None if self._clocks_mhz is None else clock
         return self._power.idle_w + self._power.running_w(batch, self._times_at(batch, clock), mhz)
 
-    def _worst_s(self, times_s: Array) -> Array:
-        """Bound the times where nothing was measured, from the highest clock that was.
+    def _doubtful_s(self, times_s: Array) -> Array:
+        """Return longer times for where nothing was measured, from where something was.
 
-        No batch slows down by more than the clock's period grows, or takes longer than its images would one
-        batch after the other.
+        No batch slows down by more than the clock's period grows, nor takes longer than its images would one
+        batch after the other. That far it hardly ever comes, and an alarm watches: half way counts.
         """
         clocks = np.array(self._clocks_mhz or (1,), float)
-        at = max(self._anchors)
-        size = self._anchors[at]
-        column = min(int(np.searchsorted(clocks, at)), clocks.size - 1)
-        row = min(int(np.searchsorted(self.sizes, size)), self.sizes.size - 1)
-        in_turn_s = times_s[row, column] * np.maximum(1.0, self.sizes / size)
-        there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, column])
-        bound_s: Array = np.outer(there_s, np.maximum(1.0, at / clocks))
-        return bound_s
+        bound_s = np.full_like(times_s, np.inf)
+        for at, size in self._anchors.items():
+            column = min(int(np.searchsorted(clocks, at)), clocks.size - 1)
+            row = min(int(np.searchsorted(self.sizes, size)), self.sizes.size - 1)
+            in_turn_s = times_s[row, column] * np.maximum(1.0, self.sizes / size)
+            there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, column])
+            np.minimum(bound_s, np.outer(there_s, np.maximum(1.0, at / clocks)), out=bound_s)
+        half_way: Array = np.sqrt(times_s * np.maximum(times_s, bound_s))
+        return half_way
 
 
 class Work(NamedTuple):
@@ -222,12 +226,12 @@ class Margins:
     Args:
         slo_share: the share of the SLO that a predicted latency may reach.
         overhead_ms: latency that was measured beyond the predicted.
-        headroom: how many times the load the capacity must be; the fast point counts as enough.
+        reserve_per_s: images a second that the capacity must reach; that of the fast point is enough.
     """
 
     slo_share: float
     overhead_ms: float
-    headroom: float
+    reserve_per_s: float
 
 
 class Landscape:
@@ -358,7 +362,7 @@ class Landscape:
         self._steady_per_s = (
             self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
         )
-        needed = min(margins.headroom * rate, _NEARLY * self._steady_per_s[self._fast])
+        needed = min(margins.reserve_per_s, _NEARLY * self._steady_per_s[self._fast])
         enough = self._steady_per_s >= needed
         usable = regime.possible & self._allowed & (capacity > rate)
         safe = usable & enough & (self._late_share <= _LATE_ALLOWED)
@@ -406,5 +410,5 @@ _LARGEST_BATCH = 0.9
 """The share of the SLO that the largest batch may take: beyond, nobody in it is answered in time."""
 _NEARLY = 0.98
 _AMPLE = 1.2
-_LATE_ALLOWED = 0.005
+_LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
