@@ -15,7 +15,8 @@ from optimizer.telemetry import Window
 
 _INCREASE = 2.0
 _DECREASE_SHARE = 0.02
-_LITTLE_SLACK, _MUCH_SLACK = 0.1, 0.2
+_LITTLE_SLACK_ABOVE, _MUCH_SLACK_BELOW = 0.9, 0.8
+"""As shares of the SLO that the p99 uses up."""
 
 
 class MuServePolicy:
@@ -37,17 +38,17 @@ class MuServePolicy:
         """Raise the clock by a factor, lower it by a step, or keep it."""
         if why := why_ignored(window):
             return stay(self._grid, window, why)
-        slack = 1.0 - (window.traffic.latency_p99_ms or 0.0) / targets.slo_p99_ms
+        used = (window.traffic.latency_p99_ms or 0.0) / targets.slo_p99_ms
         clock_mhz = place(self._grid, window).sm_clock_mhz
         if clock_mhz is not None:
-            clock_mhz = self._next_mhz(clock_mhz, slack)
+            clock_mhz = self._next_mhz(clock_mhz, used)
         point = OperatingPoint(self._grid.default.batch_limit, clock_mhz)
-        return to(point, f"{slack:.0%} of the SLO left at p99")
+        return to(point, f"the p99 is {used:.0%} of the SLO")
 
-    def _next_mhz(self, clock_mhz: int, slack: float) -> int:
+    def _next_mhz(self, clock_mhz: int, used: float) -> int:
         clocks = self._grid.sm_clocks_mhz
-        if slack < _LITTLE_SLACK:
+        if used > _LITTLE_SLACK_ABOVE:
             return toward(clocks, clock_mhz, _INCREASE * clock_mhz)
-        if slack > _MUCH_SLACK:
+        if used < _MUCH_SLACK_BELOW:
             return toward(clocks, clock_mhz, clock_mhz - _DECREASE_SHARE * clocks[-1])
         return clock_mhz
