@@ -7,9 +7,11 @@ same batches as `SimulatedServer` does, at a fraction of the work.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,9 +116,13 @@ def serve_fixed(
 
     `noise` must hold at least as many batches as there are arrivals.
     """
-    starts, firsts, took, watts = _batches(arrivals_s, batch_limit, costs, noise.seconds, end_s)
-    images: NDArray[np.int64] = np.array(firsts[1:], dtype=np.int64) - np.array(firsts[:-1], dtype=np.int64)
-    return Batches(np.array(starts), np.array(took), images, np.array(watts) * noise.power[: images.size])
+    padded = [*arrivals_s, *repeat(math.inf, batch_limit)]
+    starts, firsts, took, limited_w = _batches(padded, batch_limit, costs, noise.seconds, end_s)
+    edges = np.array(firsts, dtype=np.int64)
+    images = edges[1:] - edges[:-1]
+    power_w = np.array(costs.power_w)[images]
+    power_w[list(limited_w)] = list(limited_w.values())
+    return Batches(np.array(starts), np.array(took), images, power_w * noise.power[: images.size])
 
 
 def _batches(
@@ -125,32 +131,33 @@ def _batches(
     costs: BatchCosts,
     factors: Iterable[float],
     end_s: float,
-) -> tuple[list[float], list[int], list[float], list[float]]:
-    """Return each batch's start, first image (and, at the end, the first not taken), seconds and watts."""
-    seconds_of, power_of, limited = costs.seconds, costs.power_w, costs.settled_mhz
-    limiter = _LimitedCosts(costs)
-    count, taken, free_s = len(arrivals_s), 0, 0.0
+) -> tuple[list[float], list[int], list[float], dict[int, float]]:
+    """Return each batch's start, first image (and, at the end, the first not taken), and seconds.
+
+    Also the watts of those that the power limit slowed down, by their index. Arrivals must end in as many
+    that never come as a batch holds.
+    """
+    seconds_of, settled_mhz, limited = costs.seconds, costs.settled_mhz, _LimitedCosts(costs)
+    taken, free_s = 0, 0.0
     starts: list[float] = []
-    firsts, took, watts = [0], [], []
+    firsts, took, limited_w = [0], [], {}
     for factor in factors:
-        if taken == count:
-            break
         first_s = arrivals_s[taken]
         start_s = first_s if first_s > free_s else free_s
         if start_s > end_s:
             break
         before = taken
-        taken = bisect_right(arrivals_s, start_s, taken, min(taken + batch_limit, count))
+        taken = bisect_right(arrivals_s, start_s, taken, taken + batch_limit)
         size = taken - before
-        seconds, power_w = seconds_of[size], power_of[size]
-        if size in limited:
-            seconds, power_w = limiter.cost(size, start_s)
-        free_s = start_s + seconds * factor
+        seconds = seconds_of[size]
+        if size in settled_mhz:
+            seconds, limited_w[len(starts)] = limited.cost(size, start_s)
+        seconds *= factor
+        free_s = start_s + seconds
         starts.append(start_s)
         firsts.append(taken)
-        took.append(seconds * factor)
-        watts.append(power_w)
-    return starts, firsts, took, watts
+        took.append(seconds)
+    return starts, firsts, took, limited_w
 
 
 def energy_until(batches: Batches, idle_w: float, times_s: Floats) -> Floats:
