@@ -124,28 +124,28 @@ def _profit(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
 
 
 def _energy(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
-    return _average(targets, outcome, 0.0 * outcome.in_time, 1.0 + 0.0 * outcome.in_time)
+    return _average(targets, outcome, 0.0, 1.0)
 
 
 def _edp(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
-    return _average(targets, outcome, 0.0 * outcome.in_time, outcome.latency_ms / 1e3)
+    return _average(targets, outcome, 0.0, outcome.latency_ms / 1e3)
 
 
 def _ed2p(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
     delay_s = outcome.latency_ms / 1e3
-    return _average(targets, outcome, 0.0 * outcome.in_time, delay_s * delay_s)
+    return _average(targets, outcome, 0.0, delay_s * delay_s)
 
 
 def _zeus(targets: Targets, outcome: Outcome[Amount]) -> Score[Amount]:
     eta = targets.zeus_eta
     time_cost = (1.0 - eta) * targets.zeus_max_power_w * (outcome.latency_ms / 1e3)
-    return _average(targets, outcome, time_cost, eta + 0.0 * outcome.in_time)
+    return _average(targets, outcome, time_cost, eta)
 
 
 def _average(
-    targets: Targets, outcome: Outcome[Amount], time_cost: Amount, per_joule: Amount
+    targets: Targets, outcome: Outcome[Amount], time_cost: Amount | float, per_joule: Amount | float
 ) -> Score[Amount]:
-    """Score the average image: its energy, weighted, and its time; all in the shape of the outcome."""
+    """Score the average image: its energy, weighted, and its time."""
     joules = outcome.joules
     images = np.maximum(outcome.in_time, 1.0)
     return Score(

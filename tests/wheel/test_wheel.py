@@ -130,7 +130,9 @@ def test_help_lists_every_command(clean_python: Path, shell: Run, tmp_path: Path
     assert {"serve", "export", "infer", "load"} <= set(said.split())
 
 
-@pytest.mark.parametrize("command", ["serve", "export", "infer", "load"])
+@pytest.mark.parametrize(
+    "command", ["serve", "export", "infer", "load", "targets", "watch", "explain", "pin"]
+)
 def test_every_command_has_help_without_the_frameworks(
     command: str, clean_python: Path, shell: Run, tmp_path: Path
 ) -> None:
