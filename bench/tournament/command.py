@@ -33,8 +33,8 @@ from server.errors import ConfigError
 
 EXIT_INCOMPLETE = 1
 SHOWN_CELLS = 6
-QUICK_GPUS, QUICK_MODELS, QUICK_SLOS = ("v100",), ("resnet50",), ("medium",)
-DURATION_S, QUICK_DURATION_S = 300.0, 120.0
+QUICK_GPUS, QUICK_MODELS, QUICK_SLOS = ("t4", "v100"), ("resnet50",), ("tight", "medium")
+DURATION_S, QUICK_DURATION_S = 300.0, 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ _DURATION = f"simulated traffic in each cell (default: {DURATION_S:g}; with --qu
 _OUT = "for results, report and plots (default: tournament-out)"
 _QUICK = (
     f"where an axis is not given: {', '.join(QUICK_GPUS)}, {', '.join(QUICK_MODELS)}, SLO "
-    f"{', '.join(QUICK_SLOS)}; some minutes"
+    f"{', '.join(QUICK_SLOS)}; minutes on two cores"
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from bench.tournament.landscape import Landscape
 from bench.tournament.plan import DEFAULT, OURS
@@ -189,7 +189,7 @@ def _path(axes: Axes, series: Series) -> None:
 
 def _batch_axis(axes: Axes) -> None:
     axes.set_yscale("log", base=2)
-    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
 
 
 def _clocks(series: Series) -> list[float]:

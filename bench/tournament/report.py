@@ -17,7 +17,7 @@ from bench.serving.machine import Machine
 from bench.tournament.plan import Cell, Plan
 from bench.tournament.results import SIMULATED
 from bench.tournament.summary import Summary
-from bench.tournament.tables import TextTable, cell_table, tables_of
+from bench.tournament.tables import TextTable, long_tables_of, tables_of
 
 SUMMARY, REPORT = "summary.json", "report.md"
 _COLOURS = {"reached": "green", "missed": "red"}
@@ -57,11 +57,21 @@ def _axes(cell: Cell) -> tuple[str, str, str, str]:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print the tables, but for the long one."""
+    """Print the tables, but for the long ones."""
     for table in tables_of(summary):
         console.print(_drawn(table))
         for note in table.notes:
             console.print(f"  {escape(note)}", style="dim", highlight=False)
+    for warning in mixture(summary):
+        console.print(f"{warning} To simulate anew: --fresh POLICY, or another --out.", style="yellow")
+
+
+def mixture(summary: Summary) -> Sequence[str]:
+    """Say so when the results were not all made by the same code; nothing otherwise."""
+    if len(summary.codes) <= 1:
+        return ()
+    versions = ", ".join(summary.codes)
+    return (f"The results come from {len(summary.codes)} versions of the code: {versions}.",)
 
 
 def _drawn(table: TextTable) -> Table:
@@ -105,13 +115,10 @@ def as_json(summary: Summary, conditions: Conditions) -> dict[str, Any]:
 def as_markdown(summary: Summary, conditions: Conditions, plots: Sequence[Path]) -> str:
     """Return the report; plots are linked by their names, for they lie beside it."""
     parts = ["# Tournament (simulated)", *conditions.sentences()]
-    if len(summary.codes) > 1:
-        parts.append(
-            f"The results come from {len(summary.codes)} versions of the code: {', '.join(summary.codes)}."
-        )
+    parts += mixture(summary)
     parts += [_markdown(table) for table in tables_of(summary)]
     parts += [f"![{path.stem}, simulated]({path.name})" for path in plots]
-    parts.append(_markdown(cell_table(summary.lines)))
+    parts += [_markdown(table) for table in long_tables_of(summary)]
     return "\n\n".join(parts) + "\n"
 
 

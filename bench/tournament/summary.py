@@ -73,6 +73,7 @@ class ByTraffic:
     traffic: str
     cells: int
     shortfall: float | None
+    shortfall_highest: float | None
     excess: float | None
     late_share: float | None
     holds: bool | None
@@ -91,13 +92,41 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class OursAlong:
+    """Our policy over the cells that share one place on an axis; means where the figure has a meaning."""
+
+    axis: str
+    place: str
+    cells: int
+    ratio: float | None
+    gain_share: float | None
+    gain_share_lowest: float | None
+    late_share_highest: float
+    saving: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ByForm:
+    """The paper's question in short: the gain of the best fixed setting over the default, over cells."""
+
+    form: str
+    traffic: str
+    cells: int
+    gain: float | None
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """Everything the tournament reports. All of it simulated."""
 
     figures: Sequence[Figure]
     standings: Sequence[Standing]
     beaten: Sequence[Beaten]
+    ours: Sequence[OursAlong]
     questions: Sequence[Question]
+    by_form: Sequence[ByForm]
     caps: Sequence[OneCap]
     cap_by_traffic: Sequence[ByTraffic]
     lines: Sequence[Line]
@@ -118,11 +147,14 @@ def summarise(
     lines = [line_of(by_cell[run.cell], run) for run in runs]
     policies = list(dict.fromkeys(run.policy for run in runs))
     standings = [_standing(policy, lines, duration_s) for policy in policies]
+    questions = tuple(_questions(grounds))
     return Summary(
         figures=tuple(_figures(by_cell, runs, lines, standings)),
         standings=sorted(standings, key=lambda standing: -(standing.ratio or 0.0)),
         beaten=tuple(_beaten(runs)),
-        questions=tuple(_questions(grounds)),
+        ours=tuple(_ours_along([line for line in lines if line.policy == OURS])),
+        questions=questions,
+        by_form=tuple(_by_form(questions)),
         caps=tuple(caps),
         cap_by_traffic=tuple(_by_traffic(grounds)),
         lines=lines,
@@ -326,6 +358,43 @@ def _questions(grounds: Sequence[Ground]) -> Iterator[Question]:
             yield Question(ground.cell, form, str(answer.point), answer.default, answer.best, answer.gain)
 
 
+def _by_form(questions: Sequence[Question]) -> Iterator[ByForm]:
+    for form, traffic in dict.fromkeys((question.form, question.cell.traffic) for question in questions):
+        gains = [
+            question.gain
+            for question in questions
+            if (question.form, question.cell.traffic) == (form, traffic) and question.gain is not None
+        ]
+        yield ByForm(
+            form, traffic, len(gains), mean(gains), min(gains, default=None), max(gains, default=None)
+        )
+
+
+_AXES: Sequence[tuple[str, Callable[[Cell], str]]] = (
+    ("GPU", lambda cell: cell.gpu_name),
+    ("network", lambda cell: cell.model),
+    ("traffic", lambda cell: cell.traffic),
+    ("SLO", lambda cell: cell.slo),
+)
+
+
+def _ours_along(ours: Sequence[Line]) -> Iterator[OursAlong]:
+    for axis, place_of in _AXES:
+        for place in dict.fromkeys(place_of(line.cell) for line in ours):
+            own = [line for line in ours if place_of(line.cell) == place]
+            shares = _known(own, lambda line: line.gain_share)
+            yield OursAlong(
+                axis=axis,
+                place=place,
+                cells=len(own),
+                ratio=mean(_known(own, lambda line: line.ratio)),
+                gain_share=mean(shares),
+                gain_share_lowest=min(shares, default=None),
+                late_share_highest=max(line.late_share for line in own),
+                saving=mean(_known(own, lambda line: line.saving)),
+            )
+
+
 def _by_traffic(grounds: Sequence[Ground]) -> Iterator[ByTraffic]:
     for traffic in dict.fromkeys(ground.cell.traffic for ground in grounds):
         own = [ground for ground in grounds if ground.cell.traffic == traffic]
@@ -344,4 +413,5 @@ def _by_traffic(grounds: Sequence[Ground]) -> Iterator[ByTraffic]:
         excess = None if saving is None else -saving
         holds = None if shortfall is None or excess is None else max(shortfall, excess) <= CLAIM
         late = mean([ground.one_cap.score.late_share for ground in own])
-        yield ByTraffic(traffic, len(own), shortfall, excess, late, holds)
+        highest = max((1.0 - ratio for ratio in ratios), default=None)
+        yield ByTraffic(traffic, len(own), shortfall, highest, excess, late, holds)

@@ -28,7 +28,8 @@ def tables_of(summary: Summary) -> Iterator[TextTable]:
         _figures(summary.figures),
         _standings(summary),
         _beaten(summary),
-        _questions(summary),
+        _ours(summary),
+        _by_form(summary),
         _caps(summary),
         _cap_by_traffic(summary),
         _failures(summary),
@@ -36,8 +37,12 @@ def tables_of(summary: Summary) -> Iterator[TextTable]:
     return (table for table in candidates if table.rows)
 
 
-def cell_table(lines: Sequence[Line]) -> TextTable:
-    """Return the long table: every policy in every cell."""
+def long_tables_of(summary: Summary) -> Iterator[TextTable]:
+    """Yield the tables that are too long for a terminal: every answer, every policy in every cell."""
+    return (table for table in (_questions(summary), _cells(summary.lines)) if table.rows)
+
+
+def _cells(lines: Sequence[Line]) -> TextTable:
     header = (
         "cell", "policy", "revenue", "default's", "oracle's", "over oracle's", "of attainable gain", "late",
         "J/image", "J saved on default", "clock changes", "decide p99 ms",
@@ -115,6 +120,41 @@ def _beaten(summary: Summary) -> TextTable:
     return TextTable("Where a rival earns more than ours, and why (simulated)", header, rows, 3)
 
 
+def _ours(summary: Summary) -> TextTable:
+    rows = [
+        (
+            one.axis,
+            one.place,
+            str(one.cells),
+            _ratio(one.ratio),
+            _ratio(one.gain_share),
+            _ratio(one.gain_share_lowest),
+            percent(one.late_share_highest, 2),
+            percent(one.saving),
+        )
+        for one in summary.ours
+    ]
+    header = ("axis", "", "cells", "over oracle's", "of gain", "lowest", "latest cell", "J saved")
+    return TextTable("Ours along the axes (simulated)", header, rows, 2)
+
+
+def _by_form(summary: Summary) -> TextTable:
+    rows = [
+        (
+            one.form,
+            one.traffic,
+            str(one.cells),
+            percent(one.gain),
+            percent(one.lowest),
+            percent(one.highest),
+        )
+        for one in summary.by_form
+    ]
+    header = ("form", "traffic", "cells", "better by, mean", "lowest", "highest")
+    title = "By how much the best setting beats the default one, by form (simulated)"
+    return TextTable(title, header, rows, 2)
+
+
 def _questions(summary: Summary) -> TextTable:
     rows = [
         (
@@ -142,7 +182,9 @@ def _caps(summary: Summary) -> TextTable:
     ]
     header = ("GPU", "network", "cap W", "of the limit", "J/image above its own optimum")
     title = "Joule Point's claim: one static cap a card, at constant full load (simulated)"
-    return TextTable(title, header, rows, 2)
+    worst = max((excess for cap in summary.caps for excess in cap.excess.values()), default=0.0)
+    note = f"One cap a card is within {percent(worst, 2)} of every network's own optimum here."
+    return TextTable(title, header, rows, 2, (note,))
 
 
 def _cap_by_traffic(summary: Summary) -> TextTable:
@@ -152,12 +194,13 @@ def _cap_by_traffic(summary: Summary) -> TextTable:
             {None: NO_FIGURE, True: "holds", False: "does not hold"}[one.holds],
             str(one.cells),
             percent(one.shortfall, 2),
+            percent(one.shortfall_highest, 2),
             percent(one.excess, 2),
             percent(one.late_share, 2),
         )
         for one in summary.cap_by_traffic
     ]
-    header = ("traffic", "the claim", "cells", "revenue missed", "J/image above oracle's", "late")
+    header = ("traffic", "the claim", "cells", "revenue missed", "most", "J/image above oracle's", "late")
     note = (
         "The cap is raised where it would not hold the SLO at the traffic's highest rate. The claim holds "
         "where both differences to the best fixed setting are within 1 %, means over cells."

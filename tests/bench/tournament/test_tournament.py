@@ -193,6 +193,28 @@ def test_plots_exist_and_are_not_blank(finished: Finished) -> None:
         assert path.name in report
 
 
+def test_the_report_says_when_its_results_come_from_several_versions_of_the_code(
+    card: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--gpu", card, *FLAGS, "--traffic", "bursty", "--policy", "default", "--out", str(tmp_path))
+    assert command.run(parse(*flags, "--duration", "4")) == 0
+    assert "versions of the code" not in capsys.readouterr().out
+    (path,) = tmp_path.glob("cells/*/default.json")
+    table = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**table, "code": "older"}), encoding="utf-8")
+    assert command.run(parse(*flags, "--duration", "4")) == 0
+    assert "2 versions of the code" in capsys.readouterr().out
+    assert "2 versions of the code" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_ours_is_told_along_every_axis_and_forms_in_short(finished: Finished) -> None:
+    places = {(one["axis"], one["place"]): one["cells"] for one in finished.summary["ours"]}
+    assert places[("traffic", "steady-low")] == 1
+    assert places[("SLO", "medium")] == places[("GPU", "card")] == places[("network", "little")] == 2
+    profit = next(one for one in finished.summary["by_form"] if one["form"] == "profit")
+    assert profit["lowest"] <= profit["gain"] <= profit["highest"]
+
+
 def test_without_the_extra_there_is_all_but_plots(
     card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
