@@ -1,10 +1,10 @@
 """What a batching server does at every batch size and clock at once, under a load.
 
 A batch that may wait up to D collects images while the engine is idle: its mean size is m = 1 + l*D, with l
-images a second. Without waiting, or when the load is so high that waiting never happens, the server takes what
-has come while the batch before ran: m = l*t(m) + exp(-l*t(m)). So a clock has a smallest mean batch, the greedy
-one, and every larger one belongs to a delay. An image waits for its batch's delay, or for the batch before if
-that takes longer, and then for its own batch.
+images a second. Without waiting, or when the load is so high that waiting never happens, the server takes
+what has come while the batch before ran: m = l*t(m) + exp(-l*t(m)). So a clock has a smallest mean batch, the
+greedy one, and every larger one belongs to a delay. An image waits for its batch's delay, or for the batch
+before if that takes longer, and then for its own batch.
 
 Near capacity more wait than fit. What overflows is a random walk with drift -(1-r)*B and variance I*r*B per
 batch (I: index of dispersion, r: load over capacity), whose maximum has an exponential tail of rate
@@ -77,9 +77,11 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     busy = np.minimum(1.0, arriving / sizes[:, None])
     greedy_s = times_s[np.minimum(greedy, sizes.size - 1), columns]
     late, longest = np.zeros_like(times_s), delay
+    largest = np.maximum(caps, rows)
     for deviation, weight in _SPREAD:
-        size = np.where(waits, *_batches(sizes, rate * greedy_s, load.dispersion, deviation))
-        own_s = times_s[np.minimum(np.searchsorted(sizes, size), np.maximum(caps, rows)), columns]
+        delayed, at_once = _batches(sizes, rate * greedy_s, load.dispersion, deviation)
+        row = np.where(waits, np.searchsorted(sizes, delayed)[:, None], np.searchsorted(sizes, at_once))
+        own_s = times_s[np.minimum(row, largest), columns]
         wait_s = np.maximum(delay, own_s)
         beyond = np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
         late += weight * np.where(waits, beyond, busy * beyond)
@@ -94,7 +96,7 @@ def _batches(sizes: Array, arriving: Array, dispersion: float, deviation: float)
     """Return the batches so many deviations above the mean: with delay, a row a mean; greedy, one a clock."""
     gathered = sizes - 1.0
     delayed = 1.0 + gathered + deviation * np.sqrt(dispersion * gathered)
-    return delayed[:, None], np.maximum(1.0, arriving + deviation * np.sqrt(dispersion * arriving))
+    return delayed, np.maximum(1.0, arriving + deviation * np.sqrt(dispersion * arriving))
 
 
 def overflow_share(load: Load, capacity_per_s: Array, spare_images: Array) -> Array:

@@ -88,7 +88,7 @@ class BatchTimeModel:
         return {"fit": self._fit.export_state(), "typical": self._typical}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
-        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        """Start from an exported state. Raises ValueError, KeyError or TypeError for anything else."""
         size, seconds = state["typical"]
         self._fit.import_state(state["fit"])
         self._typical = int(size), float(seconds)

@@ -37,7 +37,7 @@ class ForgettingLeastSquares:
         return {"gram": self._gram.tolist(), "moment": self._moment.tolist()}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
-        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        """Start from an exported state. Raises ValueError, KeyError or TypeError for anything else."""
         gram, moment = np.array(state["gram"], float), np.array(state["moment"], float)
         if gram.shape != self._gram.shape or moment.shape != self._moment.shape:
             raise ValueError(f"expected {self._moment.size} coefficients, got {moment.size}")

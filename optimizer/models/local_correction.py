@@ -1,9 +1,9 @@
 """What was measured where, and how far a model's prediction is off in that neighbourhood.
 
-A physical model with few coefficients says what to expect at settings that were never tried; near those that
-were tried, the measurement knows better. So measurements are kept in cells of similar batch size and clock, and
-a prediction is multiplied by the mean ratio of measured to predicted in the cells around it, which fades to 1
-with distance.
+A physical model with few coefficients says what to expect at settings that were never tried; near those
+that were tried, the measurement knows better. So measurements are kept in cells of similar batch size and
+clock, and a prediction is multiplied by the mean ratio of measured to predicted in the cells around it, which
+fades to 1 with distance.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Cell:
 
 
 class LocalCorrection:
-    """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are in logarithms.
+    """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are logarithmic.
 
     Args:
         sizes: batch sizes of the table's rows, ascending.
@@ -54,7 +54,7 @@ class LocalCorrection:
             cell.weight *= _AGING
 
     def observe(self, batch: float, clock: float, value: float, weight: float = 1.0) -> None:
-        """Keep a measured positive value; it moves its cell's mean by up to `_NEW_WEIGHT` once that is settled."""
+        """Keep a measured positive value; a settled cell moves by up to `_NEW_WEIGHT` of the difference."""
         key = round(math.log(batch) / _CELL_WIDTH), round(math.log(clock) / _CELL_WIDTH * 4)
         cell = self._cells.get(key)
         if cell is None:

@@ -45,7 +45,7 @@ class PowerModel:
         return bool(self._theta)
 
     def observe(self, watts: float, busy: float, images_per_s: float, clock_mhz: int | None) -> None:
-        """Learn from a window's mean power; ignores one without power, and idle ones before the first work."""
+        """Learn from a window's mean power; ignores one without, and idle ones before the first work."""
         if watts < _LEAST_W or not (self.ready or (busy > 0.0 and images_per_s > 0.0)):
             return
         self._fit.forget()
@@ -88,8 +88,9 @@ class PowerModel:
     def running_table(self, sizes: Array, times_s: Array, clocks_mhz: Sequence[int] | None) -> Array:
         """Return the same for every size (rows) at every clock (columns; one without clocks)."""
         _, awake, clocked, work = self._theta
-        pairs = [self._share_and_square(clock) for clock in clocks_mhz or (None,)]
-        shares, squares = (np.array(values) for values in zip(*pairs, strict=True))
+        highest = self._reference_mhz or 1
+        shares = np.array(clocks_mhz or (highest,), float) / highest
+        squares = (_FLOOR + (1.0 - _FLOOR) * np.maximum(0.0, (shares - _KNEE) / (1.0 - _KNEE))) ** 2
         running_w: Array = awake + clocked * shares * squares + work * squares * sizes[:, None] / times_s
         return running_w
 
@@ -98,7 +99,7 @@ class PowerModel:
         return {"fit": self._fit.export_state(), "theta": list(self._theta), "last": list(self._last)}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
-        """Start from what `export_state` returned. Raises ValueError, KeyError or TypeError if it is not that."""
+        """Start from an exported state. Raises ValueError, KeyError or TypeError for anything else."""
         theta = tuple(float(value) for value in state["theta"])
         if theta and (len(theta) != 4 or not all(0.0 <= value < math.inf for value in theta)):
             raise ValueError(f"expected 4 coefficients, none negative, got {theta}")

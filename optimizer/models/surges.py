@@ -9,7 +9,7 @@ _SHARE = 0.2
 
 
 class PeakModel:
-    """The rate that a fifth of the last `_REMEMBERED` windows exceeded: what to be ready for without an alarm.
+    """The rate that a fifth of the last `_REMEMBERED` windows exceeded: to be ready for without alarm.
 
     A surge that is rarer costs less when it comes than the readiness for it would all the time.
     """

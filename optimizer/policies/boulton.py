@@ -1,12 +1,12 @@
 """Learns the machine and the traffic, and goes where it predicts the most revenue: Boulton's own policy.
 
-Every second it scores all legal settings on the present load (`landscape`) and takes the best. What keeps it safe
-and steady:
+Every second it scores all legal settings on the present load (`landscape`) and takes the best. What keeps it
+safe and steady:
 
-- Where nothing was measured it reckons with the slowest batches that physics allows, so a setting is tried only
-  if it keeps the SLO even then. Settings nearly as good as the best are tried once, as long as they are unknown.
-- The clock moves only when that earns clearly more than to stay; delay and batch limit move freely.
-- Each decision carries an alarm: how many waiting images mean that the present clock cannot answer them in time.
+- Where nothing was measured it reckons with batches half way from the expected to the slowest that physics
+  allows, and tries only what keeps the SLO even then. Settings nearly as good as the best are tried once.
+- The clock moves only when that earns clearly more than to stay; the delay moves freely.
+- Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
   Whoever dispatches compares one number, and goes to the fast point within one batch.
 - After an alarm, or when answers were late, it stays at the fast point until calm has lasted.
 - Late answers that it did not foresee make it keep more of the SLO free; calm gives that back slowly.
@@ -23,10 +23,11 @@ from typing import Any
 from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import Load, deviations
 from optimizer.models.drift import DriftDetector
+from optimizer.models.machine import Machine
 from optimizer.models.surges import PeakModel
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
-from optimizer.policies.landscape import Landscape, Machine, Margins
+from optimizer.policies.landscape import Landscape, Margins
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.revenue import Targets, late_images
 from optimizer.telemetry import Window
@@ -39,6 +40,7 @@ _HOLD_AFTER_LATE, _HOLD_AFTER_ALARM = 2, 1
 _IDLE_WINDOWS = 5
 _IDLE_RATE_PER_S = 0.5
 _ALTERNATIVES = 4
+_LITTLE_LESS, _LITTLE_MORE = 0.7, 1.15
 _ALARM_DEVIATIONS = 5.0
 _FALSE_ALARM, _MOST_ALARM_DEVIATIONS, _ALARM_CALM = 1.5, 20.0, 0.01
 _ALARM_SHARE = 0.8
@@ -102,7 +104,7 @@ class BoultonPolicy:
         return {"version": STATE_VERSION, "machine": self._machine.export_state()}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
-        """Start from what `export_state` returned. Raises ValueError, changing nothing, if it cannot be used."""
+        """Start from what `export_state` returned. Raises ValueError, changing nothing, for anything else."""
         machine = Machine(self._grid)
         try:
             if state["version"] != STATE_VERSION:
@@ -187,7 +189,7 @@ class BoultonPolicy:
 
     def _best(self, land: Landscape, column: int) -> _Choice:
         """Return the setting that earns the most; at the present clock, unless another earns clearly more."""
-        row, best = self._most_promising(land)
+        row, best = land.most_promising(_CURIOSITY)
         here = land.best_at(column)
         here_cost, cost = land.cost_per_s(*here), land.cost_per_s(row, best)
         if best == column:
@@ -198,15 +200,6 @@ class BoultonPolicy:
         if here_cost - cost * (1.0 - curiosity) > _WORTH_MOVING * abs(here_cost):
             return _Choice(row, best, "may earn more, and was never tried")
         return _Choice(*here, "no other clock earns clearly more")
-
-    def _most_promising(self, land: Landscape) -> tuple[int, int]:
-        """Return the setting with the least cost, less a bonus for what is unknown."""
-
-        def cost(place: tuple[int, int]) -> float:
-            unknown = 1.0 - float(land.tables.known[place])
-            return land.cost_per_s(*place) * (1.0 - _CURIOSITY * unknown)
-
-        return min(land.top(len(self._grid.sm_clocks_mhz) or 1), key=cost)
 
     def _fast(self, land: Landscape, why: str) -> _Choice:
         column = land.fast_column
@@ -223,7 +216,7 @@ class BoultonPolicy:
         )
 
     def _decision(self, land: Landscape, choice: _Choice, targets: Targets, learned: str) -> Decision:
-        chosen = land.prediction(choice.row, choice.column)
+        chosen = self._steadied(land.prediction(choice.row, choice.column))
         others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column][:_ALTERNATIVES]
         rivals = tuple(land.prediction(*place) for place in others)
         rival = rivals[0] if rivals else None
@@ -241,6 +234,16 @@ class BoultonPolicy:
             infeasible=infeasible,
             learned=learned,
         )
+
+    def _steadied(self, prediction: Prediction) -> Prediction:
+        """Keep the present batch limit where the best differs little: that is what noise does to it."""
+        point, now = prediction.point, self._last_point
+        if (
+            now is None
+            or not _LITTLE_LESS * point.batch_limit <= now.batch_limit <= _LITTLE_MORE * point.batch_limit
+        ):
+            return prediction
+        return replace(prediction, point=replace(point, batch_limit=now.batch_limit))
 
     def _alarm(self, land: Landscape, choice: _Choice, point: OperatingPoint) -> Alarm | None:
         """Sound when more wait than this clock can answer in time, or than chance explains."""
@@ -286,7 +289,7 @@ def _without_clock(decision: Decision) -> Decision:
 
 
 class Caution:
-    """How much of the SLO is kept free: more after answers that were late unexpectedly, a little less in calm."""
+    """How much of the SLO is kept free: more after answers that were late unexpectedly, less in calm."""
 
     def __init__(self) -> None:
         self._slo_share = _SLO_SHARE

@@ -87,7 +87,7 @@ class Learner(Protocol):
         """Return what was learned, in values that JSON can hold."""
 
     def import_state(self, state: Mapping[str, object]) -> None:
-        """Start from what `export_state` returned. Raises ValueError, changing nothing, if it cannot be used."""
+        """Start from what `export_state` returned. Raises ValueError, changing nothing, for anything else."""
 
     def forget(self) -> None:
         """Start anew, as if nothing had been learned."""
