@@ -6,7 +6,8 @@ Every setting may win, but not every one is run:
 2. The best few points of the lattice, and every point that beats its neighbours on it, are starts. From each
    the search climbs to the best neighbour until none is better; then the lattice is made twice as fine, and
    the climb goes on from wherever the starts ended, until the lattice is the grid.
-3. From the winner all along both axes, settings are tried at a stride; whatever is better is climbed from.
+3. From the winner all along both axes, settings are tried at a stride, and close by two limits and a dozen
+   clocks to either side, every other clock; whatever is better is climbed from.
 
 Several starts keep it from a local optimum: small batches at a high clock and large ones at a low clock can
 both be hills, with late images between them. What remains to be missed is the jitter between neighbours.
@@ -16,6 +17,7 @@ A limit larger than any batch that formed changes nothing: such settings are kno
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +29,7 @@ from optimizer.operating_point import OperatingPoint
 _STARTS = 5
 _COARSE_CLOCKS = 13
 _STRIDE = 4
+_CLOCKS_AROUND = 12
 
 Value = tuple[float, ...]
 """Compared from the left; more is better."""
@@ -84,24 +87,25 @@ class _Landscape:
         self._largest: dict[int, int] = {}
 
     def point(self, place: Place) -> OperatingPoint:
-        limit, clock = self._canonical(place)
+        limit, clock = self.canonical(place)
         return OperatingPoint(limit, self._clocks_mhz[clock])
 
     def value(self, place: Place) -> Value:
-        return self._trials[self._canonical(place)].value
+        return self._trials[self.canonical(place)].value
 
     def try_all(self, places: Iterable[Place]) -> None:
         """Run what was not run yet; largest limits first, because they tell about the smaller ones."""
         wanted = sorted(set(places), reverse=True)
         top = [place for place in wanted if place[0] == wanted[0][0]]
         for group in (top, wanted):
-            new = list(dict.fromkeys(p for p in map(self._canonical, group) if p not in self._trials))
+            new = list(dict.fromkeys(p for p in map(self.canonical, group) if p not in self._trials))
             for place, trial in zip(new, self._run([self.point(place) for place in new]), strict=True):
                 self._learn(place, trial)
 
     def climb(self, place: Place, limits: Sequence[int], clocks: Sequence[int]) -> Place:
         """Go to the best neighbour on a lattice until none is better."""
         while True:
+            place = self.canonical(place)
             around = _around(place, limits, clocks)
             self.try_all(around)
             best = max(around, key=self.value)
@@ -113,12 +117,12 @@ class _Landscape:
         limit, clock = place
         if trial.largest_batch < limit:
             self._largest[clock] = trial.largest_batch
-        self._trials[self._canonical(place)] = trial
+        self._trials[self.canonical(place)] = trial
         if self._progress is not None:
             self._progress(len(self._trials))
 
-    def _canonical(self, place: Place) -> Place:
-        """The smallest limit that gives the same run."""
+    def canonical(self, place: Place) -> Place:
+        """Return the smallest limit that gives the same run: beside a larger one nothing would change."""
         limit, clock = place
         return min(limit, self._largest.get(clock, limit)), clock
 
@@ -134,10 +138,16 @@ def _starts(landscape: _Landscape, limits: Sequence[int], clocks: Sequence[int])
 
 
 def _confirmed(landscape: _Landscape, place: Place, limits: Sequence[int], clocks: Sequence[int]) -> Place:
-    """Look along both axes for anything better than a peak, and climb from there while there is."""
+    """Look along both axes and around for anything better than a peak; climb from there while there is."""
+
+    def near_clocks(place: Place) -> Sequence[int]:
+        return _within(clocks, place[1], _CLOCKS_AROUND)[::2]
+
     while True:
-        along = [(limit, place[1]) for limit in _strided(limits)]
-        along += [(place[0], clock) for clock in _strided(clocks)]
+        place = landscape.canonical(place)
+        along = [(limit, place[1]) for limit in limits[::_STRIDE]]
+        along += [(place[0], clock) for clock in clocks[::_STRIDE]]
+        along += [(limit, clock) for limit in _within(limits, place[0], 2) for clock in near_clocks(place)]
         landscape.try_all(along)
         best = max(along, key=landscape.value)
         if landscape.value(best) <= landscape.value(place):
@@ -161,14 +171,14 @@ def _halved(axis: Sequence[int]) -> list[int]:
     return sorted({*axis, *((low + high) // 2 for low, high in pairwise(axis))})
 
 
-def _strided(axis: Sequence[int]) -> Sequence[int]:
-    return axis[::_STRIDE]
-
-
 def _around(place: Place, limits: Sequence[int], clocks: Sequence[int]) -> list[Place]:
     return [(b, c) for b in _near(limits, place[0]) for c in _near(clocks, place[1])]
 
 
 def _near(axis: Sequence[int], value: int) -> Sequence[int]:
-    index = axis.index(value)
-    return axis[max(0, index - 1) : index + 2]
+    return _within(axis, value, 1)
+
+
+def _within(axis: Sequence[int], value: int, places: int) -> Sequence[int]:
+    index = min(bisect_left(axis, value), len(axis) - 1)
+    return axis[max(0, index - places) : index + places + 1]

@@ -69,6 +69,12 @@ def test_limits_that_no_batch_reaches_are_not_run() -> None:
     assert len(runner.ran) == len(set(runner.ran)), "nothing twice"
 
 
+def test_a_peak_just_below_the_limits_that_change_nothing() -> None:
+    """No batch grows beyond 16: the limits from there on are a plateau, and one below it is better."""
+    runner = Runner(lambda b, c: c / 100.0 + (0.5 if b == 15 else -abs(b - 16) / 100.0), largest=16)
+    assert best_setting(128, CLOCKS, runner) == OperatingPoint(15, CLOCKS[-1])
+
+
 def test_a_grid_of_one_setting() -> None:
     assert best_setting(1, CLOCKS[:1], Runner(lambda b, c: 0.0)) == OperatingPoint(1, CLOCKS[0])
 
