@@ -126,7 +126,7 @@ OPTIONS = {
     "targets": Option(path, "TOML file with the SLO and prices", "FILE"),
     "no_govern": Option(switch, "keep the batch limit and the clock as they are"),
     "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
-    "policy": Option(one_of("boulton", "predictive", "fixed"), _POLICY, "NAME"),
+    "policy": Option(one_of("boulton", "fixed"), _POLICY, "NAME"),
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
     "state_dir": Option(path, _STATE_DIR, "DIR"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),

@@ -12,7 +12,6 @@ from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.fixed import FixedPolicy
 from optimizer.policies.policy import Policy
-from optimizer.policies.predictive import PredictivePolicy
 from optimizer.settings_table import SettingsError
 from optimizer.targets import Targets, load_targets
 from server.config import Settings
@@ -26,7 +25,6 @@ from server.scheduling.scheduler import Scheduler
 
 POLICIES: dict[str, Callable[[OperatingGrid], Policy]] = {
     "boulton": BoultonPolicy,
-    "predictive": PredictivePolicy,
     "fixed": FixedPolicy,
 }
 """Who may decide here, by the names that `--policy` takes."""

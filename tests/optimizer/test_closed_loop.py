@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Plant, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Decision, Policy
-from optimizer.policies.predictive import PredictivePolicy
 from optimizer.revenue import Targets
 from optimizer.telemetry import DeviceReading, Traffic, Window
 from optimizer.twin.arrivals import steps as poisson_steps
@@ -94,7 +95,7 @@ def rehearse(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_with_slack_the_clock_goes_down_the_slo_holds_and_more_is_earned(seed: int) -> None:
     steps = [(30.0, 1000.0)]
-    governed, default = (rehearse(p, steps, seed) for p in (PredictivePolicy(GRID), Ungoverned()))
+    governed, default = (rehearse(p, steps, seed) for p in (BoultonPolicy(GRID), Ungoverned()))
     assert governed.clock_mhz(-1) < V100.boost_clock_mhz
     assert governed.late_share < 0.01
     assert all(record.window.traffic.latency_p99_ms <= TARGETS.slo_p99_ms for record in governed.records)
@@ -108,7 +109,7 @@ def test_with_slack_the_clock_goes_down_the_slo_holds_and_more_is_earned(seed: i
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_step_up_in_load_raises_clock_and_batch_again(seed: int) -> None:
-    outcome = rehearse(PredictivePolicy(GRID), [(25.0, 600.0), (20.0, 4500.0)], seed)
+    outcome = rehearse(BoultonPolicy(GRID), [(25.0, 600.0), (20.0, 4500.0)], seed)
     before, after = outcome.records[24].decision.point, outcome.records[26].decision.point
     assert after.sm_clock_mhz > before.sm_clock_mhz
     assert after.batch_limit >= before.batch_limit
@@ -120,13 +121,13 @@ def test_a_step_up_in_load_raises_clock_and_batch_again(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_moderate_surge_pays_more_than_never_saving(seed: int) -> None:
     steps = [(40.0, 1000.0), (20.0, 2000.0), (20.0, 1000.0)]
-    governed, default = (rehearse(p, steps, seed) for p in (PredictivePolicy(GRID), Ungoverned()))
+    governed, default = (rehearse(p, steps, seed) for p in (BoultonPolicy(GRID), Ungoverned()))
     assert governed.revenue > default.revenue
     assert governed.late_share < 0.01
 
 
 def test_it_stays_on_the_grid_and_stop_restores_the_default() -> None:
-    outcome = rehearse(PredictivePolicy(GRID), [(20.0, 800.0)], seed=4)
+    outcome = rehearse(BoultonPolicy(GRID), [(20.0, 800.0)], seed=4)
     assert all(record.decision.point in GRID for record in outcome.records)
     assert outcome.governor.point != GRID.default
     outcome.governor.stop()
@@ -136,21 +137,23 @@ def test_it_stays_on_the_grid_and_stop_restores_the_default() -> None:
 
 
 def test_it_comes_to_rest() -> None:
-    points = [
-        record.decision.point for record in rehearse(PredictivePolicy(GRID), [(60.0, 1500.0)], 5).records
+    """The delay follows the load from second to second; the clock and the batch limit, which cost, do not."""
+    points = [record.decision.point for record in rehearse(BoultonPolicy(GRID), [(60.0, 1500.0)], 5).records]
+    moves = [
+        (before.sm_clock_mhz, before.batch_limit) != (after.sm_clock_mhz, after.batch_limit)
+        for before, after in pairwise(points)
     ]
-    first, last = points[:20], points[-20:]
-    assert len(set(last)) < len(set(first))
-    assert len(set(last)) <= 3
+    assert any(moves[:20]), "it went somewhere"
+    assert sum(moves[-40:]) <= 2
 
 
 def test_the_same_seed_gives_the_same_day() -> None:
-    first, second = (rehearse(PredictivePolicy(GRID), [(10.0, 700.0)], 6).records for _ in range(2))
+    first, second = (rehearse(BoultonPolicy(GRID), [(10.0, 700.0)], 6).records for _ in range(2))
     assert first == second
 
 
 def test_overload_ends_at_the_fast_point() -> None:
-    outcome = rehearse(PredictivePolicy(GRID), [(10.0, 600.0), (10.0, 8000.0)], seed=7)
+    outcome = rehearse(BoultonPolicy(GRID), [(10.0, 600.0), (10.0, 8000.0)], seed=7)
     last = outcome.records[-1].decision
     assert last.point.sm_clock_mhz == V100.boost_clock_mhz
     assert "SLO" in last.reason
@@ -159,7 +162,7 @@ def test_overload_ends_at_the_fast_point() -> None:
 def test_without_energy_and_clock_the_batch_limit_alone_moves_and_earns_no_less() -> None:
     grid = OperatingGrid((*LIMITS, 256, 512))
     steps = [(20.0, 3000.0)]
-    governed = rehearse(PredictivePolicy(grid), steps, 8, grid, Unmeasured)
+    governed = rehearse(BoultonPolicy(grid), steps, 8, grid, Unmeasured)
     default = rehearse(Ungoverned(), steps, 8, grid, Unmeasured)
     assert all(record.revenue.excludes_energy for record in governed.records)
     assert governed.governor.point.batch_limit < grid.default.batch_limit, "two full ones would miss the SLO"

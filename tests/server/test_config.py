@@ -82,7 +82,7 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
             ["--operator-address", "::", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
             "anyone there could steer this server",
         ),
-        (["--policy", "greedy"], "--policy must be one of boulton, predictive, fixed"),
+        (["--policy", "greedy"], "--policy must be one of boulton, fixed"),
         (["--state-dir", ""], "--state-dir must be a path"),
     ],
 )

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from optimizer.devices.simulated import SimulatedGpu
-from optimizer.models.batch_time import AffineTime
-from optimizer.models.queueing import predict_service
+from optimizer.models.batch_regime import Load, regimes
 from optimizer.operating_point import OperatingPoint
 from optimizer.telemetry import Traffic
 from optimizer.twin.arrivals import poisson
@@ -65,22 +65,22 @@ def test_mean_latency_lies_just_below_the_closed_form_bound(load: float) -> None
 
 @pytest.mark.parametrize(("load", "limit"), [(0.05, 64), (0.3, 64), (0.6, 32), (0.85, 64)])
 def test_the_queueing_model_foretells_the_simulation(load: float, limit: int) -> None:
-    time = AffineTime(FIXED_S, PER_IMAGE_S)
-    rate = load * limit / time.batch_s(limit)
-    foretold = predict_service(time, limit, rate, 1.0, slo_s=0.05)
+    sizes = np.arange(1.0, limit + 1.0)
+    times_s = (FIXED_S + PER_IMAGE_S * sizes)[:, None]
+    rate = load * limit / times_s[-1, 0]
+    foretold = regimes(sizes, times_s, np.array([limit - 1]), Load(rate, 1.0), limit_s=0.05)
+    at_once = np.flatnonzero(foretold.possible[:, 0])[0]
     _, traffic = simulate(rate, 40_000 / rate, limit=limit)
-    busy_s = sum(times.total_s for times in traffic.batches.values())
-    assert foretold.busy == pytest.approx(busy_s / (40_000 / rate), rel=0.05)
+    batches = traffic.batches.items()
+    mean = sum(size * times.count for size, times in batches) / sum(times.count for _, times in batches)
+    whole = foretold.greedy_images[0]
+    assert 0.95 * mean < whole < mean + 1.05, "the next whole batch"
+    busy_s = sum(times.total_s for _, times in batches)
+    assert foretold.busy[at_once, 0] * whole / mean == pytest.approx(busy_s / (40_000 / rate), rel=0.08)
     assert traffic.latency_p99_ms is not None
-    assert 0.95 < foretold.p99_s * 1e3 / traffic.latency_p99_ms < 1.6, "cautious, but not absurdly so"
-
-
-def test_a_load_beyond_capacity_is_all_late() -> None:
-    time = AffineTime(FIXED_S, PER_IMAGE_S)
-    service = predict_service(time, 8, 10_000, 1.0, slo_s=0.05)
-    assert service.late_share == 1.0
-    assert service.p99_s == float("inf")
-    assert service.images_per_s == pytest.approx(8 / time.batch_s(8))
+    assert 0.95 < foretold.longest_s[at_once, 0] * 1e3 / traffic.latency_p99_ms < 1.6, (
+        "cautious, not absurdly so"
+    )
 
 
 def test_every_image_is_accounted_for() -> None:
