@@ -237,23 +237,22 @@ def _figures(
 
 
 def _gain_figures(ours: Sequence[Line]) -> Iterator[Figure]:
-    steady = _known([line for line in ours if line.cell.steady], lambda line: line.gain_share)
-    changing = _known([line for line in ours if not line.cell.steady], lambda line: line.gain_share)
-    untold = len(ours) - len(steady) - len(changing)
-    left_out = f", {untold} more have next to nothing to gain" if untold else ""
-    yield Figure(
-        "share of attainable gain, steady traffic, mean", mean(steady), 0.95, note=_over(steady) + left_out
-    )
-    yield Figure(
-        "share of attainable gain, changing traffic, mean",
-        mean(changing),
-        1.0,
-        strict=True,
-        note=_over(changing),
-    )
-    yield Figure(
-        "share of attainable gain, lowest cell", min(steady + changing, default=None), 0.80, note=left_out[2:]
-    )
+    name = "share of attainable gain"
+    for kind, steady, target in (("steady", True, 0.95), ("changing", False, 1.0)):
+        own = [line for line in ours if line.cell.steady is steady]
+        shares = _known(own, lambda line: line.gain_share)
+        untold = len(own) - len(shares)
+        left_out = f", {untold} more have next to nothing to gain" if untold else ""
+        yield Figure(
+            f"{name}, {kind} traffic, mean",
+            mean(shares),
+            target,
+            strict=not steady,
+            note=_over(shares) + left_out,
+        )
+    told = [(line.gain_share, line.cell) for line in ours if line.gain_share is not None]
+    lowest, cell = min(told, default=(None, None))
+    yield Figure(f"{name}, lowest cell", lowest, 0.80, note=str(cell or ""))
 
 
 def _ratio_figures(ours: Sequence[Line]) -> Iterator[Figure]:

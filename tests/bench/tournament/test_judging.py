@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from bench.tournament.figures import Figure, quantile
 from bench.tournament.plan import Cell
 from bench.tournament.results import Fixed, Ground, Played, Series
 from bench.tournament.score import Score
+from bench.tournament.summary import summarise
 from optimizer.operating_point import OperatingPoint
 
 CELL = Cell("v100", "resnet50", "steady-low", "tight")
@@ -125,3 +127,31 @@ def test_quantiles_do_not_interpolate() -> None:
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile([float(value) for value in range(1, 101)], 0.95) == 95.0
     assert quantile([], 0.95) is None
+
+
+def test_the_summary_counts_names_and_judges() -> None:
+    """Three cells: one as wanted, one far off, one with nothing to gain."""
+    grounds, runs = [], []
+    for traffic, default, earned in (
+        ("steady-low", 4.0, 6.0),
+        ("bursty", 4.0, 5.0),
+        ("steady-high", 5.99, 6.0),
+    ):
+        cell = Cell("v100", "resnet50", traffic, "tight")
+        grounds.append(replace(make_ground(make_score(default), make_score(6.0)), cell=cell))
+        for policy, revenue in (("boulton", earned), ("clipper", 5.5)):
+            played = make_played(policy, make_score(revenue), make_series([revenue / 60] * 60))
+            runs.append(replace(played, cell=cell))
+    summary = summarise(grounds, runs, [], [], duration_s=60.0)
+    figures = {figure.name: figure for figure in summary.figures}
+    steady = figures["share of attainable gain, steady traffic, mean"]
+    assert (steady.value, steady.reached) == (pytest.approx(1.0), True)
+    assert steady.note == "1 cell, 1 more have next to nothing to gain"
+    lowest = figures["share of attainable gain, lowest cell"]
+    assert (lowest.value, lowest.reached) == (pytest.approx(0.5), False)
+    assert lowest.note == "v100 resnet50 bursty tight"
+    beaten = figures["share of cells in which clipper beats ours by more than 0.5%"]
+    assert (beaten.value, beaten.reached) == (pytest.approx(1 / 3), False)
+    assert [(one.cell.traffic, one.why.rival) for one in summary.beaten] == [("bursty", "clipper")]
+    assert figures["mean revenue ratio, ours less clipper's"].value == pytest.approx((17 - 16.5) / 18)
+    assert [standing.policy for standing in summary.standings] == ["boulton", "clipper"]
