@@ -7,6 +7,7 @@ import math
 _WEIGHT = 0.3
 _DISPERSION_WEIGHT = 0.1
 _MOST_DISPERSION = 50.0
+_LARGEST_RISE = 4.0
 _PEAK_MEMORY = 0.98
 _MARGIN_SHARE = 0.1
 _MARGIN_DEVIATIONS = 2.0
@@ -70,5 +71,6 @@ class ArrivalModel:
         mean = (images + before_scaled) / 2.0
         if mean <= 0.0:
             return
-        sample = min(_MOST_DISPERSION, (images - before_scaled) ** 2 / 2.0 / mean)
+        most = min(_MOST_DISPERSION, _LARGEST_RISE * self._dispersion)  # one jump is a change, no burstiness
+        sample = min(most, (images - before_scaled) ** 2 / 2.0 / mean)
         self._dispersion = max(1.0, self._dispersion + _DISPERSION_WEIGHT * (sample - self._dispersion))
