@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from random import Random
 
+import numpy as np
 import pytest
 
 from optimizer.models.batch_time import BatchTimeModel
@@ -58,3 +60,47 @@ def test_nothing_to_see_changes_nothing() -> None:
     model.observe({}, TOP)
     model.observe({4: BatchTimes(0, 0.0)}, TOP)
     assert not model.ready
+
+
+def taught() -> BatchTimeModel:
+    model = BatchTimeModel(TOP)
+    for index in range(30):
+        clock = (1500, 1200, 900)[index % 3]
+        model.observe(batches(clock, (1, 3, 8, 20)), clock)
+    return model
+
+
+def test_the_table_holds_what_the_model_says_of_each() -> None:
+    sizes, clocks = np.array([1.0, 5.0, 64.0]), (600, 1000, 1500)
+    table = taught().table(sizes, clocks)
+    assert table.shape == (3, 3)
+    for row, size in enumerate(sizes):
+        for column, clock in enumerate(clocks):
+            assert table[row, column] == pytest.approx(taught().at(clock).batch_s(size))
+
+
+def test_without_clocks_the_table_has_one_column() -> None:
+    model = BatchTimeModel(None)
+    model.observe({8: BatchTimes(10, 0.4), 2: BatchTimes(10, 0.2)}, None)
+    table = model.table(np.array([2.0, 8.0]), None)
+    assert table[:, 0].tolist() == pytest.approx([model.at(None).batch_s(2), model.at(None).batch_s(8)])
+    assert table.shape == (2, 1)
+
+
+def test_what_was_learned_survives_json() -> None:
+    restored = BatchTimeModel(TOP)
+    restored.import_state(json.loads(json.dumps(taught().export_state())))
+    assert restored.ready
+    for model in (restored, original := taught()):
+        model.observe(batches(1000, (4,), noise=0.1), 1000)
+    assert restored.at(800) == original.at(800)
+
+
+def test_what_is_doubted_gives_way_at_once() -> None:
+    doubted, sure = taught(), taught()
+    doubted.forget(0.001)
+    slower = {8: BatchTimes(8, 8 * 1.4 * true_s(8, 1500))}
+    for model in (doubted, sure):
+        model.observe(slower, 1500)
+    assert doubted.at(1500).batch_s(8) > 1.3 * true_s(8, 1500)
+    assert sure.at(1500).batch_s(8) < 1.15 * true_s(8, 1500)

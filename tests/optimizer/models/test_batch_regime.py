@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from optimizer.models.batch_regime import (
+    Load,
+    Regime,
+    deviations,
+    largest_in_time,
+    overflow_share,
+    regimes,
+)
+
+SIZES = np.arange(1.0, 65.0)
+SLOWER = (1.0, 2.0)
+TIMES_S = (0.002 + 0.0002 * SIZES)[:, None] * np.array(SLOWER)
+LAST_ROWS = np.array([63, 63])
+
+
+def regime(rate: float, *, limit_s: float = 0.05, dispersion: float = 1.0) -> Regime:
+    return regimes(SIZES, TIMES_S, LAST_ROWS, Load(rate, dispersion), limit_s)
+
+
+def at_once(found: Regime) -> NDArray[np.intp]:
+    """The row of the greedy regime, one a clock."""
+    rows: NDArray[np.intp] = found.possible.argmax(axis=0)
+    return rows
+
+
+def drawn_mean_batch(rate: float, slower: float) -> float:
+    """Let a server take what has come during the batch before, or wait for one image, many times."""
+    random, size, total = np.random.default_rng(3), 1, 0
+    for _ in range(20_000):
+        size = max(1, int(random.poisson(rate * slower * (0.002 + 0.0002 * size))))
+        total += size
+    return total / 20_000
+
+
+@pytest.mark.parametrize("rate", [100.0, 1000.0, 1800.0])
+def test_without_delay_the_mean_batch_is_that_of_a_server_that_never_waits(rate: float) -> None:
+    found = regime(rate)
+    for column, slower in enumerate(SLOWER):
+        drawn = drawn_mean_batch(rate, slower)
+        assert 0.95 * drawn < found.greedy_images[column] < 1.05 * drawn + 1.0, "the next whole batch"
+
+
+def test_the_smallest_possible_mean_solves_its_equation_and_smaller_ones_do_not() -> None:
+    rate = 1500.0
+    found = regime(rate)
+    for column, row in enumerate(at_once(found)):
+        assert row > 0
+        arriving = rate * TIMES_S[:, column]
+        sustained = arriving + np.exp(-arriving)
+        assert sustained[row] <= SIZES[row]
+        assert (sustained[:row] > SIZES[:row]).all()
+        assert not found.possible[:row, column].any()
+        assert found.possible[row:, column].all()
+
+
+def test_a_larger_mean_belongs_to_the_delay_in_which_the_others_come() -> None:
+    found = regime(1500.0)
+    for column, row in enumerate(at_once(found)):
+        assert (found.delay_s[: row + 1, column] == 0.0).all()
+        assert found.delay_s[row + 1 :, column] == pytest.approx((SIZES[row + 1 :] - 1.0) / 1500.0)
+
+
+def test_larger_batches_keep_the_engine_less_busy() -> None:
+    found = regime(1500.0)
+    assert (np.diff(found.busy[at_once(found)[0] :, 0]) < 0.0).all()
+    assert found.busy[31, 0] == pytest.approx(1500.0 * TIMES_S[31, 0] / 32.0)
+
+
+def test_a_load_beyond_capacity_leaves_nothing_possible() -> None:
+    found = regime(3.0 * 64.0 / TIMES_S[-1, 0])
+    assert not found.possible.any()
+    assert (found.busy == 1.0).all()
+    assert found.capacity_per_s == pytest.approx(64.0 / TIMES_S[-1])
+
+
+def test_no_mean_above_the_cap_is_possible() -> None:
+    caps = np.array([20, 30])
+    found = regimes(SIZES, TIMES_S, caps, Load(1000.0, 1.0), 0.05)
+    assert [int(np.flatnonzero(column)[-1]) for column in found.possible.T] == [20, 30]
+
+
+def test_more_time_never_makes_more_late() -> None:
+    shares = np.array([regime(1500.0, limit_s=limit).late_share for limit in np.geomspace(1e-3, 0.2, 40)])
+    assert (np.diff(shares, axis=0) <= 1e-12).all()
+    assert shares[0].max() == 1.0
+    assert shares[-1].max() == 0.0
+
+
+def test_more_load_and_more_uneven_load_make_more_late() -> None:
+    def late(rate: float, dispersion: float) -> float:
+        found = regime(rate, limit_s=0.012, dispersion=dispersion)
+        return float(found.late_share[at_once(found)[0], 0])
+
+    by_load = [late(rate, 1.0) for rate in (100.0, 500.0, 2000.0, 3500.0)]
+    assert by_load == sorted(by_load)
+    assert by_load[0] == 0.0 < by_load[-1]
+    by_dispersion = [late(2500.0, dispersion) for dispersion in (1.0, 3.0, 9.0)]
+    assert by_dispersion == sorted(by_dispersion)
+    assert by_dispersion[0] < by_dispersion[-1]
+
+
+def test_where_a_single_image_takes_too_long_everything_is_late() -> None:
+    assert (regime(10.0, limit_s=0.003).late_share[:, 1] == 1.0).all()
+    assert (regime(10.0, limit_s=0.003).late_share[0, 0]) < 1.0
+
+
+def test_the_longest_latency_is_a_batch_behind_a_batch_or_a_delay_and_a_batch() -> None:
+    found = regime(1e-3)
+    assert found.longest_s[0] == pytest.approx(2.0 * TIMES_S[0])
+    crowded = regime(500.0)
+    assert (crowded.longest_s[40] >= crowded.delay_s[40] + TIMES_S[40]).all()
+
+
+def drawn_overflow(share: float, batch: int, spare: int) -> float:
+    """Let batches of one size work off what comes, and count who finds more than `spare` left over."""
+    random, left, beyond, rounds = np.random.default_rng(7), 0, 0, 100_000
+    for arrived in random.poisson(share * batch, rounds).tolist():
+        left = max(0, left + arrived - batch)
+        beyond += left > spare
+    return beyond / rounds
+
+
+@pytest.mark.parametrize(("share", "spare"), [(0.8, 5), (0.9, 10), (0.95, 20)])
+def test_overflow_is_foreseen_on_the_careful_side(share: float, spare: int) -> None:
+    foreseen = overflow_share(Load(share * 1000.0, 1.0), np.array([1000.0]), np.array([float(spare)]))[0]
+    assert 0.1 * foreseen < drawn_overflow(share, 32, spare) < foreseen
+
+
+def test_overflow_falls_with_room_and_rises_with_load() -> None:
+    capacity, spare = np.array([1000.0]), np.array([0.0, 10.0, 20.0, 40.0])
+    shares = overflow_share(Load(900.0, 2.0), capacity, spare)
+    assert shares[0] == 1.0
+    assert shares[3] == pytest.approx(shares[2] ** 2) == pytest.approx(shares[1] ** 4)
+    rising = [overflow_share(Load(rate, 2.0), capacity, spare)[2] for rate in (100.0, 500.0, 900.0, 999.0)]
+    assert rising == sorted(rising)
+    assert len(set(rising)) == 4
+    assert overflow_share(Load(900.0, 8.0), capacity, spare)[2] > shares[2]
+
+
+def test_at_capacity_and_beyond_everything_overflows() -> None:
+    room = np.array([1e6])
+    for rate in (1000.0, 1500.0):
+        assert overflow_share(Load(rate, 1.0), np.array([1000.0]), room)[0] == 1.0
+    assert overflow_share(Load(0.0, 1.0), np.array([1000.0]), np.array([1.0]))[0] < 1e-9
+
+
+def test_the_largest_batch_in_time_is_the_last_that_fits() -> None:
+    times_s = np.array([[1.0, 2.0, 5.0], [2.0, 3.0, 6.0], [3.0, 9.0, 7.0]])
+    assert largest_in_time(times_s, 3.0).tolist() == [2, 1, 0], "none fits the last, so a single image"
+
+
+def test_deviations_are_those_of_uneven_counts() -> None:
+    assert deviations(100.0, 4.0, 2.0) == 140.0
+    assert deviations(0.0, 0.0, 3.0) == 3.0, "never less than those of one image"
+    assert math.isclose(deviations(9.0, 1.0, 1.0), 12.0)
