@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,8 +48,11 @@ def hold(plan: Plan, folder: Path, workers: int, *, fresh: Sequence[str] = ()) -
         for policy in fresh:
             store.drop(cell, policy)
     results = Results()
-    with TournamentProgress(len(plan.cells) + len(plan)) as progress:
-        for result, new in _results(plan, store, folder, workers):
+    with (
+        closing(_results(plan, store, folder, workers)) as found,
+        TournamentProgress(len(plan.cells) + len(plan)) as progress,
+    ):
+        for result, new in found:
             _sort_in(result, results)
             results.simulated += new
             skipped = len(plan.policies) if isinstance(result, Failure) and not result.policy else 0
@@ -57,7 +61,9 @@ def hold(plan: Plan, folder: Path, workers: int, *, fresh: Sequence[str] = ()) -
     return results
 
 
-def _results(plan: Plan, store: Store, folder: Path, workers: int) -> Iterator[tuple[Result, bool]]:
+def _results(
+    plan: Plan, store: Store, folder: Path, workers: int
+) -> Generator[tuple[Result, bool], None, None]:
     """Yield every result, and whether it is new, as soon as it is there."""
     context = multiprocessing.get_context("spawn")
     todo: deque[Job] = deque()
@@ -80,7 +86,7 @@ def _results(plan: Plan, store: Store, folder: Path, workers: int) -> Iterator[t
                     for kept in first:
                         yield kept, False
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _abandon(pool)
             raise
 
 
@@ -147,6 +153,13 @@ def _kept_ground(store: Store, cell: Cell, settings: Settings) -> Ground | None:
         return store.ground(cell, fingerprint(cell, settings))
     except (KeyError, ValueError):
         return None
+
+
+def _abandon(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once: half results are never kept, whole ones already are."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    pool.shutdown(cancel_futures=True)
 
 
 def _leave_interrupts_to_the_parent() -> None:

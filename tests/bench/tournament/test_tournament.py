@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from matplotlib.image import imread
 from bench.tournament import command, ground
 from bench.tournament.contest import Results, hold
 from bench.tournament.plan import Cell, Plan, Settings
+from bench.tournament.progress import TournamentProgress
 from bench.tournament.results import Failure, Ground, Played
 from optimizer.settings_table import SettingsError
 from server.errors import ConfigError
@@ -173,6 +175,22 @@ def test_a_cell_that_fails_does_not_end_the_rest(card: str, tmp_path: Path) -> N
     assert "unknown" in results.failures[0].error
     assert "no-such-policy" in results.failures[1].error
     assert [(run.cell, run.policy) for run in results.played] == [(good, "default")]
+
+
+def test_an_interruption_ends_the_workers_and_keeps_what_was_finished(
+    card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cells = tuple(Cell(card, "little", traffic, "tight") for traffic in ("steady-low", "bursty"))
+    plan = Plan(cells, ("default",), Settings(duration_s=4.0, max_batch=32))
+    with monkeypatch.context() as patch:
+        patch.setattr(TournamentProgress, "finished", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            hold(plan, tmp_path, 2)
+    assert multiprocessing.active_children() == []
+    assert hold(plan, tmp_path, 2).simulated in (2, 3), "at least the ground of one cell was kept"
 
 
 def test_a_failure_is_told_and_counts(card: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
