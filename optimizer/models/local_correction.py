@@ -96,9 +96,13 @@ class LocalCorrection:
         return [[cell.batch, cell.clock, cell.value, cell.weight] for cell in self._cells.values()]
 
     def restore(self, state: Sequence[Sequence[float]]) -> None:
-        """Start from what `state` returned."""
+        """Start from what `state` returned. Raises ValueError or TypeError for anything else."""
+        cells = [(batch, clock, value, weight) for batch, clock, value, weight in state]
+        for cell in cells:
+            if not all(0.0 <= number < math.inf for number in cell) or 0.0 in cell[:3]:
+                raise ValueError(f"expected batch, clock, value and weight of what was measured, got {cell}")
         self._cells.clear()
-        for batch, clock, value, weight in state:
+        for batch, clock, value, weight in cells:
             self.observe(batch, clock, value, weight)
 
     def _make_room(self) -> None:

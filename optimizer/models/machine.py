@@ -102,11 +102,14 @@ class Machine:
             clock, share = self._clock(window.point.sm_clock_mhz), min(1.0, work.busy / _FULLY_COUNTED)
             self._measured_power.observe(work.batch, clock, running_j / (work.busy * duration_s), share)
 
-    def error(self, window: Window) -> float | None:
-        """Return by which share the batches of a window took longer than expected; None without any."""
+    def error(self, window: Window, mhz: int | None) -> float | None:
+        """Return by which share a window's batches took longer than expected at the clock in force.
+
+        None when there were none, or nothing was expected.
+        """
         if not self.ready:
             return None
-        clock = self._clock(window.point.sm_clock_mhz)
+        clock = self._clock(mhz)
         expected_s = total_s = 0.0
         for size, times in window.traffic.batches.items():
             expected_s += times.count * self._times_at(size, clock)

@@ -112,7 +112,7 @@ class BoultonPolicy:
             machine.import_state(state["machine"])
             if machine.ready:
                 machine.tables()
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
             raise ValueError(f"not a learned state: {error!r}") from error
         self._machine = machine
 
@@ -133,7 +133,7 @@ class BoultonPolicy:
         if unfit is not None:
             return f"nothing: {unfit}"
         mhz = clock_in_force_mhz(window)
-        error = self._machine.error(window)
+        error = self._machine.error(window, mhz)
         if error is not None and self._drift.observe(error, window.point.sm_clock_mhz):
             self._machine.doubt(_KEPT_AFTER_DRIFT)
         self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)

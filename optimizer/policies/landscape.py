@@ -195,10 +195,8 @@ class Landscape:
             self._last_resort()
 
     def _last_resort(self) -> None:
-        """Nothing can serve the load: the fast point loses least; if it is over the cap, what draws least."""
+        """Nothing can serve the load: the fast point loses least."""
         column = self._fast
-        if not self._allowed.any() and self.tables.running_w is not None:
-            column = int(np.argmin(self.tables.running_w[self._caps, self._columns]))
         self.merit = np.full_like(self.revenue_per_s, -np.inf)
         self.merit[self._caps[column], column] = self.revenue_per_s[self._caps[column], column]
         self._regime = self._regime._replace(delay_s=np.zeros_like(self._regime.delay_s))
@@ -208,9 +206,11 @@ class Landscape:
         return None if running_w is None else machine.idle_w + busy * running_w
 
     def _fastest(self) -> int:
-        """Return the highest clock that the power cap allows."""
-        allowed = self._allowed.any(axis=0)
-        return int(np.flatnonzero(allowed)[-1]) if allowed.any() else 0
+        """Return the highest clock whose largest batch keeps the power cap, else the one that draws least."""
+        allowed = np.flatnonzero(self._allowed[self._caps, self._columns])
+        if allowed.size or self.tables.running_w is None:
+            return int(allowed[-1])
+        return int(np.argmin(self.tables.running_w[self._caps, self._columns]))
 
     def _under_cap(self, machine: Machine, targets: Targets) -> NDArray[np.bool_]:
         running_w = self.tables.running_w

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,3 +126,22 @@ def test_what_is_kept_survives_json() -> None:
     assert restored.state() == correction.state()
     for one, other in zip(restored.table(predict), correction.table(predict), strict=True):
         assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [8.0, 1000.0, 0.01],
+        [8.0, 1000.0, -0.01, 1.0],
+        [0.0, 1000.0, 0.01, 1.0],
+        [8.0, float("inf"), 0.01, 1.0],
+        [8.0, 1000.0, 0.01, float("nan")],
+        [8.0, 1000.0, "much", 1.0],
+        8.0,
+    ],
+)
+def test_what_was_never_measured_is_refused_and_changes_nothing(cell: Any) -> None:  # noqa: ANN401  # whatever a damaged file holds
+    correction = measured(3)
+    with pytest.raises((ValueError, TypeError)):
+        correction.restore([[2.0, 500.0, 0.01, 1.0], cell])
+    assert correction.state() == measured(3).state()
