@@ -84,6 +84,7 @@ class BoultonPolicy:
         self._caution = Caution()
         self._hold = 0
         self._idle = 0
+        self._untried = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
 
@@ -95,6 +96,7 @@ class BoultonPolicy:
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged)
+        self._untried = not settled and not surged and not self._was_refuge(window)
         decision = self._choose(window, targets, trouble, learned)
         self._decided = decision
         return decision
@@ -185,6 +187,8 @@ class BoultonPolicy:
         column = self._column(point)
         if self._idle >= _IDLE_WINDOWS:
             return _Choice(0, self._resting_column(land, column), "nothing arrives")
+        if self._untried:
+            return _Choice(land.best_row(column), column, "the clock was just set: waits for what it does")
         return self._best(land, column)
 
     def _best(self, land: Landscape, column: int) -> _Choice:

@@ -93,6 +93,11 @@ class Landscape:
         """Return the best mean batch at one clock."""
         return int(np.argmax(self.merit[:, column])), column
 
+    def best_row(self, column: int) -> int:
+        """Return the best mean batch at one clock; the one without delay where none is expected to do."""
+        row, _ = self.best_at(column)
+        return row if np.isfinite(self.merit[row, column]) else self.greedy_row(column)
+
     def most_promising(self, curiosity: float) -> tuple[int, int]:
         """Return the setting with the least cost, where up to this share is taken off for what is unknown."""
         rows = np.argmax(self.merit, axis=0)
