@@ -4,13 +4,15 @@ from __future__ import annotations
 
 _MEMORY = 0.7
 _ALLOWED = 0.12
+_SUSPECT = 0.05
 _LEAST_WINDOWS = 4
 
 
 class DriftDetector:
     """Finds that batches take persistently other times than at the same clock before.
 
-    Errors right after a change of clock are the model's; only those at a clock that stays count.
+    Errors right after a change of clock are the model's; only those at a clock that stays count. But what was
+    found there of late is not forgotten with the clock: surprises there are what it is left for.
     """
 
     def __init__(self) -> None:
@@ -22,7 +24,9 @@ class DriftDetector:
     def observe(self, error: float, clock_mhz: int | None) -> bool:
         """Take in the relative error of a window's batch times. True when the machine has changed."""
         if clock_mhz != self._clock_mhz:
-            self._clock_mhz, self._windows, self._mean = clock_mhz, 0, 0.0
+            self._clock_mhz = clock_mhz
+            if self._windows < _LEAST_WINDOWS or abs(self._mean) < _SUSPECT:
+                self._windows, self._mean = 0, 0.0
         self._windows += 1
         self._mean = _MEMORY * self._mean + (1.0 - _MEMORY) * error
         self.found = self._windows >= _LEAST_WINDOWS and abs(self._mean) > _ALLOWED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -147,7 +148,10 @@ class Machine:
             self._power.import_state(state["power"])
         self._measured_times.restore(state["times"])
         self._measured_power.restore(state["powers"])
-        self._anchors = {float(clock): float(size) for clock, size in state["anchors"]}
+        anchors = {float(clock): float(size) for clock, size in state["anchors"]}
+        if not all(0.0 < number < math.inf for anchor in anchors.items() for number in anchor):
+            raise ValueError(f"expected the largest batch at each clock, got {anchors}")
+        self._anchors = anchors
 
     def _clock(self, clock_mhz: int | None) -> float:
         """Return the clock as the tables have it: a device that refuses to set one runs at its highest."""

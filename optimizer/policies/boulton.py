@@ -92,6 +92,7 @@ class BoultonPolicy:
         """Learn from a window and choose the setting for the next."""
         last, self._last_point = self._last_point, window.point
         settled = last is not None and last.sm_clock_mhz == window.point.sm_clock_mhz
+        settled = (settled and not self._was_refuge(window)) or self._missed(window)
         unfit = why_unfit(window, settled=settled)
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
@@ -144,6 +145,15 @@ class BoultonPolicy:
             self._caution.observe(window, targets, self._decided.predicted_p99_ms, surged=surged)
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+
+    def _missed(self, window: Window) -> bool:
+        """Whether answers were late at the setting decided on.
+
+        A clock that is left for that at once must teach all the same, or it would be tried for ever.
+        """
+        traffic = window.traffic
+        as_decided = self._decided is not None and window.point == self._decided.point
+        return as_decided and late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0
 
     # Choosing
 

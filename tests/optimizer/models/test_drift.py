@@ -37,3 +37,12 @@ def test_it_begins_anew_after_each_finding() -> None:
     assert not found[4], "one finding is said once"
     assert sum(found) == 3, "and again while the errors stay"
     assert detector.found == found[-1]
+
+
+def test_a_surprise_at_a_clock_that_had_stayed_is_remembered_when_it_is_left() -> None:
+    detector = DriftDetector()
+    assert not any(detector.observe(error, 900) for error in [0.0] * 10 + [0.35])
+    assert detector.observe(0.3, 1500)
+    calm = DriftDetector()
+    assert not any(calm.observe(0.0, 900) for _ in range(10))
+    assert not any(calm.observe(0.3, 1500) for _ in range(3)), "the model's error at a clock that is new"
