@@ -74,13 +74,15 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     greedy = np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
     waits = rows > greedy
     delay = np.where(waits, ((sizes - 1.0) / rate)[:, None], 0.0)
-    busy = np.minimum(1.0, arriving / sizes[:, None])
     greedy_s = times_s[np.minimum(greedy, sizes.size - 1), columns]
+    at_once = rate * greedy_s + np.exp(-rate * greedy_s)
+    mean = np.where(rows == greedy, np.minimum(at_once, sizes[:, None]), sizes[:, None])
+    busy = np.minimum(1.0, arriving / mean)
     late, longest = np.zeros_like(times_s), delay
     largest = np.maximum(caps, rows)
     for deviation, weight in _SPREAD:
-        delayed, at_once = _batches(sizes, rate * greedy_s, load.dispersion, deviation)
-        row = np.where(waits, np.searchsorted(sizes, delayed)[:, None], np.searchsorted(sizes, at_once))
+        delayed, undelayed = _batches(sizes, rate * greedy_s, load.dispersion, deviation)
+        row = np.where(waits, np.searchsorted(sizes, delayed)[:, None], np.searchsorted(sizes, undelayed))
         own_s = times_s[np.minimum(row, largest), columns]
         wait_s = np.maximum(delay, own_s)
         beyond = np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
