@@ -19,7 +19,11 @@ import uvloop
 from bench.serving.messages import INFER, STREAM_INFER
 from bench.serving.processes import Server
 
-OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own for every measurement
+]
 END = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs leave it out
 WARMUP_S = 0.5
 _ANSWER_TAG = bytes([2 << 3 | 2])  # ModelStreamInferResponse.infer_response
