@@ -19,6 +19,7 @@ from bench.load.plan import Arrivals, Closed, LoadPlan, Pictures, Poisson, Trace
 from bench.load.processes import run_load
 from bench.load.progress import LoadProgress
 from bench.load.report import Report, as_json, as_text, make_report
+from bench.output import check_writable
 from server.client.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
 from server.errors import ConfigError
 from server.logs import escape
@@ -78,7 +79,7 @@ _INPUT = "random (default), zeros, or JPEG and PNG files, which are fitted to th
 def run(arguments: argparse.Namespace) -> int:
     """Run and report: 1 when no request was answered or the server refuses, 130 when interrupted."""
     plan = plan_from(arguments)
-    _check_writable(arguments.json)
+    check_writable(arguments.json, "--json")
     try:
         with LoadProgress(plan.warmup_s + plan.duration_s) as progress:
             report = make_report(plan, run_load(plan, progress.started, progress.tick))
@@ -101,16 +102,6 @@ def _say(report: Report, path: Path | None) -> None:
     print(as_text(report))
     if path is not None:
         path.write_text(text + "\n", encoding="utf-8")
-
-
-def _check_writable(path: Path | None) -> None:
-    """Find out before the run rather than after it."""
-    if path is None or path == Path("-"):
-        return
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise ConfigError(f"--json {path} cannot be written: {error.strerror}") from error
 
 
 def plan_from(arguments: argparse.Namespace) -> LoadPlan:

@@ -91,12 +91,13 @@ class BoultonPolicy:
         """Learn from a window and choose the setting for the next."""
         last, self._last_point = self._last_point, window.point
         settled = last is not None and last.sm_clock_mhz == window.point.sm_clock_mhz
-        settled = (settled and not self._was_refuge(window)) or self._missed(window)
+        sounded = self._was_refuge(window)
+        settled = (settled and not sounded) or self._missed(window)
         unfit = why_unfit(window, settled=settled)
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
-        trouble = self._trouble(window, targets, surged=surged)
-        self._untried = not settled and not surged and not self._was_refuge(window)
+        trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
+        self._untried = not settled and not surged and not sounded
         decision = self._choose(window, targets, trouble, learned)
         self._decided = decision
         return decision
@@ -156,11 +157,11 @@ class BoultonPolicy:
 
     # Choosing
 
-    def _trouble(self, window: Window, targets: Targets, *, surged: bool) -> str | None:
+    def _trouble(self, window: Window, targets: Targets, *, surged: bool, sounded: bool) -> str | None:
         """Say what is wrong, and for how long to stay at the fast point; None when all is well."""
         late = self._watch.trouble(window, targets)
         self._alarm_deviations += _ALARM_CALM * (_ALARM_DEVIATIONS - self._alarm_deviations)
-        if not self._was_refuge(window):
+        if not sounded:
             self._hold = _HOLD_AFTER_LATE if late is not None else self._hold
             return late
         if surged or late is not None:

@@ -66,23 +66,20 @@ class InferPipeline:
         self._clock = clock
         self._parser = RequestParser()
 
-    async def infer(
-        self, request: RequestMessage, time_left_s: float | None, *, in_stream: bool = False
-    ) -> bytes:
-        """Answer a request.
+    async def infer(self, request: RequestMessage, time_left_s: float | None) -> bytes:
+        """Answer a request that came alone.
 
         Args:
             request: from `parse`.
             time_left_s: until the client gives up; None when it waits for ever.
-            in_stream: whether the answer goes into a stream, where the last answer may have to say so.
 
         Raises:
             RequestError: any of them; each says why.
         """
         prepared = self.prepare(request, time_left_s)
         if prepared.plan.encoded:
-            return await self.infer_encoded(prepared, in_stream=in_stream)
-        return await self.finish(self.start(prepared, alone=not in_stream), in_stream=in_stream)
+            return await self.infer_encoded(prepared)
+        return await self.finish(self.start(prepared, alone=True))
 
     def parse(self, message: bytes) -> RequestMessage:
         """Take a request apart. Raises `InvalidArgument`."""
@@ -111,7 +108,10 @@ class InferPipeline:
         return self._queue(prepared, self._reader.read(prepared.plan, prepared.request), alone=alone)
 
     async def finish(self, started: Started, *, in_stream: bool = False) -> bytes:
-        """Wait for the answer and encode it; a cancelled task abandons it. Raises `RequestError`."""
+        """Wait for the answer and encode it; a cancelled task abandons it. Raises `RequestError`.
+
+        In a stream the last answer may have to say that it is.
+        """
         (request, model, plan, _), regions, queued = started
         try:
             answer = await model.scheduler.answer(queued)
