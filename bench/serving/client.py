@@ -26,6 +26,7 @@ OPTIONS = [
 ]
 END = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs leave it out
 WARMUP_S = 0.5
+SHORTEST_S = 1e-9
 _ANSWER_TAG = bytes([2 << 3 | 2])  # ModelStreamInferResponse.infer_response
 Call: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 
@@ -36,7 +37,7 @@ class Load:
 
     Args:
         messages: one ModelInferRequest per worker, serialised.
-        seconds: length of the measurement, after the warm-up.
+        seconds: length of the measurement, after the warm-up; it begins and ends with an answer.
         images: images in each message.
         streams: 0 for a call each request; else the messages are spread over this many ModelStreamInfer
             streams, each of which keeps its share in flight.
@@ -116,6 +117,7 @@ class _ClosedLoop:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.answered = 0
+        self.latest_s = 0.0
         self.stopped = False
 
     def workers(self, load: Load) -> list[Coroutine[Any, Any, None]]:
@@ -128,7 +130,7 @@ class _ClosedLoop:
     async def _caller(self, call: Call, message: bytes) -> None:
         while not self.stopped:
             await call(message)
-            self.answered += 1
+            self._count()
 
     async def _streamer(self, messages: Sequence[bytes]) -> None:
         """Keep as many requests in flight as there are messages; every answer sends the next one."""
@@ -138,11 +140,15 @@ class _ClosedLoop:
         following = itertools.cycle(messages)
         while not self.stopped:
             _check(await stream.read())
-            self.answered += 1
+            self._count()
             await stream.write(next(following))
         await stream.done_writing()
         while (answer := await stream.read()) is not END:
             _check(answer)
+
+    def _count(self) -> None:
+        self.answered += 1
+        self.latest_s = time.perf_counter()
 
 
 def _check(answer: object) -> None:
@@ -153,6 +159,12 @@ def _check(answer: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
+    """The counts as of the latest answer.
+
+    Answers come in bursts, a batch at a time: a window that begins and ends by the clock would hold a burst
+    too few or too many.
+    """
+
     at_s: float
     answered: int
     server_cpu_s: float
@@ -160,12 +172,13 @@ class _Reading:
 
     @classmethod
     def now(cls, server: Server, loop: _ClosedLoop) -> _Reading:
-        return cls(time.perf_counter(), loop.answered, server.cpu_s(), time.process_time())
+        at_s = loop.latest_s or time.perf_counter()
+        return cls(at_s, loop.answered, server.cpu_s(), time.process_time())
 
     def until(self, later: _Reading, images: int) -> Measurement:
         return Measurement(
             later.answered - self.answered,
-            later.at_s - self.at_s,
+            max(later.at_s - self.at_s, SHORTEST_S),
             images,
             later.server_cpu_s - self.server_cpu_s,
             later.client_cpu_s - self.client_cpu_s,
