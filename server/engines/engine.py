@@ -73,6 +73,17 @@ class Engine(Protocol):
         """Largest batch in images; 0 when the network has no batch dimension (one request at a time)."""
 
     @property
+    def served_batches(self) -> tuple[int, ...]:
+        """Batch sizes that `run` takes, ascending, the last one `max_batch`; () for any from 1 to `max_batch`.
+
+        Where some are missing, `server.engines.padding` fills batches up to the next one.
+        """
+
+    @property
+    def padded_images(self) -> int:
+        """Rows computed in vain so far, to fill batches up to a served size."""
+
+    @property
     def platform(self) -> str:
         """What runs it, for metadata, e.g. `onnxruntime_onnx` or `boulton_simulated`."""
 

@@ -84,6 +84,8 @@ class OnnxRuntimeEngine:
     simulated = False
     reads_foreign_memory = True
     any_thread = True
+    served_batches: tuple[int, ...] = ()
+    padded_images = 0
 
     def __init__(
         self,

@@ -75,6 +75,16 @@ class SimulatedEngine:
         return self._max_batch
 
     @property
+    def served_batches(self) -> tuple[int, ...]:
+        """Always (): any batch from 1 to `max_batch`."""
+        return ()
+
+    @property
+    def padded_images(self) -> int:
+        """Rows computed in vain: always 0."""
+        return 0
+
+    @property
     def platform(self) -> str:
         """Always `boulton_simulated`."""
         return "boulton_simulated"

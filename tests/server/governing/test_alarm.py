@@ -27,6 +27,8 @@ class HeldEngine:
 
     inputs = outputs = (TensorSpec("x", "FP32", (1,)),)
     input_buffers: tuple[Array, ...] = (np.zeros((8, 1), np.float32),)
+    served_batches: tuple[int, ...] = ()
+    padded_images = 0
     platform = "held"
     max_batch = 8
     reads_foreign_memory = True

@@ -33,6 +33,8 @@ class ScriptedEngine:
 
     inputs = (TensorSpec("x", "INT64", (2,)),)
     outputs = (TensorSpec("tenfold", "FP64", (2,)), TensorSpec("sum", "INT64", ()))
+    served_batches: tuple[int, ...] = ()
+    padded_images = 0
     platform = "scripted"
     simulated = False
 
