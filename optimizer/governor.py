@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,9 +14,11 @@ from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, window_revenue
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
-CLOCK_RETRY_STEPS = 60
-"""After the device refused a clock, the batch limit alone is governed for this many steps."""
+CLOCK_RETRY_STEPS = (2, 4, 8)
+"""After the device refused a clock, the batch limit alone is governed for this many steps; longer, each time
+that it refuses again, but never long: whoever sets the clocks may have been restarted meanwhile."""
 
+_NUMBERS = re.compile(r"\d+")
 
 SECONDS_PER_DAY = 86_400.0
 
@@ -43,7 +47,7 @@ class Plant(Protocol):
 class Record:
     """One turn of the loop: what was measured, what it earned, what was decided.
 
-    `error` is what the device refused, said once while it stays the same.
+    `error` is what the device refused, said once until it takes a clock again.
     """
 
     window: Window
@@ -88,7 +92,8 @@ class Governor:
         self._clock = clock
         self._point = grid.default
         self._opened_s: float | None = None
-        self._error: str | None = None
+        self._said: set[str] = set()
+        self._refusals = 0
         self._clock_retry_in = 0
 
     @property
@@ -105,6 +110,11 @@ class Governor:
     def point(self) -> OperatingPoint:
         """The setting last asked for; its clock is None while the device refuses to set it."""
         return self._point
+
+    @property
+    def clock_refused(self) -> bool:
+        """Whether the device refuses clocks, so that the batch limit alone is governed for a while."""
+        return self._refusals > 0
 
     def start(self) -> str | None:
         """Apply the default setting and open the first window. Returns what the device refused."""
@@ -146,7 +156,7 @@ class Governor:
     def stop(self) -> str | None:
         """Restore the default batch limit and give the clock back. Returns what the device refused."""
         self._opened_s = None
-        self._clock_retry_in = 0
+        self._clock_retry_in = self._refusals = 0
         self._set_alarm(None)
         return self._act(replace(self._grid.default, sm_clock_mhz=None))
 
@@ -183,13 +193,29 @@ class Governor:
         try:
             self._plant.act(point)
         except DeviceError as refusal:
-            said, self._error = self._error, str(refusal)
-            self._point = replace(point, sm_clock_mhz=None)
-            self._clock_retry_in = CLOCK_RETRY_STEPS if self._grid.sm_clocks_mhz else 0
-            return None if self._error == said else self._error
+            return self._refused(point, str(refusal))
         self._point = point
-        self._error = None if point.sm_clock_mhz is not None else self._error
+        if point.sm_clock_mhz is not None:
+            self._refusals = 0
+            self._said.clear()
         return None
+
+    def _refused(self, point: OperatingPoint, error: str) -> str | None:
+        """Govern without the clock for a while; a clock that was set before must not stay in force unseen."""
+        self._point = replace(point, sm_clock_mhz=None)
+        if point.sm_clock_mhz is not None:
+            steps = CLOCK_RETRY_STEPS[min(self._refusals, len(CLOCK_RETRY_STEPS) - 1)]
+            self._clock_retry_in = steps if self._grid.sm_clocks_mhz else 0
+            self._refusals += 1
+            self._give_clock_back()
+        kind = _NUMBERS.sub("#", error)  # the same failure, whatever clock was asked for
+        known = kind in self._said
+        self._said.add(kind)
+        return None if known else error
+
+    def _give_clock_back(self) -> None:
+        with suppress(DeviceError):  # the refusal before it is what is said
+            self._plant.act(self._point)
 
 
 def _nobody() -> None:

@@ -82,7 +82,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class DeviceReading:
-    """What the device reported for one interval. None: the device does not know."""
+    """What the device reported for one interval. None: the device does not know.
+
+    `clock_not_taken` says that the clock asked for is not in force although no event reason explains it,
+    e.g. because somebody else holds it; empty: it is in force, or still settling, or none was asked for.
+    """
 
     energy: Energy = NOT_MEASURED
     power_w: float | None = None
@@ -90,6 +94,7 @@ class DeviceReading:
     memory_clock_mhz: int | None = None
     event_reasons: EventReason = EventReason.NONE
     temperature_c: float | None = None
+    clock_not_taken: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ def why_unfit(window: Window, *, settled: bool) -> str | None:
     throttled = window.device.event_reasons & THROTTLED
     if throttled:
         return f"the device was throttled ({throttled.name})"
+    if window.device.clock_not_taken:
+        return f"the clock is not the one asked for ({window.device.clock_not_taken})"
     if not settled:
         return "the clock was still settling"
     if window.traffic.completed < LEAST_IMAGES or window.duration_s <= 0.0:

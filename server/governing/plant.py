@@ -91,8 +91,10 @@ class ServingPlant:
 
     def act(self, point: OperatingPoint) -> None:
         """Apply batch limit and delay, then the clock. Raises `DeviceError` when the clock is refused."""
-        self._call(lambda: self._set_point(point))
-        self._device.set_sm_clock_mhz(point.sm_clock_mhz)
+        try:
+            self._call(lambda: self._set_point(point))
+        finally:  # whatever happens to the batches, a clock that is to be given back is given back
+            self._device.set_sm_clock_mhz(point.sm_clock_mhz)
 
     def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
         """Have `sound` called once, in the event loop, as soon as more images wait; None: never."""

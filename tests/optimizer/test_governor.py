@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from optimizer.devices.gpu import DeviceError
@@ -122,18 +124,63 @@ def test_a_device_that_refuses_is_said_once_and_the_batch_still_governed(plant: 
     assert policy.windows[-1].point == OperatingPoint(1, None), "the policy sees that no clock was set"
 
 
-def test_a_refused_clock_is_tried_again_after_a_while(plant: FakePlant) -> None:
+def test_a_refused_clock_is_tried_again_soon(plant: FakePlant) -> None:
     policy = Scripted()
     loop = governor(plant, policy)
     loop.start()
     plant.refuses_clocks = True
     loop.step()
+    assert loop.clock_refused
     plant.refuses_clocks = False
-    for _ in range(CLOCK_RETRY_STEPS):
+    for _ in range(CLOCK_RETRY_STEPS[0]):
         loop.step()
     assert loop.point == OperatingPoint(4, 1000), "back at the clock's default"
+    assert not loop.clock_refused
     loop.step()
     assert loop.point == SLOW
+
+
+def test_a_clock_that_stays_refused_is_tried_less_often_but_never_given_up(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted())
+    loop.start()
+    plant.refuses_clocks = True
+    steps = 60
+    tried_at = []
+    for number in range(steps):
+        before = len(plant.acts)
+        loop.step()
+        if any(point.sm_clock_mhz is not None for point in plant.acts[before:]):
+            tried_at.append(number)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tried_at)]
+    assert pauses[: len(CLOCK_RETRY_STEPS)] == list(CLOCK_RETRY_STEPS)
+    assert set(pauses[len(CLOCK_RETRY_STEPS) :]) == {CLOCK_RETRY_STEPS[-1]}
+    assert tried_at[-1] >= steps - CLOCK_RETRY_STEPS[-1]
+
+
+def test_the_same_refusal_of_another_clock_is_not_said_again_until_a_clock_was_taken(
+    plant: FakePlant,
+) -> None:
+    loop = governor(plant, Scripted())
+    loop.start()
+    plant.refuses_clocks = True
+    said = [loop.step().error for _ in range(30)]
+    assert said == ["no permission for 500 MHz"] + [None] * 29, "500 and 1000 MHz are refused for one reason"
+    plant.refuses_clocks = False
+    while loop.clock_refused:
+        loop.step()
+    plant.refuses_clocks = True
+    assert loop.step().error == "no permission for 500 MHz", "a new outage is news"
+
+
+def test_a_clock_in_force_is_given_back_when_another_is_refused(plant: FakePlant) -> None:
+    policy = Scripted()
+    loop = governor(plant, policy)
+    loop.step()
+    assert plant.acts[-1] == SLOW
+    plant.refuses_clocks = True
+    policy.point = OperatingPoint(1, 1000)
+    loop.step()
+    assert plant.acts[-2:] == [OperatingPoint(1, 1000), OperatingPoint(1, None)]
 
 
 def test_refusals_at_start_and_stop_are_returned_not_raised(plant: FakePlant) -> None:

@@ -14,13 +14,15 @@ from optimizer.telemetry import Window
 
 
 def why_ignored(window: Window) -> str | None:
-    """Say why a window is to be ignored: the device was throttled, or too little ran; None when it is not.
+    """Say why a window is to be ignored: another clock was in force, or too little ran; None when it is not.
 
     Throttling and idleness are no part of the published rules. All would take them for their own doing, so
     ignoring such windows favours them.
     """
     if throttled := window.device.event_reasons & THROTTLED:
         return f"the device was throttled ({throttled.name})"
+    if window.device.clock_not_taken:
+        return f"the clock is not the one asked for ({window.device.clock_not_taken})"
     traffic = window.traffic
     if traffic.completed < LEAST_IMAGES or window.duration_s <= 0.0:
         return f"only {traffic.completed} images to learn from, {LEAST_IMAGES} are needed"

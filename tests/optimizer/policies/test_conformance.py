@@ -229,6 +229,18 @@ def test_throttled_windows_teach_it_nothing(name: str, reasons: EventReason) -> 
     assert [d.point for d in mild] == [d.point for d in wild]
 
 
+def not_taken(seen: Window) -> Window:
+    return replace(seen, device=replace(seen.device, clock_not_taken="600 MHz is in force"))
+
+
+@every_policy
+def test_windows_at_a_clock_that_was_not_taken_teach_it_nothing(name: str) -> None:
+    none = EventReason.NONE
+    mild = after(name, lambda here: [not_taken(disturbed(here, 50.0, 3.0, none, 2000))] * 2)
+    wild = after(name, lambda here: [not_taken(disturbed(here, 290.0, 24.0, none, 2000))] * 2)
+    assert [d.point for d in mild] == [d.point for d in wild]
+
+
 @every_policy
 def test_windows_of_a_few_images_teach_it_nothing(name: str) -> None:
     mild = after(name, lambda here: [disturbed(here, 21.0, 3.0, EventReason.NONE, 10)] * 2)
