@@ -11,10 +11,13 @@ from optimizer.devices.gpu import Gpu
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.settings_table import SettingsError
 from optimizer.twin.profile import GpuProfile, load_profile
-from server.config import Settings
+from server.config import AUTO, Settings
+from server.devices.choice import choose_device
+from server.devices.served import ServedDevice
 from server.engines.engine import Engine
-from server.engines.onnxruntime import DEFAULT_MAX_BATCH, load_onnxruntime_engine
-from server.engines.simulated import SimulatedEngine, read_graph_specs
+from server.engines.registry import EngineRequest, engine_kind
+from server.engines.simulated import Executor, SimulatedEngine, read_graph_specs
+from server.engines.slots import DEFAULT_MAX_BATCH
 from server.errors import ConfigError, EngineError
 from server.models.repository import ModelEntry
 
@@ -24,19 +27,26 @@ class EngineFactory:
     """Makes engines for one device.
 
     Args:
-        device: what executes all of them, as the governor sees it.
+        served: what executes all of them.
         make: turns a model on disk into an engine; slow; raises `EngineError`.
     """
 
-    device: Gpu
+    served: ServedDevice
     make: Callable[[ModelEntry], Engine]
+
+    @property
+    def device(self) -> Gpu:
+        """What executes all engines, as the governor sees it."""
+        return self.served.gpu
 
 
 def engine_factory(settings: Settings, clock: Callable[[], float] = time.monotonic) -> EngineFactory:
-    """Read what the settings name. Raises `ConfigError` for a profile that cannot be used."""
+    """Read what the settings name. Raises `ConfigError` for a profile or a device that cannot be used."""
     if settings.engine == "simulated":
-        return _simulated(settings, clock)
-    return EngineFactory(RaplCpu(), lambda entry: _onnxruntime(settings, entry))
+        return _simulated(settings, clock) if settings.device == AUTO else _rehearsal(settings)
+    kind = engine_kind(settings.engine)
+    served = choose_device(settings, kind.where)
+    return EngineFactory(served, lambda entry: kind.load(_request(settings, entry)))
 
 
 def device_note(device: Gpu) -> str:
@@ -48,9 +58,9 @@ def device_note(device: Gpu) -> str:
     return ""
 
 
-def _onnxruntime(settings: Settings, entry: ModelEntry) -> Engine:
+def _request(settings: Settings, entry: ModelEntry) -> EngineRequest:
     largest = _max_batch(settings, entry)
-    return load_onnxruntime_engine(entry.onnx_path, max_batch=largest, threads=settings.threads or 0)
+    return EngineRequest(onnx_path=entry.onnx_path, max_batch=largest, threads=settings.threads)
 
 
 def _max_batch(settings: Settings, entry: ModelEntry) -> int | None:
@@ -61,11 +71,25 @@ def _max_batch(settings: Settings, entry: ModelEntry) -> int | None:
 
 
 def _simulated(settings: Settings, clock: Callable[[], float]) -> EngineFactory:
-    profile = _profile(str(settings.gpu))
-    if settings.simulated_model is not None:
-        _check_model(profile, settings.simulated_model, ConfigError)
+    profile = _profile(settings)
     gpu = SimulatedGpu(profile, clock=clock, rng_seed=settings.seed)
+    return EngineFactory(ServedDevice(gpu), _simulated_engines(settings, profile, gpu))
 
+
+def _rehearsal(settings: Settings) -> EngineFactory:
+    """A simulated engine on a card of the stand-in NVML library, which is governed as if it were real."""
+    # Whoever has no GPU to govern need not have nvidia-ml-py load its library either.
+    from server.devices.nvidia import open_nvidia
+    from server.devices.rehearsal import rehearse
+
+    profile = _profile(settings)
+    served, gpu = rehearse(open_nvidia(settings), profile)
+    return EngineFactory(served, _simulated_engines(settings, profile, gpu))
+
+
+def _simulated_engines(
+    settings: Settings, profile: GpuProfile, gpu: Executor
+) -> Callable[[ModelEntry], Engine]:
     def make(entry: ModelEntry) -> Engine:
         name = settings.simulated_model or entry.name
         _check_model(profile, name, EngineError)
@@ -73,14 +97,17 @@ def _simulated(settings: Settings, clock: Callable[[], float]) -> EngineFactory:
         largest = _max_batch(settings, entry) or DEFAULT_MAX_BATCH
         return SimulatedEngine(gpu, name, specs.inputs, specs.outputs, largest if specs.batched else 0)
 
-    return EngineFactory(gpu, make)
+    return make
 
 
-def _profile(name: str) -> GpuProfile:
+def _profile(settings: Settings) -> GpuProfile:
     try:
-        return load_profile(name)
+        profile = load_profile(str(settings.gpu))
     except SettingsError as error:
         raise ConfigError(f"--gpu: {error}") from error
+    if settings.simulated_model is not None:
+        _check_model(profile, settings.simulated_model, ConfigError)
+    return profile
 
 
 def _check_model(profile: GpuProfile, name: str, kind: type[ConfigError | EngineError]) -> None:

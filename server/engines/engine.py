@@ -74,7 +74,7 @@ class Engine(Protocol):
 
     @property
     def served_batches(self) -> tuple[int, ...]:
-        """Batch sizes that `run` takes, ascending, the last one `max_batch`; () for any from 1 to `max_batch`.
+        """Batch sizes that `run` takes, ascending, the last one `max_batch`; () for any up to `max_batch`.
 
         Where some are missing, `server.engines.padding` fills batches up to the next one.
         """

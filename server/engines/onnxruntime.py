@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, or on a GPU through one of its execution providers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from server.engines.engine import Array, TensorSpec
+from server.engines.onnxruntime_providers import CPU, PLACEMENT_KEY, Placement, Providers, refuse_fallback
+from server.engines.padding import check_served_batches
+from server.engines.slots import check_inputs, largest_batch, make_buffers
 from server.errors import EngineError
-
-DEFAULT_MAX_BATCH = 64
-"""Largest batch when the graph leaves it open and nobody configured it (less for very large inputs)."""
-
-BUFFER_BYTES_MAX = 2 << 30
-"""Bound on the input buffers of one engine."""
 
 _FIX = "only the batch (dimension 0) may be dynamic: export the model with fixed sizes"
 
@@ -46,11 +43,19 @@ class _Tensor(Protocol):
 class _Session(Protocol):
     def get_inputs(self) -> Sequence[_Tensor]: ...
     def get_outputs(self) -> Sequence[_Tensor]: ...
+    def get_providers(self) -> Sequence[str]: ...
+    def get_provider_graph_assignment_info(self) -> Sequence[Placement]: ...
+    def disable_fallback(self) -> None: ...
     def run(self, output_names: list[str], feed: dict[str, Array]) -> list[Array]: ...
 
 
 def load_onnxruntime_engine(
-    path: Path, *, max_batch: int | None = None, threads: int = 0
+    path: Path,
+    *,
+    max_batch: int | None = None,
+    threads: int = 0,
+    providers: Providers = CPU,
+    served_batches: tuple[int, ...] = (),
 ) -> OnnxRuntimeEngine:
     """Load an ONNX file.
 
@@ -59,20 +64,25 @@ def load_onnxruntime_engine(
 
     Args:
         path: the ONNX file; external data beside it.
-        max_batch: largest batch in images, at least 1; None for `DEFAULT_MAX_BATCH`.
+        max_batch: largest batch in images, at least 1; None for `slots.DEFAULT_MAX_BATCH`.
         threads: threads of one batch; 0 leaves the number to ONNX Runtime.
+        providers: what executes the graph.
+        served_batches: the only sizes to run, ending with `max_batch`; (): any.
 
     Raises:
-        EngineError: the file cannot be used, and why.
+        EngineError: the file cannot be used, or not on what was asked for, and why.
     """
     if threads < 0:
         raise EngineError(f"threads must be 0 (automatic) or more, got {threads}")
-    session = _open_session(path, threads)
+    session = _open_session(path, threads, providers)
     try:
         inputs, batched_inputs = _specs("input", session.get_inputs())
         outputs, batched_outputs = _specs("output", session.get_outputs())
         batched = _batched(batched_inputs | batched_outputs)
-        return OnnxRuntimeEngine(session, inputs, outputs, _max_batch(inputs, max_batch, batched=batched))
+        largest = largest_batch(inputs, max_batch, batched=batched)
+        if served_batches:
+            check_served_batches(served_batches, largest)
+        return OnnxRuntimeEngine(session, inputs, outputs, largest, providers, served_batches)
     except (EngineError, UnicodeDecodeError) as error:  # a damaged name is no text
         raise EngineError(f"{path} cannot be served: {error}") from error
 
@@ -80,11 +90,8 @@ def load_onnxruntime_engine(
 class OnnxRuntimeEngine:
     """A session with its specs; made by `load_onnxruntime_engine`. See `Engine` for the methods."""
 
-    platform = "onnxruntime_onnx"
     simulated = False
     reads_foreign_memory = True
-    any_thread = True
-    served_batches: tuple[int, ...] = ()
     padded_images = 0
 
     def __init__(
@@ -93,6 +100,8 @@ class OnnxRuntimeEngine:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         max_batch: int,
+        providers: Providers = CPU,
+        served_batches: tuple[int, ...] = (),
     ) -> None:
         self._session: _Session | None = session
         self._output_names = [spec.name for spec in outputs]
@@ -100,13 +109,15 @@ class OnnxRuntimeEngine:
         self.inputs = inputs
         self.outputs = outputs
         self.max_batch = max_batch
+        self.served_batches = served_batches
+        self.platform = providers.platform
+        self.any_thread = providers.any_thread
 
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots; reserved on first use, and backed by memory only as far as rows are written."""
         if self._buffers is None:
-            rows = (self.max_batch,) if self.max_batch else ()
-            self._buffers = tuple(np.empty(rows + spec.shape, spec.dtype) for spec in self.inputs)
+            self._buffers = make_buffers(self.inputs, self.max_batch)
         return self._buffers
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -114,7 +125,7 @@ class OnnxRuntimeEngine:
         session = self._session
         if session is None:
             raise EngineError("the engine is closed")
-        self._check(inputs)
+        check_inputs(self.inputs, self.max_batch, inputs)
         feed = {spec.name: self._aligned(i, inputs[i]) for i, spec in enumerate(self.inputs)}
         try:
             return tuple(session.run(self._output_names, feed))
@@ -126,22 +137,6 @@ class OnnxRuntimeEngine:
         self._session = None
         self._buffers = None
 
-    def _check(self, inputs: tuple[Array, ...]) -> None:
-        if len(inputs) != len(self.inputs):
-            raise EngineError(f"the model has {len(self.inputs)} inputs, got {len(inputs)}")
-        images = inputs[0].shape[:1]
-        for spec, array in zip(self.inputs, inputs, strict=True):
-            rows = images if self.max_batch else ()
-            if array.dtype != spec.dtype or array.shape != rows + spec.shape or not array.flags.c_contiguous:
-                raise EngineError(self._mismatch(spec, array))
-        if self.max_batch and not 1 <= images[0] <= self.max_batch:
-            raise EngineError(f"a batch holds 1 to {self.max_batch} images, got {images[0]}")
-
-    def _mismatch(self, spec: TensorSpec, array: Array) -> str:
-        rows = ["batch"] if self.max_batch else []
-        expected = f"a contiguous {spec.dtype} array of shape {[*rows, *spec.shape]}"
-        return f"input '{spec.name}' takes {expected}, got {array.dtype} of shape {list(array.shape)}"
-
     def _aligned(self, index: int, array: Array) -> Array:
         """Copy what lies at an odd address (as in a message): compiled loops may fault there, even on x86."""
         if array.flags.aligned:
@@ -152,26 +147,38 @@ class OnnxRuntimeEngine:
         return slot
 
 
-def _open_session(path: Path, threads: int) -> _Session:
+def _open_session(path: Path, threads: int, providers: Providers) -> _Session:
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"onnxruntime is not installed ({error}): pip install 'boulton[cpu]'") from error
+        raise EngineError(f"onnxruntime is not installed ({error}): {providers.install}") from error
     if not path.is_file():
         raise EngineError(f"{path} is not a file: an ONNX file is needed")
     if not path.stat().st_size:
         raise EngineError(f"{path} is empty: an ONNX file is needed; export the model again")
+    providers.check_offered(onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
     # Spinning threads take the cores that the event loop needs, and burn power between batches.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if providers.on_gpu:
+        options.add_session_config_entry(PLACEMENT_KEY, "1")
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from their Python packages, where these are installed
     try:
-        session: _Session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return session
+        session: _Session = onnxruntime.InferenceSession(path, options, providers=list(providers.chain))
     except Exception as error:
         raise EngineError(f"ONNX Runtime cannot load {path}: {error}; export the model again") from error
+    if providers.on_gpu:
+        _hold_to(providers, session, path)
+    return session
+
+
+def _hold_to(providers: Providers, session: _Session, path: Path) -> None:
+    """Refuse a session that is not where it was asked for, and see that it never leaves from there."""
+    session.disable_fallback()
+    refuse_fallback(path, providers, session.get_providers(), session.get_provider_graph_assignment_info())
 
 
 def _specs(role: str, tensors: Sequence[_Tensor]) -> tuple[tuple[TensorSpec, ...], set[bool]]:
@@ -203,23 +210,3 @@ def _batched(kinds: set[bool]) -> bool:
             "the first dimension is dynamic for some inputs or outputs and fixed for others; " + _FIX
         )
     return kinds == {True}
-
-
-def _max_batch(inputs: tuple[TensorSpec, ...], wanted: int | None, *, batched: bool) -> int:
-    image_bytes = sum(spec.item_bytes for spec in inputs)
-    largest = BUFFER_BYTES_MAX // image_bytes
-    if not largest:
-        raise EngineError(f"one item takes {image_bytes} bytes; at most {BUFFER_BYTES_MAX} are allowed")
-    if not batched:
-        if wanted is not None:
-            raise EngineError(
-                f"max_batch is {wanted}, but the graph has no dynamic batch dimension; leave it out"
-            )
-        return 0
-    if wanted is None:
-        return min(DEFAULT_MAX_BATCH, largest)
-    if not 1 <= wanted <= largest:
-        raise EngineError(
-            f"max_batch is {wanted}; 1 to {largest} are allowed for items of {image_bytes} bytes"
-        )
-    return wanted

@@ -12,12 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from server.engines.engine import NUMPY_DTYPES, Array
-from server.engines.onnxruntime import (
-    BUFFER_BYTES_MAX,
-    DEFAULT_MAX_BATCH,
-    OnnxRuntimeEngine,
-    load_onnxruntime_engine,
-)
+from server.engines.onnxruntime import OnnxRuntimeEngine, load_onnxruntime_engine
+from server.engines.slots import BUFFER_BYTES_MAX, DEFAULT_MAX_BATCH
 from server.errors import EngineError
 
 WriteModel = Callable[..., Path]

@@ -1,0 +1,85 @@
+"""Batches between two sizes that an engine serves: filled up to the next one, and the waste counted."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+from server.engines.engine import Array, Engine, TensorSpec
+from server.engines.slots import check_inputs, into_slots
+from server.errors import EngineError
+
+
+def padded(engine: Engine) -> Engine:
+    """Let an engine take any batch up to its largest; the engine itself where it does already.
+
+    Raises:
+        EngineError: the sizes that the engine says it serves make no sense.
+    """
+    if not engine.served_batches:
+        return engine
+    check_served_batches(engine.served_batches, engine.max_batch)
+    for buffer in engine.input_buffers:  # what nobody has written yet is computed too: zeros harm no network
+        buffer.fill(0)
+    return PaddedEngine(engine)
+
+
+def check_served_batches(sizes: Sequence[int], max_batch: int) -> None:
+    """Raise EngineError unless the sizes ascend from at least 1 and end with `max_batch`."""
+    ascending = all(small < large for small, large in pairwise(sizes))
+    if not sizes or sizes[0] < 1 or not ascending or sizes[-1] != max_batch:
+        given = ", ".join(map(str, sizes)) or "none"
+        raise EngineError(
+            f"served batch sizes must ascend from at least 1 and end with the largest batch, {max_batch}; "
+            f"got {given}"
+        )
+
+
+def default_served_batches(max_batch: int) -> tuple[int, ...]:
+    """Powers of two up to the largest batch, and that: at most half of a batch is ever padding."""
+    powers = [1 << exponent for exponent in range(max_batch.bit_length()) if 1 << exponent < max_batch]
+    return (*powers, max_batch) if max_batch else ()
+
+
+class PaddedEngine:
+    """An engine behind the rounding up of batches; made by `padded`. See `Engine` for the methods.
+
+    The rows that fill a batch hold whatever their slots held: zeros or earlier images. Networks compute rows
+    apart from each other, so this changes no answer, and nothing need be cleared.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sizes = engine.served_batches
+        self.inputs: tuple[TensorSpec, ...] = engine.inputs
+        self.outputs: tuple[TensorSpec, ...] = engine.outputs
+        self.max_batch: int = engine.max_batch
+        self.served_batches: tuple[int, ...] = engine.served_batches
+        self.platform: str = engine.platform
+        self.simulated: bool = engine.simulated
+        self.reads_foreign_memory: bool = engine.reads_foreign_memory
+        self.any_thread: bool = engine.any_thread
+        self.padded_images: int = 0
+
+    @property
+    def input_buffers(self) -> tuple[Array, ...]:
+        """The engine's own."""
+        return self._engine.input_buffers
+
+    def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Run one batch at the next size that is served, and return the rows that were asked for."""
+        check_inputs(self.inputs, self.max_batch, inputs)
+        images = len(inputs[0])
+        size = self._sizes[bisect_left(self._sizes, images)]
+        if size == images:
+            return self._engine.run(inputs)
+        buffers = self._engine.input_buffers
+        into_slots(buffers, inputs, batched=True)
+        outputs = self._engine.run(tuple(buffer[:size] for buffer in buffers))
+        self.padded_images += size - images
+        return tuple(output[:images] for output in outputs)
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
