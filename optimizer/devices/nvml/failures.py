@@ -68,9 +68,12 @@ _CODES = {
     999: _Code("UNKNOWN", Remedy.OBSERVE, _REPORT),
 }
 NOT_SUPPORTED = 3
+NO_PERMISSION = 4
 NOT_FOUND = 6
 FUNCTION_NOT_FOUND = 13
+DEPRECATED = 26
 UNKNOWN = 999
+_LASTING = (NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, DEPRECATED)
 KNOWN_CODES = tuple(_CODES)
 
 
@@ -91,6 +94,8 @@ class NvmlFailure(DeviceError):
         asked: what was asked of which GPU, in words for a person.
         function: NVML's name of the function.
         code: what it returned.
+
+    `lasting` tells that it will fail again as long as card, driver and user are the same.
     """
 
     def __init__(self, asked: str, *, function: str, code: int) -> None:
@@ -100,6 +105,12 @@ class NvmlFailure(DeviceError):
         self.code = code
         self.code_name = meaning.name
         self.remedy = meaning.remedy
+        self.lasting = code in _LASTING
+
+    @property
+    def gone(self) -> bool:
+        """Whether the GPU, or all of NVML, is out of reach: no other call will do better."""
+        return self.remedy in (Remedy.STOP, Remedy.ABSENT)
 
 
 def _code(code: int) -> _Code:

@@ -34,6 +34,7 @@ from optimizer.telemetry import EventReason
 _RETRY_PAUSES_S = (0.005, 0.02, 0.05)
 _KNOWN_REASONS = sum(EventReason)
 _FATAL = (Remedy.STOP, Remedy.ABSENT)
+_STANDIN_SYMBOL = "standinRunBatch"
 
 
 class PowerField(StrEnum):
@@ -132,6 +133,11 @@ class Nvml:
                 self._call("nvmlShutdown", asked="close NVML")
             except NvmlFailure:
                 return
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the library that was opened is our stand-in, whose GPUs exist in software only."""
+        return self._open and hasattr(pynvml.nvmlLib, _STANDIN_SYMBOL)
 
     def driver_version(self) -> str:
         """Return the driver's version, e.g. `580.82.07`."""
@@ -265,7 +271,7 @@ class Card:
         try:
             fields = self._fields((pynvml.NVML_FI_DEV_POWER_AVERAGE, pynvml.NVML_FI_DEV_POWER_INSTANT))
         except NvmlFailure as failure:
-            if failure.remedy in _FATAL:
+            if failure.gone:
                 raise
             fields = (None, None)
         for milliwatts, field in zip(fields, (PowerField.AVERAGE, PowerField.INSTANT), strict=True):

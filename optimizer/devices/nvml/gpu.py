@@ -1,0 +1,174 @@
+"""A real GPU as the governor sees it: read through NVML, set through an actuator such as the keeper."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.devices.nvml.actuator import Actuator, GpuSetting
+from optimizer.devices.nvml.clock_grid import legal_sm_clocks_mhz, span
+from optimizer.devices.nvml.confirmation import Confirmation, InForce
+from optimizer.devices.nvml.energy import GpuEnergy
+from optimizer.devices.nvml.library import Card
+from optimizer.devices.nvml.watch import Watch
+from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
+
+logger = logging.getLogger("boulton.gpu")
+
+
+class NvmlGpu:
+    """Implements `Gpu` by NVML. Reading needs no permission; setting is the actuator's business.
+
+    One thread reads and sets, as the governor's does: `read` may follow `set_sm_clock_mhz` at once, and what
+    was asked for is looked for in the GPU's own readings from 0.3 s later on. The only other thread is the
+    sampler of power, for cards without an energy counter: `read` starts it and `close` ends it.
+
+    A GPU that is lost, or needs a reset, is neither read nor set any more.
+
+    Args:
+        card: the GPU.
+        actuator: may set it; None to observe only.
+        clock: the time in seconds.
+        memory_clock_mhz: the memory clock to set along with every SM clock; None leaves it to the device.
+        power_limit_w: the power limit to set along with every SM clock; None leaves it to the device.
+        simulated: whether the card is one of the stand-in library's, whose readings are modelled.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        actuator: Actuator | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        memory_clock_mhz: int | None = None,
+        power_limit_w: float | None = None,
+        simulated: bool = False,
+    ) -> None:
+        self._card = card
+        self._actuator = actuator
+        self._clock = clock
+        self._fixed = GpuSetting(memory_clock_mhz=memory_clock_mhz, power_limit_w=power_limit_w)
+        self._simulated = simulated
+        self._watch = Watch(card.uuid, clock)
+        self._energy = GpuEnergy(card, self._watch, clock)
+        self._legal_mhz: tuple[int, ...] = ()
+        self._confirmation = Confirmation(card.uuid, self._look, clock)
+        self._said: set[str] = set()
+
+    @property
+    def uuid(self) -> str:
+        """NVML's UUID, e.g. `GPU-5f3c...`."""
+        return self._card.uuid
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the readings are modelled: on cards of the stand-in library only."""
+        return self._simulated
+
+    @property
+    def lost(self) -> str:
+        """Why the GPU is out of reach for good; empty while it is not."""
+        return self._watch.lost
+
+    @property
+    def unconfirmed(self) -> str:
+        """Why the setting last asked for is not in force, by the last reading; empty when it is or may be."""
+        return self._confirmation.unconfirmed
+
+    @property
+    def sm_clocks_mhz(self) -> tuple[int, ...]:
+        """Legal SM clocks within what the actuator permits, ascending; empty when none can be set from here.
+
+        Asks NVML and the actuator until there are some. Why there are none is one line in the log.
+        """
+        if not self._legal_mhz and self._actuator is not None and not self.lost:
+            try:
+                self._legal_mhz = self._settable_mhz(self._actuator)
+            except DeviceError as error:
+                self._say(f"{error}; the batch size alone can be governed")
+        return self._legal_mhz
+
+    def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
+        """Ask for a clock; None gives it back to the device. Raises `DeviceError` when refused.
+
+        Memory clock and power limit, where the operator fixed them, are asked for along with every clock, and
+        stay when the SM clock is given back.
+        """
+        self._confirmation.expect(GpuSetting(), ())
+        if clock_mhz is not None:
+            self._ask(self._actuator, replace(self._fixed, sm_clock_mhz=clock_mhz))
+        elif self._actuator is not None:
+            self._give_back(self._actuator)
+
+    def read(self) -> DeviceReading:
+        """Return readings since the previous call; the first call opens the interval: its energy is 0."""
+        energy = self._energy.read()
+        power = self._watch.ask("the power", self._card.power_w)
+        temperature_c = self._watch.ask("the temperature", self._card.temperature_c)
+        seen = self._confirmation.check(self._look())
+        if self.lost:
+            return DeviceReading()
+        return DeviceReading(
+            energy=_as_simulated(energy) if self._simulated else energy,
+            power_w=None if power is None else power.watts,
+            sm_clock_mhz=seen.sm_clock_mhz,
+            memory_clock_mhz=seen.memory_clock_mhz,
+            event_reasons=seen.reasons or EventReason.NONE,
+            temperature_c=temperature_c,
+            clock_not_taken=self._confirmation.unconfirmed,
+        )
+
+    def close(self) -> None:
+        """Give back what was set, end the sampling, ask nothing any more. Never raises; again is harmless."""
+        self._watch.close()
+        self._energy.close()
+        if self._actuator is not None:
+            self._actuator.close()
+
+    def _settable_mhz(self, actuator: Actuator) -> tuple[int, ...]:
+        if self._card.mig_enabled():
+            raise DeviceError(f"{self.uuid} is cut into MIG instances, which share one clock: it is not set")
+        bounds = actuator.bounds()
+        if bounds is None:
+            raise DeviceError(f"{self.uuid}: nobody permits clocks: is `boulton keeper` running for it?")
+        return legal_sm_clocks_mhz(self._card, bounds, self._fixed.memory_clock_mhz)
+
+    def _give_back(self, actuator: Actuator) -> None:
+        if self._fixed == GpuSetting() or self.lost:
+            actuator.release()
+        else:
+            self._ask(actuator, self._fixed)
+
+    def _ask(self, actuator: Actuator | None, setting: GpuSetting) -> None:
+        if self.lost:
+            raise DeviceError(f"nothing is set any more: {self.lost}")
+        if actuator is None:
+            raise DeviceError(f"{self.uuid} is only observed; setting its clock needs --control and a keeper")
+        clock_mhz = setting.sm_clock_mhz
+        if clock_mhz is not None and clock_mhz not in self.sm_clocks_mhz:
+            allowed = span(self.sm_clocks_mhz)
+            raise DeviceError(f"{self.uuid}: SM clock {clock_mhz} MHz is not legal; choose of {allowed}")
+        actuator.set(setting)
+        self._confirmation.expect(setting, self._legal_mhz)
+
+    def _look(self) -> InForce:
+        ask, card = self._watch.ask, self._card
+        limited = self._fixed.power_limit_w is not None
+        return InForce(
+            sm_clock_mhz=ask("the SM clock", card.sm_clock_mhz),
+            memory_clock_mhz=ask("the memory clock", card.memory_clock_mhz),
+            power_limit_w=ask("the power limit", card.power_limit_w) if limited else None,
+            reasons=ask("the clock's event reasons", card.event_reasons),
+        )
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning("%s", text)
+
+
+def _as_simulated(energy: Energy) -> Energy:
+    return energy if energy.joules is None else replace(energy, source=EnergySource.SIMULATED)
