@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from server.engines.registry import engine_names
 from server.errors import ConfigError
 from server.files import read_file
 from server.setting_readers import Reader, names, number, one_of, path, switch, text, whole
@@ -36,6 +37,11 @@ class Settings:
     simulated_model: str | None = None
     seed: int = 0
     threads: int | None = None
+    device: str = "auto"
+    control: bool = False
+    keeper_socket: Path | None = None
+    memory_clock_mhz: int | None = None
+    power_limit_w: float | None = None
     max_batch: int | None = None
     batch_limit: int | None = None
     max_delay_ms: float = 0.0
@@ -63,6 +69,7 @@ class Settings:
         _check_batches(self)
         _check_simulation(self)
         _check_governing(self)
+        _check_device(self)
         _check_tls(self)
         _check_operator(self)
 
@@ -70,6 +77,11 @@ class Settings:
     def max_message_bytes(self) -> int:
         """The message limit in bytes."""
         return self.max_message_mib * MIB
+
+    @property
+    def keeper(self) -> Path:
+        """Where the keeper listens."""
+        return self.keeper_socket or KEEPER_SOCKET
 
     @property
     def max_queue_bytes(self) -> int:
@@ -90,12 +102,17 @@ PORT = whole(0, 65535)
 BATCH = whole(1, 4096)
 
 OPERATOR_PORT = 8003
+KEEPER_SOCKET = Path("/run/boulton/keeper.sock")
+AUTO, CPU = "auto", "cpu"
 
 _OPERATOR_PORT = (
     "gRPC port of the operator service; 0 takes a free one "
     f"(default: {OPERATOR_PORT}, or a free one when that is in use or --port is 0)"
 )
 _STATE_DIR = "where set targets and what was learned are kept (default: boulton in $XDG_STATE_HOME)"
+_DEVICE = (
+    "whose clock and energy count: auto, cpu, or a GPU by index, by UUID or by the beginning of its UUID"
+)
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
 
 OPTIONS = {
@@ -111,10 +128,15 @@ OPTIONS = {
     "operator_client_ca": Option(
         path, "PEM authority of the operator's port, for mTLS (default: --tls-client-ca)", "FILE"
     ),
-    "engine": Option(one_of("onnxruntime", "simulated"), "what runs the networks", "NAME"),
+    "engine": Option(one_of(*engine_names(), "simulated"), "what runs the networks", "NAME"),
     "gpu": Option(text, "simulated engine: profile of the GPU, a shipped name or a TOML file", "PROFILE"),
     "simulated_model": Option(text, "simulated engine: the profile's model that gives the times", "NAME"),
     "seed": Option(whole(0), "simulated engine: seed of its noise"),
+    "device": Option(text, _DEVICE, "DEVICE"),
+    "control": Option(switch, "set that GPU's clock, through `boulton keeper`; without it, only read it"),
+    "keeper_socket": Option(path, f"where the keeper listens (default: {KEEPER_SOCKET})", "PATH"),
+    "memory_clock_mhz": Option(whole(1), "with --control: hold the memory clock at this", "MHZ"),
+    "power_limit_w": Option(number(1.0), "with --control: hold the power limit at this", "W"),
     "threads": Option(whole(1, 1024), "engine threads (default: one a core)"),
     "max_batch": Option(BATCH, "largest batch in images (default: the model's own, else 64)"),
     "batch_limit": Option(
@@ -220,6 +242,23 @@ def _check_governing(settings: Settings) -> None:
         raise ConfigError(
             f"--govern {settings.govern} is not among the models served: {', '.join(settings.model)}"
         )
+
+
+def _check_device(settings: Settings) -> None:
+    for name in ("keeper_socket", "memory_clock_mhz", "power_limit_w"):
+        if getattr(settings, name) is not None and not settings.control:
+            raise ConfigError(f"{_flag(name)} needs --control: without it nothing is set on a GPU")
+    if settings.device == CPU and settings.engine == "simulated":
+        raise ConfigError("--engine simulated does not run on the CPU: leave --device out, or name a GPU")
+    if not settings.control:
+        return
+    if settings.device in (AUTO, CPU):
+        raise ConfigError(
+            f"--control sets a GPU's clock: name that GPU, as in --device 0, not --device {settings.device}"
+        )
+    if settings.no_govern or settings.policy == "fixed":
+        given = "--no-govern" if settings.no_govern else "--policy fixed"
+        raise ConfigError(f"--control and {given} contradict each other: nobody would choose a clock")
 
 
 def _check_tls(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.errors import ConfigError, RequestError
 from server.governing.governor_factory import make_governing, read_targets
+from server.governing.governor_thread import GovernorThread
 from server.governing.loop import Governing
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
@@ -44,6 +45,7 @@ ENGINE_LARGEST = 1 << 30
 
 # After the drain only streams that nobody ends are open, and answers on their way to slow clients.
 CLOSING_GRACE_S = 2.0
+LETTING_GO_S = 5.0
 
 logger = logging.getLogger("boulton.daemon")
 
@@ -113,8 +115,7 @@ class Daemon:
         self._grpc = GrpcServer(client_port(self._settings), services)
         self._operator = self._operator_server()
         exits.push_async_callback(self._stop_listening)
-        exits.push_async_callback(self._stop_governing)
-        exits.push_async_callback(self._drain)
+        exits.push_async_callback(self._wind_down)
         await self._grpc.start()
         await self._operator.start()
 
@@ -164,7 +165,7 @@ class Daemon:
         await self._operator.set_serving(serving=serving)
 
     def _open_metrics(self, exits: AsyncExitStack) -> None:
-        source = ServerMetrics(self._models, self._engines.device.uuid, lambda: self._governing)
+        source = ServerMetrics(self._models, self._engines.served, lambda: self._governing)
         settings = self._settings
         server = start_metrics_server(
             source, settings.host, settings.metrics_port, version=version("boulton")
@@ -209,6 +210,25 @@ class Daemon:
         logger.info("the operator service listens on %s", operator)
         print(ready.line, flush=True)
 
+    async def _wind_down(self) -> None:
+        """Finish what was accepted; meanwhile, not after it, give the device back: a batch may never end."""
+        await asyncio.gather(self._give_back(), self._drain())
+
+    async def _give_back(self) -> None:
+        try:
+            if self._governing is not None:
+                await self._governing.stop()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Let go of the device, in a thread that nobody waits for in vain: its driver may hang."""
+        try:
+            async with asyncio.timeout(LETTING_GO_S):
+                await GovernorThread().call(self._engines.served.close)
+        except TimeoutError:
+            logger.error("%s hangs; it is let go when this process ends", self._engines.device.uuid)
+
     async def _drain(self) -> None:
         self._lifecycle.phase = Phase.DRAINING
         await self._set_serving(serving=False)
@@ -217,10 +237,6 @@ class Daemon:
 
     async def _stop_listening(self) -> None:
         await asyncio.gather(self._grpc.stop(CLOSING_GRACE_S), self._operator.stop(CLOSING_GRACE_S))
-
-    async def _stop_governing(self) -> None:
-        if self._governing is not None:
-            await self._governing.stop()
 
     def _warn_of_exposure(self) -> None:
         for port in (client_port(self._settings), operator_port(self._settings)):

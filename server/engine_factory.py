@@ -79,11 +79,10 @@ def _simulated(settings: Settings, clock: Callable[[], float]) -> EngineFactory:
 def _rehearsal(settings: Settings) -> EngineFactory:
     """A simulated engine on a card of the stand-in NVML library, which is governed as if it were real."""
     # Whoever has no GPU to govern need not have nvidia-ml-py load its library either.
-    from server.devices.nvidia import open_nvidia
     from server.devices.rehearsal import rehearse
 
     profile = _profile(settings)
-    served, gpu = rehearse(open_nvidia(settings), profile)
+    served, gpu = rehearse(settings, profile)
     return EngineFactory(served, _simulated_engines(settings, profile, gpu))
 
 

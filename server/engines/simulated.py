@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
 
-from optimizer.devices.simulated import SimulatedGpu
 from server.engines.engine import NUMPY_DTYPES, Array, TensorSpec
 from server.errors import EngineError
 
@@ -28,6 +28,16 @@ class GraphSpecs:
     batched: bool
 
 
+class Executor(Protocol):
+    """Whoever knows how long a batch takes."""
+
+    def execute(self, model: str, batch: int) -> float:
+        """Start a batch now: book its energy and return the seconds it takes.
+
+        Raises KeyError for a model that is not known.
+        """
+
+
 class SimulatedEngine:
     """Implements `Engine` on a simulated GPU.
 
@@ -42,7 +52,7 @@ class SimulatedEngine:
 
     def __init__(
         self,
-        gpu: SimulatedGpu,
+        gpu: Executor,
         model_name: str,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],

@@ -56,7 +56,7 @@ def make_governing(
         return None
     fixed = settings.policy == "fixed"
     # Fixed means fixed by nobody: the clock stays the device's own affair.
-    grid = make_grid(_largest_batch(settings, model), () if fixed else device.sm_clocks_mhz)
+    grid = OperatingGrid(_batch_limits(settings, model), () if fixed else device.sm_clocks_mhz)
     if len(grid) == 1 and not fixed:
         logger.info("model '%s' has neither batch limit nor clock to govern", model.spec.name)
         return None
@@ -90,11 +90,6 @@ def choose_model(wanted: str | None, models: ModelTable) -> ModelService | None:
     raise ConfigError(f"--govern {wanted}: no such model is loaded; loaded are {names or 'none'}")
 
 
-def make_grid(largest_batch: int, sm_clocks_mhz: tuple[int, ...]) -> OperatingGrid:
-    """Return the legal settings: every batch limit up to the largest, with every clock of the device."""
-    return OperatingGrid(tuple(range(1, largest_batch + 1)), sm_clocks_mhz)
-
-
 def _keeping(settings: Settings, targets: Targets, spec: ModelSpec, device: Gpu, policy: Policy) -> Keeping:
     directory = settings.state_dir or default_directory()
     precision = spec.outputs[0].datatype if spec.outputs else "unknown"
@@ -104,9 +99,12 @@ def _keeping(settings: Settings, targets: Targets, spec: ModelSpec, device: Gpu,
     )
 
 
-def _largest_batch(settings: Settings, model: ModelService) -> int:
+def _batch_limits(settings: Settings, model: ModelService) -> tuple[int, ...]:
+    """Every batch size up to the largest; only those that the engine runs, as others would be padded."""
     largest = max(1, model.spec.max_batch)
-    return min(largest, settings.batch_limit or largest)
+    largest = min(largest, settings.batch_limit or largest)
+    served = tuple(size for size in model.engine.served_batches if size <= largest)
+    return served or tuple(range(1, largest + 1))
 
 
 def _scheduler(models: ModelTable, name: str) -> Scheduler | None:

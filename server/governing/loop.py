@@ -235,7 +235,7 @@ class Governing:
                 await self._thread.call(self._save)
         except TimeoutError:
             logger.error(
-                "%s did not answer within %g s; its settings stay as they are",
+                "%s did not answer within %g s; a clock that the keeper lent goes back when this server ends",
                 self.device.uuid,
                 STOP_LIMIT_S,
             )

@@ -15,8 +15,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from server.errors import ConfigError
+from server.metrics.device_families import device_families
 from server.metrics.families import build_family, governor_families, model_families
 from server.metrics.values import (
+    DeviceMetrics,
     GovernorMetrics,
     MetricsSource,
     ModelMetrics,
@@ -26,6 +28,7 @@ from server.metrics.values import (
 )
 
 __all__ = [
+    "DeviceMetrics",
     "GovernorMetrics",
     "MetricsServer",
     "MetricsSource",
@@ -58,6 +61,7 @@ class SnapshotCollector(Collector):
         """Read the snapshots."""
         yield build_family(self._version)
         yield from model_families(self._source.models())
+        yield from device_families(self._source.device())
         governor = self._source.governor()
         if governor is not None:
             yield from governor_families(governor)

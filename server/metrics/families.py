@@ -76,6 +76,7 @@ def model_families(models: Iterable[ModelMetrics]) -> Iterator[Metric]:
     yield _gauge("boulton_queued_images", "Images that wait for a batch", models, _queued)
     yield _gauge("boulton_batch_limit", "Largest batch in images", models, _batch_limit)
     yield _batch_sizes(models)
+    yield _padded(models)
 
 
 def governor_families(governor: GovernorMetrics) -> Iterator[Metric]:
@@ -152,6 +153,14 @@ def _batch_sizes(models: Iterable[ModelMetrics]) -> Metric:
     return family
 
 
+def _padded(models: Iterable[ModelMetrics]) -> Metric:
+    text = "Rows computed in vain, to fill batches up to a size that the engine runs"
+    family = CounterMetricFamily("boulton_padded_images", text, labels=(*_MODEL_LABELS, "gpu_uuid"))
+    for model in models:
+        family.add_metric([*_labels(model), model.gpu_uuid], model.padded_images)
+    return family
+
+
 def _buckets(counts: dict[int, int]) -> list[tuple[str, float]]:
     """Cumulative counts at powers of two, up to the first that holds every batch."""
     largest = max(counts, default=1)
@@ -167,6 +176,10 @@ def _clocks(governor: GovernorMetrics) -> Iterator[Metric]:
     actual_mhz = reading.sm_clock_mhz if reading else None
     yield _one(governor, "boulton_sm_clock_target_mhz", "SM clock asked for", governor.target.sm_clock_mhz)
     yield _one(governor, "boulton_sm_clock_actual_mhz", "SM clock in force in the last window", actual_mhz)
+    not_taken = float(bool(reading.clock_not_taken)) if reading else None
+    yield _one(governor, "boulton_clock_not_taken", "1 while another clock is in force", not_taken)
+    temperature_c = reading.temperature_c if reading else None
+    yield _one(governor, "boulton_gpu_temperature_celsius", "Temperature of the GPU", temperature_c)
     yield _one(
         governor,
         "boulton_batch_limit_target",

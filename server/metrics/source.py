@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from server.devices.served import ServedDevice, control_state
 from server.governing.loop import Governing
-from server.metrics.endpoint import GovernorMetrics, ModelMetrics
+from server.metrics.endpoint import DeviceMetrics, GovernorMetrics, ModelMetrics
 from server.models.table import ModelTable
 
 
@@ -14,11 +15,13 @@ class ServerMetrics:
 
     Args:
         models: the loaded models.
-        device: identity of what runs them.
+        device: what runs them.
         governing: finds the governor at work; None when nothing is governed.
     """
 
-    def __init__(self, models: ModelTable, device: str, governing: Callable[[], Governing | None]) -> None:
+    def __init__(
+        self, models: ModelTable, device: ServedDevice, governing: Callable[[], Governing | None]
+    ) -> None:
         self._models = models
         self._device = device
         self._governing = governing
@@ -33,7 +36,8 @@ class ServerMetrics:
                 pending_requests=snapshot.queued_requests,
                 queued_images=snapshot.queued_images,
                 batch_limit=snapshot.batch_limit,
-                gpu_uuid=self._device,
+                gpu_uuid=self._device.gpu.uuid,
+                padded_images=snapshot.padded_images,
             )
 
     def governor(self) -> GovernorMetrics | None:
@@ -52,3 +56,9 @@ class ServerMetrics:
             pinned=governing.governor.pinned is not None,
             alarms=governing.alarms,
         )
+
+    def device(self) -> DeviceMetrics:
+        """Return what runs the models."""
+        governing = self._governing()
+        state = control_state(self._device, governing.governor if governing else None)
+        return DeviceMetrics(self._device.gpu.uuid, state, self._device.failures())

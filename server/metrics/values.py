@@ -10,6 +10,7 @@ from optimizer.governor import Record
 from optimizer.operating_point import OperatingPoint
 from optimizer.revenue import Revenue
 from optimizer.telemetry import EnergySource
+from server.devices.served import ControlState
 from server.scheduling.statistics import ModelStatistics
 
 
@@ -25,6 +26,7 @@ class ModelMetrics:
         queued_images: images that wait for a batch now.
         batch_limit: largest batch in images now.
         gpu_uuid: the device that runs it.
+        padded_images: rows computed in vain, to fill batches up to a size that the engine runs.
     """
 
     name: str
@@ -34,6 +36,22 @@ class ModelMetrics:
     queued_images: int
     batch_limit: int
     gpu_uuid: str
+    padded_images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMetrics:
+    """What runs the networks.
+
+    Args:
+        gpu_uuid: its identity.
+        control: whether its clock is set from here, and if not, why.
+        failures: how often each function of NVML failed with each code.
+    """
+
+    gpu_uuid: str
+    control: ControlState = ControlState.OFF
+    failures: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,9 @@ class MetricsSource(Protocol):
 
     def governor(self) -> GovernorMetrics | None:
         """Return the governor; None when nothing is governed."""
+
+    def device(self) -> DeviceMetrics:
+        """Return what runs the models."""
 
 
 class RunningTotals:

@@ -29,6 +29,7 @@ class ModelSnapshot:
     max_batch: int
     queued_requests: int
     queued_images: int
+    padded_images: int = 0
 
 
 class ModelService:
@@ -98,5 +99,6 @@ class ModelService:
             batch_limit=self.scheduler.batch_limit,
             max_batch=self.spec.max_batch,
             queued_requests=self.scheduler.queued_requests,
+            padded_images=self.engine.padded_images,
             queued_images=self.scheduler.queued_images,
         )

@@ -63,7 +63,7 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--max-delay-ms", "-1"], "--max-delay-ms must be a number of at least 0"),
         (["--max-delay-ms", "nan"], "--max-delay-ms must be a number"),
         (["--drain-timeout-s", "inf"], "--drain-timeout-s must be a number"),
-        (["--engine", "magic"], "one of onnxruntime, simulated, got 'magic'"),
+        (["--engine", "magic"], "--engine must be one of onnxruntime,"),
         (["--model", "a", "--model", "a"], "a list of different names"),
         (["--host", ""], "--host must be a text that is not empty"),
         (["--engine", "simulated"], "--engine simulated needs --gpu"),
@@ -82,6 +82,14 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
             ["--operator-address", "::", "--tls-cert", "c.pem", "--tls-key", "k.pem"],
             "anyone there could steer this server",
         ),
+        (["--control"], "name that GPU, as in --device 0, not --device auto"),
+        (["--control", "--device", "cpu"], "name that GPU, as in --device 0, not --device cpu"),
+        (["--control", "--device", "0", "--no-govern"], "--control and --no-govern contradict each other"),
+        (["--control", "--device", "0", "--policy", "fixed"], "--control and --policy fixed contradict"),
+        (["--device", "0", "--keeper-socket", "k"], "--keeper-socket needs --control"),
+        (["--device", "0", "--memory-clock-mhz", "877"], "--memory-clock-mhz needs --control"),
+        (["--device", "0", "--power-limit-w", "200"], "--power-limit-w needs --control"),
+        (["--engine", "simulated", "--gpu", "v100", "--device", "cpu"], "does not run on the CPU"),
         (["--policy", "greedy"], "--policy must be one of boulton, fixed"),
         (["--state-dir", ""], "--state-dir must be a path"),
     ],
@@ -156,3 +164,9 @@ def test_the_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 def test_limits_in_bytes() -> None:
     settings = Settings(repository=Path("m"), max_message_mib=2, max_queue_mib=3)
     assert (settings.max_message_bytes, settings.max_queue_bytes) == (2 << 20, 3 << 20)
+
+
+def test_the_keeper_listens_where_it_is_told_or_where_it_usually_does() -> None:
+    assert Settings(repository=Path("m")).keeper == Path("/run/boulton/keeper.sock")
+    settings = parse("--repository", "m", "--device", "0", "--control", "--keeper-socket", "k.sock")
+    assert settings.keeper == Path("k.sock")

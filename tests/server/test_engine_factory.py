@@ -105,3 +105,9 @@ def test_what_an_operator_must_know_of_the_device(tmp_path: Path) -> None:
     assert device_note(unreadable) == ""
     unreadable.read()
     assert "energy is not measured: no RAPL package" in device_note(unreadable)
+
+
+def test_an_engine_on_the_cpu_governs_no_gpu() -> None:
+    with pytest.raises(ConfigError, match="--device 0 would govern a GPU that does none of the work"):
+        engine_factory(settings(device="0"))
+    assert engine_factory(settings(device="cpu")).device.uuid == "cpu-package"

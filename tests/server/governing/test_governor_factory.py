@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.operating_point import OperatingGrid
 from optimizer.revenue import Targets
 from server.config import Settings
 from server.engines.engine import TensorSpec
@@ -14,7 +15,6 @@ from server.governing.governor_factory import (
     choose_model,
     local_time_of_day,
     make_governing,
-    make_grid,
     read_targets,
 )
 from server.governing.loop import Governing
@@ -33,8 +33,14 @@ class FakeScheduler:
 
 
 @dataclass
+class FakeEngine:
+    served_batches: tuple[int, ...] = ()
+
+
+@dataclass
 class FakeModel:
     spec: FakeSpec
+    engine: FakeEngine = field(default_factory=FakeEngine)
     scheduler: FakeScheduler = field(default_factory=FakeScheduler)
 
 
@@ -63,12 +69,24 @@ def directly(function: object, /) -> object:
     return function()
 
 
+def grid_of(model: FakeModel, clocks: tuple[int, ...] = (), **given: object) -> OperatingGrid:
+    governing = make_governing(settings(**given), Targets(), [model], FakeGpu(clocks), directly)
+    return governing.governor.grid
+
+
 def test_the_grid_has_all_batch_limits_with_all_clocks() -> None:
     clocks = tuple(range(100, 1100, 5))
-    grid = make_grid(4, clocks)
+    grid = grid_of(*models("one", max_batch=4), clocks)
     assert grid.batch_limits == (1, 2, 3, 4)
     assert grid.sm_clocks_mhz == clocks
-    assert make_grid(4, ()).sm_clocks_mhz == ()
+    assert grid_of(*models("one", max_batch=4)).sm_clocks_mhz == ()
+
+
+def test_batch_limits_are_the_sizes_that_the_engine_runs() -> None:
+    (model,) = models("one", max_batch=32)
+    model.engine = FakeEngine((1, 8, 32))
+    assert grid_of(model).batch_limits == (1, 8, 32)
+    assert grid_of(model, batch_limit=20).batch_limits == (1, 8)
 
 
 def test_the_only_model_is_governed_unless_another_is_named() -> None:

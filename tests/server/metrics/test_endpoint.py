@@ -4,7 +4,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -15,8 +15,10 @@ from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Decision
 from optimizer.revenue import Targets, window_revenue
 from optimizer.telemetry import NOT_MEASURED, DeviceReading, Energy, EnergySource, Traffic, Window
+from server.devices.served import ControlState
 from server.errors import ConfigError
 from server.metrics.endpoint import (
+    DeviceMetrics,
     GovernorMetrics,
     MetricsServer,
     ModelMetrics,
@@ -46,6 +48,7 @@ class Source:
     shown: tuple[ModelMetrics, ...] = ()
     governed: GovernorMetrics | None = None
     reads: int = 0
+    runs_on: DeviceMetrics = field(default_factory=lambda: DeviceMetrics(GPU))
 
     def models(self) -> tuple[ModelMetrics, ...]:
         self.reads += 1
@@ -53,6 +56,9 @@ class Source:
 
     def governor(self) -> GovernorMetrics | None:
         return self.governed
+
+    def device(self) -> DeviceMetrics:
+        return self.runs_on
 
 
 @pytest.fixture
@@ -399,3 +405,37 @@ def test_loopback_of_ipv6(source: Source) -> None:
 def test_totals_start_at_nothing() -> None:
     assert RunningTotals().value == Totals()
     assert Totals().revenue == 0.0
+
+
+@pytest.mark.parametrize("state", ControlState)
+def test_one_state_of_control_is_in_force(source: Source, server: MetricsServer, state: ControlState) -> None:
+    source.runs_on = DeviceMetrics(GPU, state)
+    shown = samples(server)
+    states = {other: shown[key("boulton_gpu_control", gpu_uuid=GPU, state=other)] for other in ControlState}
+    assert states == {other: float(other is state) for other in ControlState}
+
+
+def test_nvml_s_failures_are_counted_by_function_and_code(source: Source, server: MetricsServer) -> None:
+    failures = {("nvmlDeviceGetClockInfo", "GPU_IS_LOST"): 3, ("nvmlInit", "TIMEOUT"): 1}
+    source.runs_on = DeviceMetrics(GPU, failures=failures)
+    shown = samples(server)
+    for (function, code), count in failures.items():
+        assert shown[key("boulton_nvml_failures_total", gpu_uuid=GPU, function=function, code=code)] == count
+
+
+def test_temperature_and_a_clock_that_was_not_taken(source: Source, server: MetricsServer) -> None:
+    hot = replace(SIMULATED, temperature_c=71.0, clock_not_taken="1200 MHz is in force")
+    source.governed = governor(record(hot))
+    shown = samples(server)
+    assert shown[key("boulton_gpu_temperature_celsius", gpu_uuid=GPU, model="net")] == 71.0
+    assert shown[key("boulton_clock_not_taken", gpu_uuid=GPU, model="net")] == 1.0
+    source.governed = governor(record())
+    shown = samples(server)
+    assert shown[key("boulton_clock_not_taken", gpu_uuid=GPU, model="net")] == 0.0
+    assert key("boulton_gpu_temperature_celsius", gpu_uuid=GPU, model="net") not in shown, "not measured"
+
+
+def test_rows_computed_in_vain_are_counted(source: Source, server: MetricsServer) -> None:
+    source.shown = (replace(model(), padded_images=17),)
+    labels = {"model": "net", "version": "3", "gpu_uuid": GPU}
+    assert samples(server)[key("boulton_padded_images_total", **labels)] == 17.0

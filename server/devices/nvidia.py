@@ -1,0 +1,81 @@
+"""A GPU through NVML, and its clock through the keeper: `--device`, `--control` and their companions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from optimizer.devices.keeper.client import KeeperClient
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.devices.nvml.actuator import Actuator
+from optimizer.devices.nvml.discovery import select_gpu
+from optimizer.devices.nvml.gpu import NvmlGpu
+from optimizer.devices.nvml.library import Nvml
+from server.config import AUTO, Settings
+from server.devices.served import ServedDevice
+from server.errors import ConfigError
+
+KEEPER_WAIT_S = 5.0
+"""How long to wait for a keeper that is being started at the same time."""
+KEEPER_POLL_S = 0.1
+
+logger = logging.getLogger("boulton.device")
+
+
+def open_nvidia(
+    settings: Settings, *, simulated: bool = False, sleep: Callable[[float], None] = time.sleep
+) -> ServedDevice:
+    """Open NVML and find the GPU that the settings name; with `--control`, ask the keeper for it.
+
+    Without the keeper the clock is left alone: that is one line in the log, and no error.
+
+    Args:
+        settings: what was asked for.
+        simulated: whether the library is the stand-in, whose readings are modelled.
+        sleep: waits for a keeper that is being started.
+
+    Raises:
+        ConfigError: there is no NVML, or no such GPU.
+    """
+    nvml = Nvml()
+    try:
+        nvml.open()
+        wanted = None if settings.device == AUTO else settings.device
+        card = select_gpu(nvml, wanted, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    except DeviceError as error:
+        nvml.close()
+        raise ConfigError(f"--device {settings.device}: {error}") from error
+    gpu = NvmlGpu(
+        card,
+        _keeper(settings, card.uuid, sleep) if settings.control else None,
+        memory_clock_mhz=settings.memory_clock_mhz,
+        power_limit_w=settings.power_limit_w,
+        simulated=simulated,
+    )
+    return ServedDevice(
+        gpu,
+        control=settings.control,
+        failures=lambda: nvml.failures,
+        lost=lambda: bool(gpu.lost),
+        close=gpu.close,
+    )
+
+
+def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> Actuator | None:
+    """Return the keeper that lends this GPU; None, after a line in the log, when there is none."""
+    keeper = KeeperClient(settings.keeper, uuid)
+    for _ in range(round(KEEPER_WAIT_S / KEEPER_POLL_S)):
+        if keeper.bounds() is not None:
+            return keeper
+        sleep(KEEPER_POLL_S)
+    keeper.close()
+    logger.warning(
+        "the clock of %s is left alone, the batch size alone is governed: no keeper at %s lends this GPU; "
+        "start `boulton keeper`, then this server again (`boulton doctor` says what is missing)",
+        uuid,
+        settings.keeper,
+    )
+    return None
