@@ -1,0 +1,1 @@
+"""TensorRT: engines built from ONNX, kept on disk, and run with CUDA graphs."""
