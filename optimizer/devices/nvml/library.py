@@ -20,6 +20,7 @@ from typing import Any
 import pynvml
 
 from optimizer.devices.nvml.failures import (
+    DEPRECATED,
     FUNCTION_NOT_FOUND,
     NOT_SUPPORTED,
     UNKNOWN,
@@ -297,8 +298,13 @@ class Card:
 
     def temperature_c(self) -> float:
         """Return the temperature of the GPU in degrees Celsius."""
-        asked = "its temperature"
-        return float(self._ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU, asked=asked))
+        asked, sensor = "its temperature", pynvml.NVML_TEMPERATURE_GPU
+        try:
+            return float(self._ask("nvmlDeviceGetTemperature", sensor, asked=asked))
+        except NvmlFailure as failure:
+            if failure.code not in (FUNCTION_NOT_FOUND, DEPRECATED):
+                raise
+            return float(self._ask("nvmlDeviceGetTemperatureV", sensor, asked=asked))  # since CUDA 13
 
     def mig_enabled(self) -> bool:
         """Return whether the GPU is cut into MIG instances; a GPU that knows no MIG is not."""
