@@ -7,6 +7,7 @@ the original before it appears in the repository.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from server.export import Exported, export_model
@@ -41,6 +42,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--std", type=_numbers, metavar="F[,F,F]", help="standard deviation, likewise (default: 1)")
     add("--resize", type=_positive, metavar="N", help=_RESIZE_HELP)
     add("--force", action="store_true", help="overwrite the version if it exists")
+    add(
+        "--list", action=_List, nargs=0, help="list the built-in models with their cost and weights, and exit"
+    )
+
+
+class _List(argparse.Action):
+    """Print the built-in models and exit, as `--help` does: MODEL and the rest need not be given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, values, option_string
+        print(model_list())
+        parser.exit()
+
+
+def model_list() -> str:
+    """Return a table of the built-in models; operations are two to a multiply-add, for one picture."""
+    lines = [f"{'model':<20}{'input':<13}{'parameters':>12}{'GFLOPs':>9}  {'weights':<18}from"]
+    for name, model in BUILTIN_MODELS.items():
+        shape, gflops = "x".join(map(str, model.input_shape)), 2e-9 * model.multiply_adds
+        weights = model.weights.partition(" on ")[0]
+        cost = f"{model.parameters / 1e6:>10.2f} M{gflops:>9.2f}"
+        lines.append(f"{name:<20}{shape:<13}{cost}  {weights:<18}{model.source}")
+    return "\n".join(lines)
 
 
 _INPUT_HELP = (

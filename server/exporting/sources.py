@@ -53,9 +53,13 @@ def _from_builtin(request: ExportRequest, progress: Progress, directory: Path) -
     builtin = BUILTIN_MODELS[request.model]
     with progress.step(f"loading {request.model} and its weights"):
         module = builtin.load()
-    candidate = _from_torch(module, builtin.input_shape, progress, (("source", request.model),))
+    provenance = (("source", request.model), ("weights", builtin.weights), ("network", builtin.source))
     return replace(
-        candidate, preprocessing=builtin.preprocessing, resize=builtin.resize, labels=builtin.labels()
+        _from_torch(module, builtin.input_shape, progress, provenance),
+        preprocessing=builtin.preprocessing,
+        resize=builtin.resize,
+        labels=builtin.labels(),
+        notes=builtin.notes,
     )
 
 
