@@ -1,0 +1,1 @@
+"""A stand-in for NVIDIA's management library: simulated cards behind the real interface."""
