@@ -12,6 +12,7 @@ from optimizer.devices.gpu import DeviceError
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, window_revenue
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
 CLOCK_RETRY_STEPS = (2, 4, 8)
@@ -35,8 +36,8 @@ class Plant(Protocol):
         Raises DeviceError when the device refuses; the batch limit is then in force all the same.
         """
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        """Call `sound` once, as soon as more than `queued_images` wait; None: never. Replaces the last watch.
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, as soon as the wire is tripped; None: never. Replaces the last watch.
 
         It may be called from any thread, and in the middle of something: whoever hears it takes note and has
         `Governor.alarm` called by the owner.
@@ -171,7 +172,7 @@ class Governor:
         if alarm is None and self._alarm is None:
             return
         self._alarm = alarm
-        self._plant.watch(None if alarm is None else alarm.queued_images, self.hear or _nobody)
+        self._plant.watch(None if alarm is None else alarm.wire, self.hear or _nobody)
 
     def _window(self, targets: Targets) -> Window:
         opened_s = self._opened_s

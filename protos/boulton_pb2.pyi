@@ -365,7 +365,12 @@ class Alarm(_message.Message):
 
     QUEUED_IMAGES_FIELD_NUMBER: _builtins.int
     REFUGE_FIELD_NUMBER: _builtins.int
+    RATE_PER_S_FIELD_NUMBER: _builtins.int
+    BURST_IMAGES_FIELD_NUMBER: _builtins.int
     queued_images: _builtins.int
+    rate_per_s: _builtins.float
+    """Arrivals that outrun this rate by more than the burst sound it as well; absent: only the queue does."""
+    burst_images: _builtins.float
     @_builtins.property
     def refuge(self) -> Global___OperatingPoint: ...
     def __init__(
@@ -373,12 +378,21 @@ class Alarm(_message.Message):
         *,
         queued_images: _builtins.int = ...,
         refuge: Global___OperatingPoint | None = ...,
+        rate_per_s: _builtins.float | None = ...,
+        burst_images: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["refuge", b"refuge"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst_images", b"_burst_images", "_rate_per_s", b"_rate_per_s", "burst_images", b"burst_images", "rate_per_s", b"rate_per_s", "refuge", b"refuge"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued_images", b"queued_images", "refuge", b"refuge"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst_images", b"_burst_images", "_rate_per_s", b"_rate_per_s", "burst_images", b"burst_images", "queued_images", b"queued_images", "rate_per_s", b"rate_per_s", "refuge", b"refuge"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__burst_images: _TypeAlias = _typing.Literal["burst_images"]  # noqa: Y015
+    _WhichOneofArgType__burst_images: _TypeAlias = _typing.Literal["_burst_images", b"_burst_images"]  # noqa: Y015
+    _WhichOneofReturnType__rate_per_s: _TypeAlias = _typing.Literal["rate_per_s"]  # noqa: Y015
+    _WhichOneofArgType__rate_per_s: _TypeAlias = _typing.Literal["_rate_per_s", b"_rate_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst_images) -> _WhichOneofReturnType__burst_images | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_per_s) -> _WhichOneofReturnType__rate_per_s | None: ...
 
 Global___Alarm: _TypeAlias = Alarm  # noqa: Y015
 

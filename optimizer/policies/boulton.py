@@ -30,6 +30,7 @@ from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
 from optimizer.policies.landscape import Landscape, Margins
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.revenue import Targets, late_images
+from optimizer.surge import surge_wire
 from optimizer.telemetry import Window
 
 STATE_VERSION = 1
@@ -260,14 +261,17 @@ class BoultonPolicy:
         return replace(prediction, point=replace(point, batch_limit=now.batch_limit))
 
     def _alarm(self, land: Landscape, choice: _Choice, point: OperatingPoint) -> Alarm | None:
-        """Sound when more wait than this clock can answer in time, or than chance explains."""
+        """Sound when more wait than this clock can answer in time or chance explains, or when more come."""
         refuge = land.point(land.greedy_row(land.fast_column), land.fast_column)
         if refuge.sm_clock_mhz == point.sm_clock_mhz:
             return None
         slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.steady_batch_s(choice.column))
         mean = land.mean_images(choice.row)
         usual = deviations(mean, self._arrivals.dispersion, self._alarm_deviations) + 1.0
-        return Alarm(math.ceil(max(usual, land.capacity_per_s(choice.column) * slack_s)), refuge)
+        bearable = land.capacity_per_s(choice.column)
+        queued = math.ceil(max(usual, bearable * slack_s))
+        scale = (self._alarm_deviations / _ALARM_DEVIATIONS) ** 2
+        return Alarm(surge_wire(queued, self._arrivals.cautious_rate_per_s, bearable, scale), refuge)
 
     def _infeasible(self, land: Landscape, targets: Targets, chosen: Prediction) -> str | None:
         if land.feasible:

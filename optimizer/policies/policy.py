@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from optimizer.operating_point import OperatingPoint
 from optimizer.revenue import Targets
+from optimizer.surge import Tripwire
 from optimizer.telemetry import Window
 
 
@@ -26,9 +27,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """When not to wait for the next decision: as soon as more images wait, go to `refuge`."""
+    """When not to wait for the next decision, and where to go then at once."""
 
-    queued_images: int
+    wire: Tripwire
     refuge: OperatingPoint
 
 

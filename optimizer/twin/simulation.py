@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Request
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.operating_point import OperatingPoint
+from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
 
 _REQUEST_BYTES = 1
@@ -72,7 +73,8 @@ class SimulatedServer:
         self._running: Batch[None] | None = None
         self._staged: Batch[None] | None = None
         self._done_s = self._wake_s = math.inf
-        self._alarm_above = _NEVER
+        self._gauge = SurgeGauge()
+        self._disarm()
         self._sound: Callable[[], None] = _silence
         self._latencies_s = array("d")
         self._sensed = 0
@@ -110,10 +112,13 @@ class SimulatedServer:
         self._asked_mhz = point.sm_clock_mhz
         self._gpu.set_sm_clock_mhz(point.sm_clock_mhz)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        """Call `sound` once, within the event at which more than that many images wait; None: never."""
-        self._alarm_above = _NEVER if queued_images is None else queued_images
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, within the event that trips the wire; None: never."""
+        self._disarm()
         self._sound = sound
+        if wire is not None:
+            self._alarm_above = wire.queued_images
+            self._gauge.arm(wire)
 
     # Results
 
@@ -160,6 +165,10 @@ class SimulatedServer:
             self._look()
         self._clock.now_s = max(self._clock.now_s, until_s)
 
+    def _disarm(self) -> None:
+        self._alarm_above, self._surge = _NEVER, False
+        self._gauge.disarm()
+
     def _reset(self) -> None:
         self._arrived_before = self._arrived
         self._sensed = len(self._latencies_s)
@@ -172,11 +181,15 @@ class SimulatedServer:
         if end == first:
             return first, False
         noteworthy, queue, clock, patience_s = self._noteworthy(), self._queue, self._clock, self._deadline_s
+        arrive = self._gauge.arrive
         for index in range(first, end):
             clock.now_s = now_s = times[index]
             deadline_s = None if patience_s is None else now_s + patience_s
             refusal = queue.offer(Request(None, 1, _REQUEST_BYTES, now_s, deadline_s), now_s)
             self._refused += refusal is not None
+            if arrive(1, now_s):
+                self._surge = True
+                noteworthy = 0
             if queue.queued_images >= noteworthy and (index + 1 == end or times[index + 1] > now_s):
                 self._arrived += index + 1 - first
                 return index + 1, True
@@ -195,8 +208,8 @@ class SimulatedServer:
     def _look(self) -> None:
         """Hand out what can be handed out, and sound the alarm when too much is left."""
         self._dispatch()
-        if self._queue.queued_images > self._alarm_above:
-            self._alarm_above = _NEVER
+        if self._surge or self._queue.queued_images > self._alarm_above:
+            self._disarm()
             self._sound()
             self._dispatch()
 

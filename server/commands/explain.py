@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from optimizer.surge import Tripwire
 from protos import boulton_pb2 as pb
 from server.client.operator import OperatorClient, add_operator_arguments, ask_operator, point_of
 from server.errors import ConfigError
@@ -57,8 +59,7 @@ def decision_lines(decision: pb.Decision) -> Iterator[str]:
         yield f"  cannot be kept: {decision.infeasible}"
     yield from _table(decision)
     if decision.HasField("alarm"):
-        refuge = point_of(decision.alarm.refuge)
-        yield f"  alarm     once more than {decision.alarm.queued_images} images wait: {refuge}"
+        yield f"  alarm     {_alarm(decision.alarm)}"
     if decision.learned:
         yield f"  learned   {decision.learned}"
     if decision.error:
@@ -70,6 +71,13 @@ def _chosen(decision: pb.Decision) -> str:
     if decision.HasField("pinned"):
         return f"{point_of(decision.pinned)}, pinned; the policy would take {point_of(decision.point)}"
     return f"{point_of(decision.point)}{', paused' if decision.paused else ''}"
+
+
+def _alarm(alarm: pb.Alarm) -> str:
+    wire = Tripwire(alarm.queued_images)
+    if alarm.HasField("burst_images"):
+        wire = replace(wire, rate_per_s=alarm.rate_per_s, burst_images=alarm.burst_images)
+    return f"{wire}: {point_of(alarm.refuge)}"
 
 
 def _table(decision: pb.Decision) -> Iterator[str]:

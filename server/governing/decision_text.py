@@ -23,7 +23,7 @@ def _warnings(decision: Decision) -> list[str]:
     parts = [] if decision.infeasible is None else [f"targets cannot be kept: {decision.infeasible}"]
     if decision.alarm is not None:
         alarm = decision.alarm
-        parts.append(f"alarm: once more than {alarm.queued_images} images wait, {alarm.refuge}")
+        parts.append(f"alarm: {alarm.wire}, {alarm.refuge}")
     return parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -136,7 +137,11 @@ def _prediction_message(prediction: Prediction) -> pb.Prediction:
 
 
 def _alarm_message(alarm: Alarm) -> pb.Alarm:
-    return pb.Alarm(queued_images=alarm.queued_images, refuge=point_message(alarm.refuge))
+    wire = alarm.wire
+    message = pb.Alarm(queued_images=wire.queued_images, refuge=point_message(alarm.refuge))
+    if math.isfinite(wire.burst_images):
+        message.rate_per_s, message.burst_images = wire.rate_per_s, wire.burst_images
+    return message
 
 
 def _window_message(window: Window) -> pb.Window:

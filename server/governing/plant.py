@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from optimizer.devices.gpu import Gpu
 from optimizer.operating_point import OperatingPoint
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic
 
 T = TypeVar("T")
@@ -23,8 +24,8 @@ class Batching(Protocol):
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call."""
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        """Call `sound` once, as soon as more images wait; None: never."""
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, as soon as the wire is tripped; None: never."""
 
 
 class Caller(Protocol):
@@ -81,7 +82,7 @@ class ServingPlant:
         self._call = call
         self._least_delay_s = least_delay_s
         self._point: OperatingPoint | None = None
-        self._watch: tuple[int | None, Callable[[], None]] | None = None
+        self._watch: tuple[Tripwire | None, Callable[[], None]] | None = None
         self._current: Batching | None = None
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
@@ -96,9 +97,9 @@ class ServingPlant:
         finally:  # whatever happens to the batches, a clock that is to be given back is given back
             self._device.set_sm_clock_mhz(point.sm_clock_mhz)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        """Have `sound` called once, in the event loop, as soon as more images wait; None: never."""
-        self._call(lambda: self._set_watch(queued_images, sound))
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        """Have `sound` called once, in the event loop, as soon as the wire is tripped; None: never."""
+        self._call(lambda: self._set_watch(wire, sound))
 
     def _take_traffic(self, slo_ms: float) -> Traffic:
         batching = self._follow()
@@ -110,11 +111,11 @@ class ServingPlant:
         if batching is not None:
             self._batch_as_told(batching)
 
-    def _set_watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        self._watch = (queued_images, sound)
+    def _set_watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        self._watch = (wire, sound)
         batching = self._follow()
         if batching is not None:
-            batching.watch(queued_images, sound)
+            batching.watch(wire, sound)
 
     def _follow(self) -> Batching | None:
         batching = self._batching()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
+from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import Traffic
 from server.engines.engine import Array, Engine
 from server.errors import DeadlineExceeded, Internal, RequestError, Unavailable
@@ -81,7 +82,8 @@ class Scheduler:
         self._closed = False
         self._engine_closed = asyncio.Event()
         self._accounts = Accounts()
-        self._alarm_above = _NEVER
+        self._gauge = SurgeGauge()
+        self._disarm()
         self._sound: Callable[[], None] = _nobody
 
     def start(self) -> None:
@@ -124,13 +126,16 @@ class Scheduler:
         """Requests that wait for a batch now, those waiting for their last images included."""
         return len(self._queue)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        """Call `sound` once, on the event loop, as soon as more than `queued_images` wait; None: never.
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        """Call `sound` once, on the event loop, as soon as the wire is tripped; None: never.
 
         What an idle engine takes at once does not wait. Replaces the watch before, and looks at once.
         """
-        self._alarm_above = _NEVER if queued_images is None else queued_images
+        self._disarm()
         self._sound = sound
+        if wire is not None:
+            self._alarm_above = wire.queued_images
+            self._gauge.arm(wire)
         if not self._pump_due and self._queue.queued_images > self._alarm_above:
             self._sound_alarm()
 
@@ -195,7 +200,8 @@ class Scheduler:
             self._pump()
         elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
             self._request_pump()
-        if self._queue.queued_images > self._alarm_above and not self._pump_due:
+        surge = self._gauge.arrive(images, now_s)
+        if surge or (self._queue.queued_images > self._alarm_above and not self._pump_due):
             self._sound_alarm()
         return request
 
@@ -277,8 +283,12 @@ class Scheduler:
             self._sound_alarm()
 
     def _sound_alarm(self) -> None:
-        self._alarm_above = _NEVER
+        self._disarm()
         self._sound()
+
+    def _disarm(self) -> None:
+        self._alarm_above = _NEVER
+        self._gauge.disarm()
 
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight

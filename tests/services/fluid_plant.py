@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.registry import OfflineSweep
+from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, DeviceReading, Energy, EnergySource, EventReason, Traffic, Window
 
 CLOCKS = tuple(range(300, 1501, 15))
@@ -45,7 +46,7 @@ class FluidPlant:
         self.point = point
         self.acts.append(point)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Nothing surges here."""
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:

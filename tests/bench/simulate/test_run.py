@@ -11,6 +11,7 @@ from bench.simulate.scenario import Scenario, default_point, grid_of
 from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
+from optimizer.surge import Tripwire
 from optimizer.targets import JOULES_PER_KWH, Targets
 from optimizer.telemetry import Window
 from optimizer.twin.arrivals import poisson, steps
@@ -141,7 +142,7 @@ def test_the_alarm_takes_refuge_between_two_decisions() -> None:
     low, refuge = OperatingPoint(4, 202), OperatingPoint(128, 1530)
     played = scenario(arrivals_s=surge, duration_s=4.0)
     careless = simulate(played, lambda grid: Playing(low))
-    careful = simulate(played, lambda grid: Playing(low, low, low, refuge, alarm=Alarm(20, refuge)))
+    careful = simulate(played, lambda grid: Playing(low, low, low, refuge, alarm=Alarm(Tripwire(20), refuge)))
     assert careful.records[2].window.point == refuge, "the window in which the surge came"
     assert careful.images_late < 0.5 * careless.images_late
 

@@ -187,7 +187,7 @@ def test_the_alarm_sounds_when_more_wait_than_usual_and_before_it_is_too_late() 
     assert decision.alarm is not None
     usual = max(made.records[-1].window.traffic.batches)
     in_time = TARGETS.slo_p99_ms / 1e3 * 64 / batch_s(64, CLOCKS[-1])
-    assert usual < decision.alarm.queued_images < in_time, "the fast point answers them within the SLO"
+    assert usual < decision.alarm.wire.queued_images < in_time, "the fast point answers them within the SLO"
     refuge = decision.alarm.refuge
     assert mhz(refuge) == CLOCKS[-1] > mhz(here)
     assert refuge.max_delay_ms == 0.0
@@ -208,17 +208,17 @@ def at_refuge(made: Loop, images: int) -> Window:
 def test_a_false_alarm_makes_the_next_one_later_and_calm_makes_it_earlier_again() -> None:
     targets = Targets(slo_p99_ms=16.0)
     made = loop(targets=targets, steps=60)
-    waiting = [made.decision.alarm.queued_images if made.decision.alarm else 0]
+    waiting = [made.decision.alarm.wire.queued_images if made.decision.alarm else 0]
     for _ in range(3):
         decision = made.policy.decide(at_refuge(made, 2000), targets)
         assert decision.point.sm_clock_mhz != CLOCKS[-1], "no reason to stay at the fast point"
         made.records.append(replace(made.records[-1], decision=decision))
         assert decision.alarm is not None
-        waiting.append(decision.alarm.queued_images)
+        waiting.append(decision.alarm.wire.queued_images)
     assert waiting[0] < waiting[1] < waiting[2] < waiting[3]
     made.run(200)
     assert made.decision.alarm is not None
-    assert made.decision.alarm.queued_images < waiting[3]
+    assert made.decision.alarm.wire.queued_images < waiting[3]
 
 
 def test_after_a_true_alarm_it_stays_until_calm_has_lasted() -> None:

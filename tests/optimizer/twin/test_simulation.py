@@ -8,6 +8,7 @@ import pytest
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.models.batch_regime import Load, regimes
 from optimizer.operating_point import OperatingPoint
+from optimizer.surge import Tripwire
 from optimizer.telemetry import Traffic
 from optimizer.twin.arrivals import poisson
 from optimizer.twin.gpu_profile import GpuProfile, Noise, PowerSensor
@@ -118,19 +119,29 @@ def watched(batch_limit: int) -> tuple[SimulatedServer, SimulatedClock]:
 def test_the_alarm_sounds_once_within_the_arrival_that_is_one_too_many() -> None:
     server, clock = watched(4)
     heard: list[float] = []
-    server.watch(5, lambda: heard.append(clock.now_s))
+    server.watch(Tripwire(5), lambda: heard.append(clock.now_s))
     arrivals = [0.0, *(1e-4 * i for i in range(1, 20))]  # one runs, four are staged, then they wait
     server.run(arrivals, 1.0, 1e9, lambda: None)
     assert heard == [arrivals[1 + 4 + 5]]
-    server.watch(0, lambda: heard.append(clock.now_s))
+    server.watch(Tripwire(0), lambda: heard.append(clock.now_s))
     server.watch(None, lambda: heard.append(clock.now_s))
     server.run([1.0 + time_s for time_s in arrivals], 2.0, 1e9, lambda: None)
     assert len(heard) == 1, "nobody watches any more"
 
 
+def test_a_surge_sounds_the_alarm_before_a_queue_tells_of_it() -> None:
+    server, clock = watched(64)
+    heard: list[float] = []
+    server.watch(Tripwire(1000, 100.0, 3.5), lambda: heard.append(clock.now_s))
+    calm = [0.02 * i for i in range(50)]
+    surge = [2.0 + 0.002 * i for i in range(50)]
+    server.run(calm + surge, 3.0, 1e9, lambda: None)
+    assert heard == [surge[4]], "a fifth of an image leaks away between two: 1, 1.8, 2.6, 3.4, 4.2"
+
+
 def test_what_the_alarm_changes_holds_at_once() -> None:
     server, _ = watched(1)
-    server.watch(8, lambda: server.act(OperatingPoint(64, 1000)))
+    server.watch(Tripwire(8), lambda: server.act(OperatingPoint(64, 1000)))
     server.run([0.0] * 11, 1.0, 1e9, lambda: None)
     # 1 runs, 1 is staged, 9 wait: the alarm makes them one batch.
     assert {size: times.count for size, times in server.sense(50.0)[0].batches.items()} == {1: 2, 9: 1}

@@ -147,14 +147,14 @@ def test_a_decision_is_explained_with_its_runners_up() -> None:
         alternatives=[pb.Prediction(point=SMALL, revenue_per_s=0.0005, p99_ms=30.0)],
         infeasible="too tight",
         learned="batches took longer",
-        alarm=pb.Alarm(queued_images=40, refuge=FAST),
+        alarm=pb.Alarm(queued_images=40, refuge=FAST, rate_per_s=400.0, burst_images=9.2),
         error="no permission",
     )
     lines = list(decision_lines(explained))
     assert lines[0].endswith("net: batch <= 64 at 1000 MHz")
     text = "\n".join(lines)
     assert "cannot be kept: too tight" in text
-    assert "once more than 40 images wait: batch <= 64 at 1000 MHz" in text
+    assert "once more than 40 images wait, or 9 more come than 400 a second: batch <= 64 at 1000 MHz" in text
     assert "learned   batches took longer" in text
     assert "refused   no permission" in text
     assert lines[-1] == "  measured  last 2.0 s at large"

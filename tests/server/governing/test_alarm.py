@@ -12,6 +12,7 @@ from optimizer.governor import Governor
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision
 from optimizer.revenue import Targets
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Window
 from server.engines.engine import Array, TensorSpec
 from server.governing.loop import Governing
@@ -66,7 +67,7 @@ class Calm:
     name = "calm"
 
     def decide(self, window: Window, targets: Targets) -> Decision:
-        return Decision(CALM, "all is calm", alarm=Alarm(6, REFUGE))
+        return Decision(CALM, "all is calm", alarm=Alarm(Tripwire(6), REFUGE))
 
 
 async def until(condition: Callable[[], bool]) -> None:

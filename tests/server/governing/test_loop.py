@@ -13,6 +13,7 @@ from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 from server.governing import loop
 from server.governing.decision_text import decision_line
@@ -26,7 +27,7 @@ class FakePlant:
     def __init__(self) -> None:
         self.points: list[OperatingPoint] = []
         self.threads: set[int] = set()
-        self.watched: tuple[int | None, Callable[[], None]] = (None, list)
+        self.watched: tuple[Tripwire | None, Callable[[], None]] = (None, list)
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         self.threads.add(threading.get_ident())
@@ -36,8 +37,8 @@ class FakePlant:
     def act(self, point: OperatingPoint) -> None:
         self.points.append(point)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        self.watched = (queued_images, sound)
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        self.watched = (wire, sound)
 
 
 class Cycle:
@@ -217,7 +218,7 @@ class Wary:
 
     def decide(self, window: Window, targets: Targets) -> Decision:
         self.known["windows"] = int(str(self.known["windows"])) + 1
-        return Decision(GRID.default, "all is well", alarm=Alarm(5, OperatingPoint(1, 500)))
+        return Decision(GRID.default, "all is well", alarm=Alarm(Tripwire(5), OperatingPoint(1, 500)))
 
     def export_state(self) -> dict[str, object]:
         return dict(self.known)
@@ -271,7 +272,7 @@ async def test_the_alarm_takes_refuge_before_the_next_decision(caplog: pytest.Lo
     await governing.start()
     await governing._step()
     limit, sound = plant.watched
-    assert limit == 5
+    assert limit == Tripwire(5)
     sound()
     await until(lambda: governing.alarms == 1)
     assert plant.points[-1] == OperatingPoint(1, 500)

@@ -16,6 +16,7 @@ from optimizer.governor import Governor
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy, Prediction
 from optimizer.revenue import Targets
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 from protos import boulton_pb2 as pb
 from protos import boulton_pb2_grpc as pb_grpc
@@ -40,7 +41,7 @@ class FakePlant:
     def act(self, point: OperatingPoint) -> None:
         pass
 
-    def watch(self, queued_images: int | None, sound: object) -> None:
+    def watch(self, wire: Tripwire | None, sound: object) -> None:
         pass
 
 
@@ -64,7 +65,7 @@ class BySlo:
             0.25,
             runner_up=runner_up,
             runner_up_revenue_per_s=0.0,
-            alarm=Alarm(40, OperatingPoint(4, 1000)),
+            alarm=Alarm(Tripwire(40, 120.0, 9.5), OperatingPoint(4, 1000)),
             alternatives=(
                 Prediction(runner_up, 0.0, 3.0, None),
                 Prediction(OperatingPoint(4, 500, max_delay_ms=2.0), -0.1, 9.0, 80.0),
@@ -156,6 +157,7 @@ async def test_decisions_are_streamed_with_everything_they_rest_on() -> None:
         assert not decision.HasField("predicted_p99_ms")
         assert decision.runner_up.batch_limit == 1
         assert (decision.alarm.queued_images, decision.alarm.refuge.batch_limit) == (40, 4)
+        assert (decision.alarm.rate_per_s, decision.alarm.burst_images) == (120.0, 9.5)
         assert [each.p99_ms for each in decision.alternatives] == [3.0, 9.0]
         assert not decision.alternatives[0].HasField("power_w")
         assert decision.alternatives[1].point.max_delay_ms == 2.0

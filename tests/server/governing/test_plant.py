@@ -9,6 +9,7 @@ import pytest
 
 from optimizer.devices.gpu import DeviceError
 from optimizer.operating_point import OperatingPoint
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic
 from server.governing.plant import LoopCaller, ServingPlant
 
@@ -19,7 +20,7 @@ class FakeBatching:
     def __init__(self, batch_limit: int = 1, arrived: int = 0) -> None:
         self.batch_limit = batch_limit
         self.max_delay_s = 0.0
-        self.watched: tuple[int | None, Callable[[], None]] | None = None
+        self.watched: tuple[Tripwire | None, Callable[[], None]] | None = None
         self.arrived = arrived
         self.slos: list[float] = []
 
@@ -27,8 +28,8 @@ class FakeBatching:
         self.slos.append(slo_ms)
         return Traffic(arrived=self.arrived)
 
-    def watch(self, queued_images: int | None, sound: Callable[[], None]) -> None:
-        self.watched = (queued_images, sound)
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        self.watched = (wire, sound)
 
 
 class FakeGpu:
@@ -71,11 +72,11 @@ def test_acting_sets_the_delay_but_never_below_what_the_operator_allows() -> Non
 def test_the_scheduler_is_told_what_to_watch_for() -> None:
     batching, heard = FakeBatching(), []
     plant = ServingPlant(lambda: batching, FakeGpu(), directly)
-    plant.watch(40, lambda: heard.append("alarm"))
+    plant.watch(Tripwire(40), lambda: heard.append("alarm"))
     assert batching.watched is not None
     limit, sound = batching.watched
     sound()
-    assert (limit, heard) == (40, ["alarm"])
+    assert (limit, heard) == (Tripwire(40), ["alarm"])
 
 
 def test_the_batch_limit_is_in_force_when_the_clock_is_refused() -> None:
@@ -98,12 +99,12 @@ def test_a_reloaded_model_takes_over_the_settings_and_the_watch() -> None:
     loaded = [FakeBatching()]
     plant = ServingPlant(lambda: loaded[-1], FakeGpu(), directly)
     plant.act(OperatingPoint(4, 500, max_delay_ms=3.0))
-    plant.watch(40, list)
+    plant.watch(Tripwire(40), list)
     loaded.append(FakeBatching(batch_limit=32))
     plant.sense(50.0)
     assert loaded[-1].batch_limit == 4
     assert loaded[-1].max_delay_s == pytest.approx(0.003)
-    assert loaded[-1].watched == (40, list)
+    assert loaded[-1].watched == (Tripwire(40), list)
 
 
 def test_a_limit_set_by_hand_is_left_alone_until_the_next_decision() -> None:
@@ -118,7 +119,7 @@ def test_a_limit_set_by_hand_is_left_alone_until_the_next_decision() -> None:
 def test_a_model_that_is_not_loaded_has_no_traffic() -> None:
     plant = ServingPlant(lambda: None, FakeGpu(), directly)
     plant.act(OperatingPoint(4, 500))
-    plant.watch(40, list)
+    plant.watch(Tripwire(40), list)
     assert plant.sense(50.0)[0] == Traffic()
 
 

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
+from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, Traffic
 from server.engines.engine import Array, TensorSpec
 from server.errors import DeadlineExceeded, Internal, InvalidArgument, RequestError, Unavailable
@@ -835,7 +836,7 @@ class TestShortBatches:
 
 async def test_the_alarm_sounds_once_when_too_many_wait(make: Maker) -> None:
     served, heard = make(), []
-    served.scheduler.watch(3, lambda: heard.append(served.scheduler.queued_images))
+    served.scheduler.watch(Tripwire(3), lambda: heard.append(served.scheduler.queued_images))
     await served.occupy()
     tasks = [served.ask(*range(8))]
     await served.staged()
@@ -853,7 +854,7 @@ async def test_the_alarm_sounds_once_when_too_many_wait(make: Maker) -> None:
 
 async def test_what_an_idle_engine_takes_at_once_is_no_alarm(make: Maker) -> None:
     served, heard = make(), []
-    served.scheduler.watch(3, lambda: heard.append("alarm"))
+    served.scheduler.watch(Tripwire(3), lambda: heard.append("alarm"))
     await served.ask(*range(8))
     assert heard == []
 
@@ -861,7 +862,7 @@ async def test_what_an_idle_engine_takes_at_once_is_no_alarm(make: Maker) -> Non
 async def test_the_rest_of_a_burst_on_an_idle_engine_is_an_alarm(make: Maker) -> None:
     served, heard = make(), []
     served.engine.held = True
-    served.scheduler.watch(3, lambda: heard.append("alarm"))
+    served.scheduler.watch(Tripwire(3), lambda: heard.append("alarm"))
     task = served.ask(*range(20))
     await until(lambda: heard == ["alarm"])
     assert served.scheduler.queued_images == 4
@@ -877,9 +878,20 @@ async def test_a_new_watch_looks_at_once_and_an_ended_one_never(make: Maker) -> 
     tasks += [served.ask(1, 2, 3)]
     await served.queued(3)
     served.scheduler.watch(None, lambda: heard.append("never"))
-    served.scheduler.watch(3, lambda: heard.append("not yet"))
+    served.scheduler.watch(Tripwire(3), lambda: heard.append("not yet"))
     assert heard == []
-    served.scheduler.watch(2, lambda: heard.append("now"))
+    served.scheduler.watch(Tripwire(2), lambda: heard.append("now"))
     assert heard == ["now"]
     served.engine.let_go()
     await asyncio.gather(*tasks)
+
+
+async def test_arrivals_that_outrun_the_rate_sound_the_alarm_though_none_waits(make: Maker) -> None:
+    served, heard = make(), []
+    served.scheduler.watch(Tripwire(1000, 1e-3, 3.5), lambda: heard.append(served.scheduler.queued_images))
+    for _ in range(3):
+        await served.ask(1)
+    assert heard == []
+    await served.ask(1)
+    await served.ask(1)
+    assert len(heard) == 1
