@@ -1,0 +1,210 @@
+"""`KeeperClient`: sets one GPU through a keeper, and stays its holder for as long as this process lives."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from threading import Event, Lock, Thread
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.devices.keeper.protocol import (
+    Acquire,
+    AskBounds,
+    Refusal,
+    Refused,
+    Release,
+    Renew,
+    Request,
+    Set,
+    bounds_from,
+)
+from optimizer.devices.keeper.session import KeeperUnreachable, Session, open_session
+from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
+
+TIMEOUT_S = 2.0
+RENEW_S = 0.3
+_TRY_AGAIN_S = 0.05
+_OWN = GpuSetting()
+# After these the GPU has its own clocks, or gets them, and the lease is gone.
+_LOST = frozenset({Refusal.EXPIRED, Refusal.NO_LEASE, Refusal.STOPPING})
+# After these the keeper, or whoever answered, has hung up.
+_HUNG_UP = frozenset({Refusal.MALFORMED, Refusal.VERSION, Refusal.PEER, Refusal.TOO_MANY})
+
+logger = logging.getLogger("boulton.keeper_client")
+
+
+class KeeperClient:
+    """Sets one GPU through a keeper; implements `Actuator`.
+
+    The first setting connects and takes the lease, and a small thread renews it from then on. When the keeper
+    was restarted, or this process stood still until its lease ran out, that thread takes the lease anew and
+    sets again what was set last. When that fails, `trouble` says so until it succeeds.
+
+    After `set` has failed, the GPU has its own clocks, or gets them within the lease; only a setting that was
+    out of bounds leaves the earlier one in force.
+
+    Args:
+        socket_path: where the keeper listens.
+        uuid: the GPU.
+        timeout_s: how long any answer may take.
+        renew_s: how often the lease is renewed; at most a third of the keeper's lease is used in any case.
+    """
+
+    def __init__(
+        self, socket_path: Path, uuid: str, *, timeout_s: float = TIMEOUT_S, renew_s: float = RENEW_S
+    ) -> None:
+        self._path = socket_path
+        self._uuid = uuid
+        self._timeout_s = timeout_s
+        self._renew_s = renew_s
+        self._lock = Lock()
+        self._session: Session | None = None
+        self._holds = False
+        self._wanted = _OWN
+        self._trouble = ""
+        self._ended = Event()
+        self._thread: Thread | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why the setting asked for last is not held at the moment; empty while all is well."""
+        return self._trouble
+
+    def bounds(self) -> ClockBounds | None:
+        """Return what the keeper permits on this GPU; None, and `trouble`, when it does not say."""
+        with self._lock:
+            try:
+                found = bounds_from(self._ask(AskBounds(self._uuid)))
+            except DeviceError as error:
+                self._note(error)
+                return None
+            self._trouble = ""
+            return found
+
+    def set(self, setting: GpuSetting) -> None:
+        """Have the keeper set the GPU, whole. Raises `DeviceError` when it is refused or does not answer."""
+        with self._lock:
+            try:
+                self._set(setting)
+            except DeviceError as error:
+                if not _harmless(error):
+                    self._wanted, self._trouble = _OWN, str(error)
+                raise
+            self._wanted, self._trouble = setting, ""
+        self._keep_alive()
+
+    def release(self) -> None:
+        """Give the GPU back and let others have it; raises `DeviceError` when that is not confirmed.
+
+        Without a confirmation the connection is cut: a keeper that lives gives the GPU back then, and one
+        that was killed does when it is started again.
+        """
+        with self._lock:
+            self._wanted, self._trouble = _OWN, ""
+            if self._session is None or not self._holds:
+                return
+            try:
+                self._session.ask(Release())
+                self._holds = False
+            except DeviceError as error:
+                self._hang_up()
+                if isinstance(error, Refused) and error.code in _LOST:
+                    return
+                raise
+
+    def close(self) -> None:
+        """Give the GPU back and hang up; never raises."""
+        try:
+            self.release()
+        except DeviceError as error:
+            logger.warning("%s", error)
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            self._hang_up()
+
+    def _set(self, setting: GpuSetting) -> None:
+        """Set in the present session; in a new one if it was lost unnoticed."""
+        request = Set(setting.sm_clock_mhz, setting.memory_clock_mhz, setting.power_limit_w)
+        try:
+            self._acquire()
+            self._ask(request)
+        except DeviceError as error:
+            if not _is_lost(error):
+                raise
+            self._acquire()
+            self._ask(request)
+
+    def _acquire(self) -> None:
+        give_up_s = time.monotonic() + self._timeout_s
+        while not self._holds:
+            try:
+                self._ask(Acquire(self._uuid))
+                self._holds = True
+            except Refused as refused:
+                if refused.code is not Refusal.RESTORING or time.monotonic() >= give_up_s:
+                    raise
+                time.sleep(_TRY_AGAIN_S)
+
+    def _ask(self, request: Request) -> dict[str, object]:
+        if self._session is None:
+            self._session, lease_s = open_session(self._path, self._timeout_s)
+            self._renew_s = min(self._renew_s, lease_s / 3)
+        try:
+            return self._session.ask(request)
+        except Refused as refused:
+            if refused.code in _HUNG_UP:
+                self._hang_up()
+            self._holds = self._holds and refused.code is Refusal.OUT_OF_BOUNDS
+            raise
+        except DeviceError:
+            self._hang_up()
+            raise
+
+    def _hang_up(self) -> None:
+        self._holds = False
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _keep_alive(self) -> None:
+        if self._thread is None and not self._ended.is_set():
+            # A daemon thread: it must not keep a process alive whose main thread has ended.
+            self._thread = Thread(target=self._renew, name="keeper-lease", daemon=True)
+            self._thread.start()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._renew_s):
+            with self._lock:
+                self._renew_once()
+
+    def _renew_once(self) -> None:
+        """Renew the lease; when it is lost, take it anew and set again what was set last."""
+        try:
+            if self._holds:
+                try:
+                    self._ask(Renew())
+                except DeviceError as error:
+                    self._note(error)
+            if not self._holds and self._wanted != _OWN:
+                self._set(self._wanted)
+                logger.warning("the keeper holds the setting of %s again", self._uuid)
+                self._trouble = ""
+        except DeviceError as error:
+            self._note(error)
+
+    def _note(self, error: DeviceError) -> None:
+        if not self._trouble:
+            logger.warning("%s", error)
+        self._trouble = str(error)
+
+
+def _is_lost(error: DeviceError) -> bool:
+    """Whether the lease or the connection went away before, and trying once more may help."""
+    return isinstance(error, KeeperUnreachable) or (isinstance(error, Refused) and error.code in _LOST)
+
+
+def _harmless(error: DeviceError) -> bool:
+    return isinstance(error, Refused) and error.code is Refusal.OUT_OF_BOUNDS
