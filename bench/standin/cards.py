@@ -121,7 +121,7 @@ def _pascal(uuid: str) -> CardSpec:
         (250.0, 125.0, 250.0),
         26.0,
         30.0,
-        190.0,
+        180.0,
         default_app_sm_mhz=1189,
         locked_clocks=False,
         memory_locked_clocks=False,
@@ -143,7 +143,7 @@ def _volta(uuid: str) -> CardSpec:
         (250.0, 100.0, 250.0),
         23.0,
         30.0,
-        220.0,
+        190.0,
         default_app_sm_mhz=1230,
         memory_locked_clocks=False,
         power_average=False,
@@ -163,7 +163,7 @@ def _turing(uuid: str) -> CardSpec:
         (70.0, 60.0, 70.0),
         10.0,
         12.0,
-        70.0,
+        45.0,
         sm_limit_mhz={405: 645},
         default_app_sm_mhz=585,
         memory_locked_clocks=False,
@@ -184,7 +184,7 @@ def _ampere(uuid: str) -> CardSpec:
         (250.0, 150.0, 250.0),
         32.0,
         40.0,
-        190.0,
+        165.0,
     )
 
 
@@ -199,7 +199,7 @@ def _hopper(uuid: str) -> CardSpec:
         (400.0, 200.0, 400.0),
         61.0,
         60.0,
-        300.0,
+        270.0,
     )
 
 

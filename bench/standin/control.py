@@ -109,7 +109,7 @@ class Rack:
         return {"LD_LIBRARY_PATH": ":".join(directories), ENVIRONMENT: str(self.path)}
 
     def __len__(self) -> int:
-        return self._state.count
+        return self._shared.count
 
     def uuid(self, card: int) -> str:
         """The card's UUID."""
@@ -127,21 +127,16 @@ class Rack:
     def calls(self, function: str) -> int:
         """Return how often a function has been begun, by any process, with or without success.
 
-        A setter that is still at work counts: so a test knows when to kill its caller.
+        A setter that is still at work counts: so a test knows when to kill its caller. Waits for no lock.
         """
-        with self._locked():
-            return int(self._state.calls[self._number(function)])
+        return int(self._shared.calls[self._number(function)])
 
     def set_history(self, card: int | None = None) -> tuple[SetCall, ...]:
         """Return the calls of setters that came to an end, oldest first; the latest 8192 are kept."""
         with self._locked():
-            total = self._state.logged
+            total = self._shared.logged
             entries = [self._set_call(place) for place in range(max(0, total - layout.MAX_LOG), total)]
         return tuple(entry for entry in entries if card is None or entry.card == card)
-
-    def now_s(self) -> float:
-        """The time that the cards, and `set_history`, go by."""
-        return float(self._library.standinNow()) * 1e-9
 
     # What is scripted.
 
@@ -176,11 +171,11 @@ class Rack:
         """
         number = _EVERY_FUNCTION if function == EVERY_FUNCTION else self._number(function)
         with self._locked():
-            rule = self._free_rule()
+            rule = self._new_rule()
             rule.function, rule.code, rule.when = number, code, _WHEN[when]
             rule.card = _ANY_CARD if card is None else card
             rule.remaining = _FOR_EVER if times is None else times
-            rule.from_ns = self._library.standinNow() + round(after_s * 1e9)
+            rule.from_ns = self._now_ns() + round(after_s * 1e9)
             rule.delay_ns = round(delay_s * 1e9)
             rule.active = 1
 
@@ -191,7 +186,7 @@ class Rack:
     def clear_failures(self) -> None:
         """Forget all scripts. Calls that are waiting wait on."""
         with self._locked():
-            for rule in self._state.rules:
+            for rule in self._shared.rules:
                 rule.active = 0
 
     def lose(self, card: int = 0) -> None:
@@ -248,10 +243,29 @@ class Rack:
         """Take the lock and keep it: for a test that kills its own process, or one that asks who waits."""
         self._library.standinLock(self._address)
 
+    # Time.
+
+    def stop_clock(self) -> None:
+        """Let no time pass for cards and scripts, except by `skip`. Delays of slow calls stay real."""
+        with self._locked():
+            self._shared.stopped_ns = self._library.standinMonotonic()
+
+    def skip(self, seconds: float) -> None:
+        """Let time pass at once."""
+        with self._locked():
+            self._shared.skipped_ns += round(seconds * 1e9)
+
     # The shared state.
+
+    @property
+    def _shared(self) -> layout.RackState:
+        if not self._address:
+            raise RackError(f"{self.path} was closed here: open it again with Rack.open")
+        return self._state
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        _ = self._shared  # a closed rack has no lock any more
         self._library.standinLock(self._address)
         try:
             yield
@@ -262,13 +276,13 @@ class Rack:
     def _advanced(self, card: int) -> Iterator[layout.Card]:
         with self._locked():
             shared = self._card(card)
-            self._library.standinAdvance(ctypes.byref(shared))
+            self._library.standinAdvance(ctypes.byref(shared), self._now_ns())
             yield shared
 
     def _card(self, card: int) -> layout.Card:
         if not 0 <= card < len(self):
             raise IndexError(f"no card {card}; the rack holds {len(self)}")
-        found: layout.Card = self._state.cards[card]
+        found: layout.Card = self._shared.cards[card]
         return found
 
     def _number(self, function: str) -> int:
@@ -279,25 +293,31 @@ class Rack:
             )
         return self._functions[base]
 
-    def _free_rule(self) -> layout.Rule:
-        for rule in self._state.rules:
-            if not rule.active or rule.remaining == 0:
-                return rule
-        raise RackError(
-            f"{layout.MAX_RULES} scripts are in force, there is no room for more: clear_failures()"
-        )
+    def _new_rule(self) -> layout.Rule:
+        """The place after the last script in force; those that ran out are dropped, the order stays."""
+        rules = self._shared.rules
+        live = [layout.Rule.from_buffer_copy(rule) for rule in rules if rule.active and rule.remaining]
+        if len(live) == layout.MAX_RULES:
+            raise RackError(f"{len(live)} scripts are in force, there is no room for more: clear_failures()")
+        for place in range(layout.MAX_RULES):
+            rules[place] = live[place] if place < len(live) else layout.Rule()
+        new: layout.Rule = rules[len(live)]
+        return new
+
+    def _now_ns(self) -> int:
+        return int(self._library.standinNow(self._address))
 
     def _set_call(self, place: int) -> SetCall:
-        entry = self._state.log[place % layout.MAX_LOG]
+        entry = self._shared.log[place % layout.MAX_LOG]
         function = self._library.standinFunction(entry.function).decode()
         arguments = (entry.first, entry.second)
         return SetCall(entry.at_ns * 1e-9, entry.pid, entry.uid, function, entry.card, arguments, entry.code)
 
     def _fill(self, cards: Sequence[CardSpec], driver_version: str) -> None:
-        self._state.driver_version = driver_version.encode()
-        self._state.count = len(cards)
+        self._shared.driver_version = driver_version.encode()
+        self._shared.count = len(cards)
         for index, spec in enumerate(cards):
-            shared = self._state.cards[index]
+            shared = self._shared.cards[index]
             write_card(spec, index, shared.make)
-            self._library.standinStart(ctypes.byref(shared))
+            self._library.standinStart(ctypes.byref(shared), self._now_ns())
         self._library.standinPublish(self._address)

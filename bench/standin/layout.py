@@ -239,6 +239,8 @@ class RackState(Structure):
     version: int
     size: int
     count: int
+    stopped_ns: int
+    skipped_ns: int
     driver_version: bytes
     calls: Array[c_uint64]
     logged: int
@@ -250,6 +252,8 @@ class RackState(Structure):
         ("version", c_uint32),
         ("size", c_uint32),
         ("count", c_uint32),
+        ("stopped_ns", c_int64),
+        ("skipped_ns", c_int64),
         ("driver_version", c_char * NAME_LENGTH),
         ("calls", c_uint64 * MAX_FUNCTIONS),
         ("logged", c_uint64),

@@ -19,7 +19,7 @@ static int applies(const Rule *rule, Function function, int32_t card, int64_t no
 /* Take the first rule that applies and use up one of its times; the rack is locked. */
 static Rule take_rule(Rack *rack, Function function, int32_t card)
 {
-    int64_t now_ns = monotonic_ns();
+    int64_t now_ns = rack_now(rack);
     for (int i = 0; i < MAX_RULES; i++) {
         Rule *rule = &rack->rules[i];
         if (!applies(rule, function, card, now_ns))
@@ -98,7 +98,7 @@ nvmlReturn_t call_begin(Call *call, Function function, nvmlDevice_t device)
     if (code == NVML_SUCCESS && call->card->script.lost)
         code = NVML_ERROR_GPU_IS_LOST;
     if (code == NVML_SUCCESS)
-        advance_card(call->card, monotonic_ns());
+        advance_card(call->card, rack_now(call->rack));
     return code;
 }
 
@@ -119,7 +119,7 @@ static void take_time(Call *call)
     unlock(call);
     sleep_ns(call->card->make.setter_ns);
     lock(call);
-    advance_card(call->card, monotonic_ns());
+    advance_card(call->card, rack_now(call->rack));
 }
 
 nvmlReturn_t setter_begin(Call *call, Function function, nvmlDevice_t device, uint32_t first, uint32_t second)

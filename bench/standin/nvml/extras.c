@@ -48,13 +48,11 @@ EXPORTED nvmlReturn_t standinRunBatch(nvmlDevice_t device, double seconds, doubl
 
 /* The control's side. Unless it says otherwise, the rack is locked. */
 
-EXPORTED void standinStart(Card *card) { start_motion(card, monotonic_ns()); }
+EXPORTED void standinStart(Card *card, int64_t now_ns) { start_motion(card, now_ns); }
 
-EXPORTED void standinAdvance(Card *card) { advance_card(card, monotonic_ns()); }
+EXPORTED void standinAdvance(Card *card, int64_t now_ns) { advance_card(card, now_ns); }
 
 EXPORTED void standinState(const Card *card, State *state) { *state = card_state(card); }
-
-EXPORTED int64_t standinNow(void) { return monotonic_ns(); }
 
 static const char *const names[FN_COUNT] = {
 #define STANDIN_NAME(identifier, name) [FN_##identifier] = name,

@@ -77,6 +77,11 @@ void rack_lock(Rack *rack)
         pthread_mutex_consistent(&rack->mutex);
 }
 
+int64_t rack_now(const Rack *rack)
+{
+    return (rack->stopped_ns != 0 ? rack->stopped_ns : monotonic_ns()) + rack->skipped_ns;
+}
+
 void rack_unlock(Rack *rack) { pthread_mutex_unlock(&rack->mutex); }
 
 /* Make an empty rack that nobody can open yet; its cards are filled in, then it is published. */
@@ -103,6 +108,8 @@ EXPORTED void standinPublish(Rack *rack)
 
 EXPORTED Rack *standinOpen(const char *path) { return rack_map(path); }
 EXPORTED void standinClose(Rack *rack) { rack_unmap(rack); }
+EXPORTED int64_t standinNow(const Rack *rack) { return rack_now(rack); }
+EXPORTED int64_t standinMonotonic(void) { return monotonic_ns(); }
 EXPORTED void standinLock(Rack *rack) { rack_lock(rack); }
 EXPORTED void standinUnlock(Rack *rack) { rack_unlock(rack); }
 

@@ -1,7 +1,8 @@
 /* The state that every process sees: one file, mapped by all, guarded by one mutex that survives SIGKILL.
  *
  * bench/standin/layout.py mirrors these structures; change both together, and LAYOUT_VERSION with them.
- * Times are nanoseconds of CLOCK_MONOTONIC, which on Linux is the same for every process.
+ * Times are nanoseconds of CLOCK_MONOTONIC, which on Linux is the same for every process; the cards go by
+ * rack_now, which a test can stop and move on.
  */
 #ifndef STANDIN_RACK_H
 #define STANDIN_RACK_H
@@ -13,7 +14,7 @@
 #include "nvml_abi.h"
 
 enum {
-    LAYOUT_VERSION = 1,
+    LAYOUT_VERSION = 2,
     MAX_CARDS = 16,
     MAX_CLOCKS = 256,
     MAX_MEMORY_CLOCKS = 8,
@@ -103,6 +104,7 @@ typedef struct {
 
 typedef struct {
     uint32_t magic, version, size, count;
+    int64_t stopped_ns, skipped_ns; /* see rack_now */
     char driver_version[NAME_LENGTH];
     uint64_t calls[MAX_FUNCTIONS];
     uint64_t logged;
@@ -118,6 +120,8 @@ void sleep_ns(int64_t duration_ns);
 /* Map the rack in a file; NULL when there is none, or one of another layout. */
 Rack *rack_map(const char *path);
 void rack_unmap(Rack *rack);
+/* The time that cards and scripts go by: the clock, or where it was stopped, and what was skipped. Locked. */
+int64_t rack_now(const Rack *rack);
 void rack_lock(Rack *rack);
 void rack_unlock(Rack *rack);
 
