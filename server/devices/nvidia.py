@@ -7,10 +7,8 @@ import os
 import time
 from collections.abc import Callable
 
-from optimizer.devices.keeper.client import KeeperClient
-
 from optimizer.devices.gpu import DeviceError
-from optimizer.devices.nvml.actuator import Actuator
+from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.nvml.discovery import select_gpu
 from optimizer.devices.nvml.gpu import NvmlGpu
 from optimizer.devices.nvml.library import Nvml
@@ -48,9 +46,10 @@ def open_nvidia(
     except DeviceError as error:
         nvml.close()
         raise ConfigError(f"--device {settings.device}: {error}") from error
+    keeper = _keeper(settings, card.uuid, sleep) if settings.control else None
     gpu = NvmlGpu(
         card,
-        _keeper(settings, card.uuid, sleep) if settings.control else None,
+        keeper,
         memory_clock_mhz=settings.memory_clock_mhz,
         power_limit_w=settings.power_limit_w,
         simulated=simulated,
@@ -60,11 +59,12 @@ def open_nvidia(
         control=settings.control,
         failures=lambda: nvml.failures,
         lost=lambda: bool(gpu.lost),
+        trouble=lambda: keeper.trouble if keeper is not None else "",
         close=gpu.close,
     )
 
 
-def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> Actuator | None:
+def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> KeeperClient | None:
     """Return the keeper that lends this GPU; None, after a line in the log, when there is none."""
     keeper = KeeperClient(settings.keeper, uuid)
     for _ in range(round(KEEPER_WAIT_S / KEEPER_POLL_S)):

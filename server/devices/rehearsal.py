@@ -111,7 +111,7 @@ class RehearsalGpu:
         self._card.run(WAKE_S, work)
         self._clock_mhz = self._card.sm_clock_mhz() or self._clock_mhz
         seconds = physics.batch_s(batch, self._clock_mhz)
-        self._card.run(seconds, work)
+        self._card.run(max(0.0, seconds - WAKE_S), work)
         return seconds
 
     def _utilisation(self, busy_w: float) -> float:

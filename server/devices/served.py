@@ -32,6 +32,7 @@ class ServedDevice:
         control: whether its clock was asked to be set.
         failures: how often each function of NVML failed with each code.
         lost: whether the device is gone for good.
+        trouble: why what was asked for is not held at the moment; empty: it is, as far as one knows.
         close: gives back what was set, and lets go. Never raises; may be called more than once.
     """
 
@@ -39,6 +40,7 @@ class ServedDevice:
     control: bool = False
     failures: Callable[[], Failures] = Counter
     lost: Callable[[], bool] = bool
+    trouble: Callable[[], str] = str
     close: Callable[[], None] = lambda: None
 
 
@@ -50,4 +52,4 @@ def control_state(device: ServedDevice, governor: Governor | None) -> ControlSta
         return ControlState.LOST
     if governor is None or not governor.grid.sm_clocks_mhz:
         return ControlState.UNAVAILABLE
-    return ControlState.REFUSED if governor.clock_refused else ControlState.ON
+    return ControlState.REFUSED if governor.clock_refused or device.trouble() else ControlState.ON

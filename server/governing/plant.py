@@ -84,6 +84,7 @@ class ServingPlant:
         self._point: OperatingPoint | None = None
         self._watch: tuple[Tripwire | None, Callable[[], None]] | None = None
         self._current: Batching | None = None
+        self._clock_mhz: int | None = None
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         """Return the traffic and the device's readings since the previous call."""
@@ -95,11 +96,19 @@ class ServingPlant:
         try:
             self._call(lambda: self._set_point(point))
         finally:  # whatever happens to the batches, a clock that is to be given back is given back
-            self._device.set_sm_clock_mhz(point.sm_clock_mhz)
+            self._set_clock(point.sm_clock_mhz)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Have `sound` called once, in the event loop, as soon as the wire is tripped; None: never."""
         self._call(lambda: self._set_watch(wire, sound))
+
+    def _set_clock(self, clock_mhz: int | None) -> None:
+        """Ask for a clock unless it is the one asked for last: a set costs some 10 ms, and settling time."""
+        if clock_mhz is not None and clock_mhz == self._clock_mhz:
+            return
+        self._clock_mhz = None
+        self._device.set_sm_clock_mhz(clock_mhz)
+        self._clock_mhz = clock_mhz
 
     def _take_traffic(self, slo_ms: float) -> Traffic:
         batching = self._follow()

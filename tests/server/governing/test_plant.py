@@ -39,8 +39,10 @@ class FakeGpu:
 
     def __init__(self) -> None:
         self.clock_mhz: int | None = None
+        self.asked: list[int | None] = []
 
     def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
+        self.asked.append(clock_mhz)
         if clock_mhz not in (None, *self.sm_clocks_mhz):
             raise DeviceError(f"{clock_mhz} MHz is not legal")
         self.clock_mhz = clock_mhz
@@ -137,3 +139,37 @@ async def test_the_loop_caller_passes_errors_on() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await asyncio.to_thread(lambda: call(fail))
+
+
+def test_a_clock_is_not_asked_for_again_when_only_the_batch_changes() -> None:
+    gpu = FakeGpu()
+    plant = ServingPlant(FakeBatching, gpu, directly)
+    for limit in (1, 2, 4):
+        plant.act(OperatingPoint(limit, 500))
+    plant.act(OperatingPoint(4, 1000))
+    assert gpu.asked == [500, 1000]
+
+
+def test_a_clock_is_given_back_and_asked_for_again_after_a_refusal_whatever_was_asked_before() -> None:
+    gpu = FakeGpu()
+    plant = ServingPlant(FakeBatching, gpu, directly)
+    plant.act(OperatingPoint(1, 500))
+    with pytest.raises(DeviceError):
+        plant.act(OperatingPoint(1, 750))
+    for clock_mhz in (500, None, None, 500):
+        plant.act(OperatingPoint(1, clock_mhz))
+    assert gpu.asked == [500, 750, 500, None, None, 500]
+
+
+def test_a_clock_is_given_back_even_when_the_batches_cannot_be_reached() -> None:
+    gpu = FakeGpu()
+    plant = ServingPlant(FakeBatching, gpu, directly)
+    plant.act(OperatingPoint(1, 500))
+
+    def unreachable(function: Callable[[], T], /) -> T:
+        raise RuntimeError("the loop has ended")
+
+    plant._call = unreachable
+    with pytest.raises(RuntimeError):
+        plant.act(OperatingPoint(1, None))
+    assert gpu.clock_mhz is None
