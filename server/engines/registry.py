@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -135,6 +137,43 @@ def _onnxruntime_tensorrt(request: EngineRequest) -> Engine:
     )
 
 
+def _pytorch(request: EngineRequest) -> Engine:
+    from server.engines.pytorch.engine import best_device, load_pytorch_engine
+
+    return load_pytorch_engine(
+        request.onnx_path,
+        max_batch=request.max_batch,
+        threads=request.threads,
+        device=best_device(request.device_index),
+        served_batches=request.served_batches,
+    )
+
+
+def _pytorch_compiled(request: EngineRequest) -> Engine:
+    from server.engines.pytorch.engine import best_device, load_compiled_pytorch_engine
+
+    return load_compiled_pytorch_engine(
+        request.onnx_path,
+        max_batch=request.max_batch,
+        threads=request.threads,
+        device=best_device(request.device_index),
+        served_batches=request.served_batches,
+    )
+
+
+def _lacks_compiler() -> str:
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) or _pytorch_sees_gpu():
+        return ""
+    return f"torch.compile needs a C++ compiler, and there is no {compiler}: apt-get install g++, or set CXX"
+
+
+def _pytorch_sees_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _lacks_provider(provider: str) -> Callable[[], str]:
     def obstacle() -> str:
         import onnxruntime
@@ -144,6 +183,8 @@ def _lacks_provider(provider: str) -> Callable[[], str]:
 
     return obstacle
 
+
+_TORCH = "pip install 'boulton[torch]' for the CPU, or the build of PyTorch for your GPU's driver"
 
 ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
     {
@@ -166,6 +207,8 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
                 _onnxruntime_tensorrt,
                 _lacks_provider(TENSORRT),
             ),
+            EngineKind("pytorch", "either", "torch", _TORCH, _pytorch),
+            EngineKind("pytorch-compiled", "either", "torch", _TORCH, _pytorch_compiled, _lacks_compiler),
         )
     }
 )

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from server.engines.engine import NUMPY_DTYPES, Array, TensorSpec
+from server.engines.slots import check_inputs
 from server.errors import EngineError
 
 _DATATYPES: dict[int, str] = {
@@ -123,12 +124,12 @@ class SimulatedEngine:
         """Let the modelled time of one batch pass and return zeros.
 
         Raises:
-            EngineError: the engine is closed, the batch is too large, or the profile lacks the model.
+            EngineError: the engine is closed, the input is no batch for it, or the profile lacks the model.
         """
+        if self._closed:
+            raise EngineError(f"simulated {self._model_name}: the engine is closed")
+        check_inputs(self._inputs, self._max_batch, inputs)
         batch = len(inputs[0]) if self._max_batch else 1
-        if self._closed or not 1 <= batch <= max(1, self._max_batch):
-            state = "is closed" if self._closed else f"takes batches of 1 to {max(1, self._max_batch)} images"
-            raise EngineError(f"simulated {self._model_name}: the engine {state}; got a batch of {batch}")
         try:
             seconds = self._gpu.execute(self._model_name, batch)
         except KeyError as error:
@@ -156,6 +157,8 @@ def read_graph_specs(onnx_path: Path) -> GraphSpecs:
         raise EngineError(f"{onnx_path}: not a readable ONNX file: {error}") from error
     weights = {initializer.name for initializer in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
+    if not inputs or not graph.output:
+        raise EngineError(f"{onnx_path} has no inputs or no outputs: an ONNX file of a network is needed")
     batched = _is_batched(inputs) and _is_batched(graph.output)
     return GraphSpecs(
         inputs=tuple(_spec(onnx_path, value, batched) for value in inputs),

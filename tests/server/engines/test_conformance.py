@@ -1,22 +1,32 @@
-"""What every engine must do. A new engine joins with one line in `ENGINES`."""
+"""What every engine must do. A new one joins through the registry, and is skipped where it is not installed.
+
+Engines that serve certain batch sizes only stand behind the adapter that fills batches up, as in the server.
+"""
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.twin.profile import load_profile
 from server.engines.engine import NUMPY_DTYPES, Array, Engine
-from server.engines.onnxruntime import load_onnxruntime_engine
+from server.engines.padding import padded
+from server.engines.registry import ENGINE_KINDS, EngineRequest
 from server.engines.simulated import SimulatedEngine, read_graph_specs
 from server.errors import EngineError
 
 MAX_BATCH = 5
+
+Load = Callable[[Path, int | None], Engine]
 
 
 def simulated(path: Path, max_batch: int | None) -> Engine:
@@ -25,32 +35,58 @@ def simulated(path: Path, max_batch: int | None) -> Engine:
     return SimulatedEngine(gpu, "resnet50", specs.inputs, specs.outputs, max_batch or 0, sleep=lambda _: None)
 
 
-def onnxruntime(path: Path, max_batch: int | None) -> Engine:
-    return load_onnxruntime_engine(path, max_batch=max_batch, threads=1)
+def pytorch_compiled(path: Path, max_batch: int | None) -> Engine:
+    """Compiled without the last step, which takes seconds a size and is tested once, in test_pytorch.py."""
+    from server.engines.pytorch.engine import load_compiled_pytorch_engine
+
+    return padded(load_compiled_pytorch_engine(path, max_batch=max_batch, threads=1, backend="aot_eager"))
 
 
-ENGINES: dict[str, Callable[[Path, int | None], Engine]] = {
-    "onnxruntime": onnxruntime,
+def sizes_named(path: Path, max_batch: int | None) -> Engine:
+    sizes = (2, MAX_BATCH) if max_batch else ()
+    return ENGINE_KINDS["onnxruntime"].load(
+        EngineRequest(path, max_batch=max_batch, threads=1, served_batches=sizes)
+    )
+
+
+def registered(name: str) -> Load:
+    return lambda path, max_batch: ENGINE_KINDS[name].load(EngineRequest(path, max_batch, threads=1))
+
+
+ENGINES: dict[str, Load] = {
+    **{name: registered(name) for name in ENGINE_KINDS},
+    "pytorch-compiled": pytorch_compiled,
+    "onnxruntime in two sizes": sizes_named,
     "simulated": simulated,
 }
 
 
-@pytest.fixture(params=ENGINES)
-def load(request: pytest.FixtureRequest) -> Callable[[Path, int | None], Engine]:
+INSTALLED = [name for name in ENGINES if name not in ENGINE_KINDS or ENGINE_KINDS[name].available() is None]
+
+
+@pytest.fixture(params=INSTALLED)
+def load(request: pytest.FixtureRequest) -> Load:
     return ENGINES[request.param]
 
 
+@pytest.mark.parametrize("name", sorted(ENGINE_KINDS.keys() - set(INSTALLED)))
+def test_an_engine_that_is_missing_says_why(name: str, write_model: Callable[..., Path]) -> None:
+    reason = ENGINE_KINDS[name].available()
+    with pytest.raises(EngineError) as raised:
+        ENGINE_KINDS[name].load(EngineRequest(write_model()))
+    assert str(raised.value) == reason
+    pytest.skip(str(reason))
+
+
 @pytest.fixture
-def engine(load: Callable[[Path, int | None], Engine], write_model: Callable[..., Path]) -> Iterator[Engine]:
+def engine(load: Load, write_model: Callable[..., Path]) -> Iterator[Engine]:
     made = load(write_model(), MAX_BATCH)
     yield made
     made.close()
 
 
 @pytest.fixture
-def unbatched(
-    load: Callable[[Path, int | None], Engine], write_model: Callable[..., Path]
-) -> Iterator[Engine]:
+def unbatched(load: Load, write_model: Callable[..., Path]) -> Iterator[Engine]:
     made = load(write_model(batch=2), None)
     yield made
     made.close()
@@ -129,3 +165,85 @@ def test_without_batch_dimension(unbatched: Engine) -> None:
     assert [buffer.shape for buffer in unbatched.input_buffers] == [(2, 6, 6, 3)]
     fill(unbatched, 0)
     check_outputs(unbatched, unbatched.run(unbatched.input_buffers))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((2, 6, 6), np.uint8),
+        ((2, 6, 6, 4), np.uint8),
+        ((2, 6, 6, 3), np.float32),
+        ((2, 6, 6, 3), np.int8),
+        ((0, 6, 6, 3), np.uint8),
+    ],
+)
+def test_wrong_input_is_refused_and_the_next_batch_runs(
+    engine: Engine, shape: tuple[int, ...], dtype: type
+) -> None:
+    with pytest.raises(EngineError):
+        engine.run((np.zeros(shape, dtype),))
+    with pytest.raises(EngineError):
+        engine.run((*fill(engine, 1), *fill(engine, 1)))
+    check_outputs(engine, engine.run(fill(engine, 2)), 2)
+
+
+def test_what_is_not_contiguous_is_refused(engine: Engine) -> None:
+    with pytest.raises(EngineError):
+        engine.run((np.zeros((2, 6, 3, 6), np.uint8).transpose(0, 1, 3, 2),))
+
+
+def test_sizes_served_end_with_the_largest_batch(engine: Engine) -> None:
+    assert engine.served_batches == () or engine.served_batches[-1] == engine.max_batch
+    assert list(engine.served_batches) == sorted(set(engine.served_batches))
+
+
+def test_rows_computed_in_vain_are_counted(engine: Engine) -> None:
+    for images in range(1, MAX_BATCH + 1):
+        engine.run(fill(engine, images))
+    sizes = engine.served_batches or range(1, MAX_BATCH + 1)
+    ran = [min(size for size in sizes if size >= images) for images in range(1, MAX_BATCH + 1)]
+    assert engine.padded_images == sum(ran) - sum(range(1, MAX_BATCH + 1))
+
+
+def test_it_is_used_in_another_thread_than_it_was_made_in(engine: Engine) -> None:
+    inputs = fill(engine, 3)
+    outputs: list[tuple[Array, ...]] = []
+    thread = threading.Thread(target=lambda: outputs.append(engine.run(inputs)))
+    thread.start()
+    thread.join()
+    check_outputs(engine, outputs[0], 3)
+    if engine.any_thread:
+        assert all(np.array_equal(a, b) for a, b in zip(outputs[0], engine.run(inputs), strict=True))
+
+
+def test_close_releases_threads_and_memory(load: Load, write_model: Callable[..., Path]) -> None:
+    load(write_model(), MAX_BATCH).close()  # what a framework keeps for its next network is there now
+    threads = threading.active_count()
+    engine = load(write_model(), MAX_BATCH)
+    engine.run(fill(engine, 2))
+    buffers = [weakref.ref(buffer) for buffer in engine.input_buffers]
+    engine.close()
+    gc.collect()
+    assert threading.active_count() <= threads
+    if not engine.simulated:  # its buffers are few and go with it
+        assert [buffer() for buffer in buffers] == [None] * len(buffers)
+
+
+@pytest.mark.parametrize("content", [b"", b"no network", b"\x08\x0a\xff\xff"])
+def test_what_is_no_network_is_refused(load: Load, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=str(path)):
+        load(path, MAX_BATCH)
+
+
+def test_a_file_that_is_not_there_is_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"absent\.onnx"):
+        load(tmp_path / "absent.onnx", MAX_BATCH)
+
+
+def test_a_dimension_that_is_free_beside_the_batch_is_refused(
+    load: Load, write_identity: Callable[..., Path]
+) -> None:
+    with pytest.raises(EngineError, match="height"):
+        load(write_identity(("x", TensorProto.FLOAT, ("n", 3, "height", 8))), MAX_BATCH)

@@ -1,0 +1,54 @@
+"""Where PyTorch's batches lie: on the host, and on the GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from server.engines.engine import Array, TensorSpec
+from server.engines.slots import make_buffers
+
+
+class Slots:
+    """A network's specs and the memory its batches lie in: on the host, and on the device.
+
+    On the CPU both are one. For a GPU the host's part is pinned, so that a copy needs no staging.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        max_batch: int,
+        device: torch.device,
+    ) -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.max_batch = max_batch
+        self.device = device
+        self.on_gpu = device.type != "cpu"
+        self._host = [torch.from_numpy(buffer) for buffer in make_buffers(inputs, max_batch)]
+        if self.on_gpu:
+            self._host = [tensor.pin_memory() for tensor in self._host]
+        self._there = [
+            torch.zeros_like(tensor, device=device) if self.on_gpu else tensor for tensor in self._host
+        ]
+        self.buffers: tuple[Array, ...] = tuple(tensor.numpy() for tensor in self._host)
+
+    def device_rows(self, images: int) -> tuple[Tensor, ...]:
+        """The first rows as the network reads them; 0: everything, for a network without a batch."""
+        return _rows(self._there, images)
+
+    def upload(self, images: int) -> tuple[Tensor, ...]:
+        """Bring the first rows to where the network reads them."""
+        there = self.device_rows(images)
+        if self.on_gpu:
+            for target, source in zip(there, _rows(self._host, images), strict=True):
+                target.copy_(source, non_blocking=True)
+        return there
+
+
+def _rows(tensors: Sequence[Tensor], images: int) -> tuple[Tensor, ...]:
+    return tuple(tensor[:images] for tensor in tensors) if images else tuple(tensors)
