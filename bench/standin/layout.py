@@ -161,6 +161,7 @@ class Motion(Structure):
     shown_j: float
     average_w: float
     temperature_c: float
+    too_hot: int
     bookings: Array[Booking]
     _fields_ = (
         ("now_ns", c_int64),
@@ -172,6 +173,7 @@ class Motion(Structure):
         ("shown_j", c_double),
         ("average_w", c_double),
         ("temperature_c", c_double),
+        ("too_hot", c_uint32),
         ("bookings", Booking * MAX_BOOKINGS),
     )
 

@@ -25,7 +25,7 @@ import ctypes
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,19 @@ from bench.standin.build import build
 from bench.standin.cards import CardSpec, make_card
 from bench.standin.control import ENVIRONMENT, Rack
 
-__all__ = ["CardSpec", "Rack", "library_directory", "make_card", "make_rack", "nvml_here", "rack_env"]
+__all__ = [
+    "CardSpec",
+    "OpenRack",
+    "Rack",
+    "library_directory",
+    "make_card",
+    "make_rack",
+    "nvml_here",
+    "rack_env",
+]
+
+
+OpenRack = Callable[..., Rack]  # makes a rack of cards, with NVML initialised in this process
 
 
 @functools.cache

@@ -11,6 +11,7 @@
 
 enum { THERMAL_STEP_NS = 50000000 };
 #define AVERAGE_S 1.0        /* the time constant of the averaged power reading */
+#define COOLED_C 3.0         /* so far below the slowdown temperature a card speeds up again */
 #define NEVER_NS (INT64_MIN / 4)
 
 static int is_idle(const Card *card)
@@ -52,7 +53,7 @@ static double working_w(const Card *card, uint32_t sm_mhz, double busy)
 static uint64_t slowdown_reasons(const Card *card)
 {
     uint64_t reasons = card->script.forced_reasons;
-    if (card->motion.temperature_c >= card->make.slowdown_c)
+    if (card->motion.too_hot)
         reasons |= REASON_SW_THERMAL_SLOWDOWN;
     return reasons;
 }
@@ -149,7 +150,7 @@ static int64_t step_end(const Card *card, double power_w, int64_t until_ns)
 {
     int64_t end_ns = next_event(card, until_ns);
     double hottest = fmax(card->motion.temperature_c, warm_c(&card->make, power_w));
-    if (!card->script.temperature_fixed && hottest >= card->make.slowdown_c)
+    if (!card->script.temperature_fixed && hottest >= card->make.slowdown_c - COOLED_C)
         sooner(card, card->motion.now_ns + THERMAL_STEP_NS, &end_ns);
     return end_ns;
 }
@@ -168,6 +169,13 @@ static void tick_counter(Card *card, double power_w, int64_t end_ns)
         card->motion.shown_j = card->motion.energy_j + power_w * (double)(tick_ns - card->motion.now_ns) * 1e-9;
 }
 
+static void feel_heat(Card *card)
+{
+    double below_c = card->make.slowdown_c - card->motion.temperature_c;
+    if (below_c <= 0.0 || below_c > COOLED_C)
+        card->motion.too_hot = below_c <= 0.0;
+}
+
 static void step(Card *card, double power_w, int64_t end_ns)
 {
     Motion *motion = &card->motion;
@@ -184,9 +192,11 @@ static void step(Card *card, double power_w, int64_t end_ns)
 /* Let a card live until now. */
 void advance_card(Card *card, int64_t now_ns)
 {
+    feel_heat(card); /* the control may have set the temperature */
     while (card->motion.now_ns < now_ns) {
         double power_w = card_state(card).power_w;
         step(card, power_w, step_end(card, power_w, now_ns));
+        feel_heat(card);
     }
 }
 

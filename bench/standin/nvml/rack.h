@@ -14,7 +14,7 @@
 #include "nvml_abi.h"
 
 enum {
-    LAYOUT_VERSION = 2,
+    LAYOUT_VERSION = 3,
     MAX_CARDS = 16,
     MAX_CLOCKS = 256,
     MAX_MEMORY_CLOCKS = 8,
@@ -77,6 +77,7 @@ typedef struct { /* how it runs */
     int64_t now_ns, settled_ns, busy_until_ns;
     Span sm_before, memory_before; /* in force until settled_ns */
     double energy_j, shown_j, average_w, temperature_c;
+    uint32_t too_hot; /* since it reached the slowdown temperature, until it has cooled down a little */
     Booking bookings[MAX_BOOKINGS];
 } Motion;
 
