@@ -33,6 +33,8 @@ EXTRAS = {
     "matplotlib": "tournament",
     "tensorrt": "gpu",
     "pycuda": "gpu",
+    "tensorrt_rtx": "rtx",
+    "tensorrt_rtx_bindings": "rtx",
 }
 
 

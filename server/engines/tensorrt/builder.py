@@ -79,7 +79,10 @@ def build_plan(
     """
     messages = messages_of(toolkit.trt)
     with messages.collecting():
-        return _build(toolkit, messages, request, timing_cache, on_progress)
+        try:
+            return _build(toolkit, messages, request, timing_cache, on_progress)
+        except (RuntimeError, TypeError, ValueError, MemoryError) as error:  # what the bindings raise
+            raise EngineError(f"{request.onnx_path} cannot be built: {error}") from error
 
 
 def _build(

@@ -13,6 +13,9 @@ from server.errors import EngineError
 MOST_PROFILES = 32
 """Each costs build time, and scratch memory on the GPU."""
 
+LARGEST_BATCH = 1 << 16
+"""Beyond it TensorRT's own sizes overflow."""
+
 
 def check_batches(batches: Sequence[int], *, batched: bool) -> tuple[int, ...]:
     """Return the batch sizes, ascending.
@@ -28,10 +31,14 @@ def check_batches(batches: Sequence[int], *, batched: bool) -> tuple[int, ...]:
                 "or export it with a dynamic batch"
             )
         return ()
-    allowed = f"1 to {MOST_PROFILES} different sizes of at least 1 are allowed, e.g. 1,8,32"
-    if not 1 <= len(set(batches)) == len(batches) <= MOST_PROFILES or min(batches) < 1:
+    allowed = f"1 to {MOST_PROFILES} different sizes of 1 to {LARGEST_BATCH} are allowed, e.g. 1,8,32"
+    if not 1 <= len(set(batches)) == len(batches) <= MOST_PROFILES or not _in_range(batches):
         raise EngineError(f"batches are {given or 'none'}; {allowed}")
     return tuple(sorted(batches))
+
+
+def _in_range(batches: Sequence[int]) -> bool:
+    return min(batches) >= 1 and max(batches) <= LARGEST_BATCH
 
 
 def profile_index(batches: Sequence[int], images: int) -> int:
