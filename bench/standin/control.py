@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from bench.standin import layout
 from bench.standin.build import LIBRARY
 from bench.standin.cards import CardSpec
-from bench.standin.library import RackError, function_numbers, load
+from bench.standin.library import RackError
+from bench.standin.shared import SharedState
 from bench.standin.truth import CardTruth, SetCall, read_truth
 from bench.standin.writing import write_card
 
@@ -34,13 +34,10 @@ class Rack:
     Made by `create` or `open`. Cards are named by their index, as NVML counts them.
     """
 
-    def __init__(self, path: Path, library_directory: Path, library: ctypes.CDLL, address: int) -> None:
+    def __init__(self, path: Path, library_directory: Path, shared: SharedState) -> None:
         self.path = path
         self.library_directory = library_directory
-        self._library = library
-        self._address = address
-        self._state = layout.RackState.from_address(address)
-        self._functions = function_numbers(library)
+        self._shared = shared
 
     @classmethod
     def create(
@@ -63,13 +60,9 @@ class Rack:
         """
         if not 1 <= len(cards) <= layout.MAX_CARDS:
             raise RackError(f"a rack holds 1 to {layout.MAX_CARDS} cards, got {len(cards)}")
-        library = load(library_directory)
-        address = library.standinCreate(os.fsencode(path))
-        if not address:
-            raise RackError(f"cannot make {path}: it exists already, or its directory cannot be written")
-        rack = cls(path, library_directory, library, address)
-        rack._fill(cards, driver_version)
-        return rack
+        shared = SharedState.create(path, library_directory)
+        _fill(shared, cards, driver_version)
+        return cls(path, library_directory, shared)
 
     @classmethod
     def open(cls, path: Path, library_directory: Path) -> Self:
@@ -78,17 +71,11 @@ class Rack:
         Raises:
             RackError: there is none, or one made by another version of the library.
         """
-        library = load(library_directory)
-        address = library.standinOpen(os.fsencode(path))
-        if not address:
-            raise RackError(f"{path} is not a rack of this library: make it with Rack.create")
-        return cls(path, library_directory, library, address)
+        return cls(path, library_directory, SharedState.open(path, library_directory))
 
     def close(self) -> None:
         """Let go of the file; the file and what is in it stay."""
-        if self._address:
-            self._library.standinClose(self._address)
-            self._address = 0
+        self._shared.close()
 
     def __enter__(self) -> Self:
         return self
@@ -109,19 +96,20 @@ class Rack:
         return {"LD_LIBRARY_PATH": ":".join(directories), ENVIRONMENT: str(self.path)}
 
     def __len__(self) -> int:
-        return self._shared.count
+        return self._shared.state.count
 
     def uuid(self, card: int) -> str:
         """The card's UUID."""
-        return self._card(card).make.uuid.decode()
+        with self._shared.card(card) as shared:
+            return shared.make.uuid.decode()
 
     # What is true.
 
     def card(self, card: int = 0) -> CardTruth:
         """Return what is true of a card now."""
-        with self._advanced(card) as shared:
+        with self._shared.card(card) as shared:
             state = layout.State()
-            self._library.standinState(ctypes.byref(shared), ctypes.byref(state))
+            self._shared.library.standinState(ctypes.byref(shared), ctypes.byref(state))
             return read_truth(shared, state)
 
     def calls(self, function: str) -> int:
@@ -129,14 +117,15 @@ class Rack:
 
         A setter that is still at work counts: so a test knows when to kill its caller. Waits for no lock.
         """
-        return int(self._shared.calls[self._number(function)])
+        return int(self._shared.state.calls[self._number(function)])
 
     def set_history(self, card: int | None = None) -> tuple[SetCall, ...]:
         """Return the calls of setters that came to an end, oldest first; the latest 8192 are kept."""
-        with self._locked():
-            total = self._shared.logged
-            entries = [self._set_call(place) for place in range(max(0, total - layout.MAX_LOG), total)]
-        return tuple(entry for entry in entries if card is None or entry.card == card)
+        with self._shared.locked() as state:
+            total, log = state.logged, bytes(state.log)  # decoded later: nobody waits for that
+        entries = (layout.LogEntry * layout.MAX_LOG).from_buffer_copy(log)
+        latest = (entries[place % layout.MAX_LOG] for place in range(max(0, total - layout.MAX_LOG), total))
+        return tuple(self._set_call(entry) for entry in latest if card is None or entry.card == card)
 
     # What is scripted.
 
@@ -170,12 +159,12 @@ class Rack:
             RackError: too many scripts at once.
         """
         number = _EVERY_FUNCTION if function == EVERY_FUNCTION else self._number(function)
-        with self._locked():
-            rule = self._new_rule()
+        with self._shared.locked() as state:
+            rule = _new_rule(state)
             rule.function, rule.code, rule.when = number, code, _WHEN[when]
             rule.card = _ANY_CARD if card is None else card
             rule.remaining = _FOR_EVER if times is None else times
-            rule.from_ns = self._now_ns() + round(after_s * 1e9)
+            rule.from_ns = self._shared.now_ns() + round(after_s * 1e9)
             rule.delay_ns = round(delay_s * 1e9)
             rule.active = 1
 
@@ -185,24 +174,24 @@ class Rack:
 
     def clear_failures(self) -> None:
         """Forget all scripts. Calls that are waiting wait on."""
-        with self._locked():
-            for rule in self._shared.rules:
+        with self._shared.locked() as state:
+            for rule in state.rules:
                 rule.active = 0
 
     def lose(self, card: int = 0) -> None:
         """Let a card fall off the bus: every call about it returns GPU_IS_LOST."""
-        with self._locked():
-            self._card(card).script.lost = 1
+        with self._shared.card(card) as shared:
+            shared.script.lost = 1
 
     def recover(self, card: int = 0) -> None:
         """Bring a lost card back as it was."""
-        with self._locked():
-            self._card(card).script.lost = 0
+        with self._shared.card(card) as shared:
+            shared.script.lost = 0
 
     def set_mig(self, card: int, enabled: bool) -> None:
         """Switch MIG mode."""
-        with self._locked():
-            self._card(card).script.mig = int(enabled)
+        with self._shared.card(card) as shared:
+            shared.script.mig = int(enabled)
 
     def set_reason(self, card: int, bits: int, clock_mhz: int | None = None) -> None:
         """Have a card give reasons (NVML's bits) beside its own, until called again with 0.
@@ -210,114 +199,81 @@ class Rack:
         A slowdown or power-brake bit slows the card to its `slowdown_mhz`. `clock_mhz` says otherwise, and
         limits the clock whatever the bits: with 0 bits, a limit that nothing explains.
         """
-        with self._advanced(card) as shared:
+        with self._shared.card(card) as shared:
             shared.script.forced_reasons = bits
             shared.script.forced_clock_mhz = clock_mhz or 0
 
     def set_temperature(self, card: int, celsius: float | None) -> None:
         """Hold a card's temperature; None lets it follow its power again."""
-        with self._advanced(card) as shared:
+        with self._shared.card(card) as shared:
             shared.script.temperature_fixed = int(celsius is not None)
             if celsius is not None:
                 shared.motion.temperature_c = celsius
 
     def set_processes(self, card: int, pids: Sequence[int]) -> None:
         """Have a card list processes (at most 16) beside those that ran batches on it."""
-        with self._locked():
-            script = self._card(card).script
-            script.processes[: len(pids)] = list(pids)
-            script.process_count = len(pids)
+        if len(pids) > layout.MAX_PROCESSES:
+            raise ValueError(f"a card lists up to {layout.MAX_PROCESSES} processes, got {len(pids)}")
+        with self._shared.card(card) as shared:
+            shared.script.processes[: len(pids)] = list(pids)
+            shared.script.process_count = len(pids)
 
     def set_power_limit(self, card: int, watts: float) -> None:
         """Set the power limit as an administrator had before Boulton came."""
-        with self._advanced(card) as shared:
+        with self._shared.card(card) as shared:
             shared.settings.limit_mw = round(watts * 1000)
 
     def keep_busy(self, card: int, seconds: float, utilisation: float = 1.0) -> None:
         """Give a card work from this process, without NVML; returns at once."""
-        with self._advanced(card) as shared:
-            if self._library.standinBook(ctypes.byref(shared), seconds, utilisation) != 0:
+        with self._shared.card(card) as shared:
+            if self._shared.library.standinBook(ctypes.byref(shared), seconds, utilisation) != 0:
                 raise RackError(f"card {card} has work from {layout.MAX_BOOKINGS} processes already")
 
     def hold_lock(self) -> None:
         """Take the lock and keep it: for a test that kills its own process, or one that asks who waits."""
-        self._library.standinLock(self._address)
+        self._shared.library.standinLock(self._shared.address)
 
     # Time.
 
     def stop_clock(self) -> None:
         """Let no time pass for cards and scripts, except by `skip`. Delays of slow calls stay real."""
-        with self._locked():
-            self._shared.stopped_ns = self._library.standinMonotonic()
+        with self._shared.locked() as state:
+            state.stopped_ns = self._shared.library.standinMonotonic()
 
     def skip(self, seconds: float) -> None:
         """Let time pass at once."""
-        with self._locked():
-            self._shared.skipped_ns += round(seconds * 1e9)
-
-    # The shared state.
-
-    @property
-    def _shared(self) -> layout.RackState:
-        if not self._address:
-            raise RackError(f"{self.path} was closed here: open it again with Rack.open")
-        return self._state
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        _ = self._shared  # a closed rack has no lock any more
-        self._library.standinLock(self._address)
-        try:
-            yield
-        finally:
-            self._library.standinUnlock(self._address)
-
-    @contextmanager
-    def _advanced(self, card: int) -> Iterator[layout.Card]:
-        with self._locked():
-            shared = self._card(card)
-            self._library.standinAdvance(ctypes.byref(shared), self._now_ns())
-            yield shared
-
-    def _card(self, card: int) -> layout.Card:
-        if not 0 <= card < len(self):
-            raise IndexError(f"no card {card}; the rack holds {len(self)}")
-        found: layout.Card = self._shared.cards[card]
-        return found
+        with self._shared.locked() as state:
+            state.skipped_ns += round(seconds * 1e9)
 
     def _number(self, function: str) -> int:
         base = re.sub(r"(_v\d+|WithFlags)$", "", function)
-        if base not in self._functions:
-            raise ValueError(
-                f"the stand-in has no function {function!r}; it has {', '.join(self._functions)}"
-            )
-        return self._functions[base]
+        known = self._shared.functions
+        if base not in known:
+            raise ValueError(f"the stand-in has no function {function!r}; it has {', '.join(known)}")
+        return known[base]
 
-    def _new_rule(self) -> layout.Rule:
-        """The place after the last script in force; those that ran out are dropped, the order stays."""
-        rules = self._shared.rules
-        live = [layout.Rule.from_buffer_copy(rule) for rule in rules if rule.active and rule.remaining]
-        if len(live) == layout.MAX_RULES:
-            raise RackError(f"{len(live)} scripts are in force, there is no room for more: clear_failures()")
-        for place in range(layout.MAX_RULES):
-            rules[place] = live[place] if place < len(live) else layout.Rule()
-        new: layout.Rule = rules[len(live)]
-        return new
-
-    def _now_ns(self) -> int:
-        return int(self._library.standinNow(self._address))
-
-    def _set_call(self, place: int) -> SetCall:
-        entry = self._shared.log[place % layout.MAX_LOG]
-        function = self._library.standinFunction(entry.function).decode()
+    def _set_call(self, entry: layout.LogEntry) -> SetCall:
+        function = self._shared.library.standinFunction(entry.function).decode()
         arguments = (entry.first, entry.second)
         return SetCall(entry.at_ns * 1e-9, entry.pid, entry.uid, function, entry.card, arguments, entry.code)
 
-    def _fill(self, cards: Sequence[CardSpec], driver_version: str) -> None:
-        self._shared.driver_version = driver_version.encode()
-        self._shared.count = len(cards)
-        for index, spec in enumerate(cards):
-            shared = self._shared.cards[index]
-            write_card(spec, index, shared.make)
-            self._library.standinStart(ctypes.byref(shared), self._now_ns())
-        self._library.standinPublish(self._address)
+
+def _fill(shared: SharedState, cards: Sequence[CardSpec], driver_version: str) -> None:
+    state = shared.state
+    state.driver_version = driver_version.encode()
+    state.count = len(cards)
+    for index, spec in enumerate(cards):
+        write_card(spec, index, state.cards[index].make)
+        shared.library.standinStart(ctypes.byref(state.cards[index]), shared.now_ns())
+    shared.publish()
+
+
+def _new_rule(state: layout.RackState) -> layout.Rule:
+    """The place after the last script in force; those that ran out are dropped, the order stays."""
+    live = [layout.Rule.from_buffer_copy(rule) for rule in state.rules if rule.active and rule.remaining]
+    if len(live) == layout.MAX_RULES:
+        raise RackError(f"{len(live)} scripts are in force, there is no room for more: clear_failures()")
+    for place in range(layout.MAX_RULES):
+        state.rules[place] = live[place] if place < len(live) else layout.Rule()
+    new: layout.Rule = state.rules[len(live)]
+    return new

@@ -88,7 +88,7 @@ def rack_env(rack: Rack) -> dict[str, str]:
 @contextmanager
 def nvml_here(rack: Rack) -> Iterator[None]:
     """Let pynvml in this process talk to the rack, with no nvmlInit pending before or after."""
-    before = os.environ.get(ENVIRONMENT)
+    before, library = os.environ.get(ENVIRONMENT), pynvml.nvmlLib
     os.environ[ENVIRONMENT] = str(rack.path)
     _use_library(ctypes.CDLL(str(rack.library)))
     try:
@@ -96,7 +96,7 @@ def nvml_here(rack: Rack) -> Iterator[None]:
     finally:
         rack.clear_failures()
         _shut_down()
-        _use_library(None)
+        _use_library(library)
         _restore(before)
 
 
