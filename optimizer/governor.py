@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, window_revenue
@@ -194,7 +194,8 @@ class Governor:
         try:
             self._plant.act(point)
         except DeviceError as refusal:
-            return self._refused(point, str(refusal))
+            error = self._refused(point, str(refusal))
+            return None if isinstance(refusal, DeviceGone) else error
         self._point = point
         if point.sm_clock_mhz is not None:
             self._refusals = 0

@@ -35,3 +35,7 @@ class Gpu(Protocol):
 
 class DeviceError(Exception):
     """The device refused or failed; says what was asked, what is allowed and what to do."""
+
+
+class DeviceGone(DeviceError):
+    """The device is gone for good and has said so in the log: nothing is gained by saying it again."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.governor import CLOCK_RETRY_STEPS, Governor, Plant
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Decision, Policy
@@ -170,6 +171,20 @@ def test_the_same_refusal_of_another_clock_is_not_said_again_until_a_clock_was_t
         loop.step()
     plant.refuses_clocks = True
     assert loop.step().error == "no permission for 500 MHz", "a new outage is news"
+
+
+def test_that_a_device_is_gone_is_not_said_again(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted())
+    loop.start()
+
+    def act(point: OperatingPoint) -> None:
+        plant.acts.append(point)
+        raise DeviceGone("it fell off the bus")
+
+    plant.act = act
+    assert [loop.step().error for _ in range(4)] == [None] * 4
+    assert loop.clock_refused
+    assert loop.point == replace(SLOW, sm_clock_mhz=None)
 
 
 def test_a_clock_in_force_is_given_back_when_another_is_refused(plant: FakePlant) -> None:

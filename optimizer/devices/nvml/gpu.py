@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.devices.nvml.actuator import Actuator, GpuSetting
 from optimizer.devices.nvml.clock_grid import legal_sm_clocks_mhz, span
 from optimizer.devices.nvml.confirmation import Confirmation, InForce
@@ -144,7 +144,7 @@ class NvmlGpu:
 
     def _ask(self, actuator: Actuator | None, setting: GpuSetting) -> None:
         if self.lost:
-            raise DeviceError(f"nothing is set any more: {self.lost}")
+            raise DeviceGone(f"nothing is set any more: {self.lost}")
         if actuator is None:
             raise DeviceError(f"{self.uuid} is only observed; setting its clock needs --control and a keeper")
         clock_mhz = setting.sm_clock_mhz
