@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer.devices.gpu import DeviceError
-from optimizer.devices.keeper.protocol import (
-    LONGEST_LINE,
-    VERSION,
-    AskBounds,
-    Hello,
-    bounds_from,
-    encode_request,
-    parse_answer,
-)
+from optimizer.devices.keeper.protocol import AskBounds, Refused, bounds_from
+from optimizer.devices.keeper.session import KeeperUnreachable, open_session
 from optimizer.devices.nvml.actuator import ClockBounds
 from optimizer.devices.nvml.capabilities import Capability, Rights, own_rights, probe
 from optimizer.devices.nvml.discovery import find_gpus, order_warning, select_gpu, visible_gpus
@@ -88,20 +80,13 @@ def diagnose(wanted: str | None, environment: Mapping[str, str], keeper: Path | 
 def ask_keeper(keeper: Path, uuid: str) -> Capability:
     """Ask a keeper what it permits on a GPU; takes no lease. Never raises."""
     try:
-        bounds = _ask_bounds(keeper, uuid)
-    except FileNotFoundError:
-        remedy = "start `boulton keeper` as root on the host; without it the batch size alone is governed"
-        return Capability(_KEEPER, False, f"no socket {keeper}", remedy)
-    except PermissionError:
-        remedy = "start the daemon as a user, or in a group, that the keeper's configuration allows"
-        return Capability(_KEEPER, False, f"{keeper} may not be opened by this user", remedy)
-    except DeviceError as refusal:
-        return Capability(
-            _KEEPER, False, str(refusal), "let the keeper's configuration name this GPU and user"
-        )
-    except OSError as error:
-        remedy = "restart `boulton keeper`, and look at its log"
-        return Capability(_KEEPER, False, f"{keeper} does not answer: {error}", remedy)
+        session, _lease_s = open_session(keeper, _ANSWER_WITHIN_S)
+        with closing(session):
+            bounds = bounds_from(session.ask(AskBounds(uuid)))
+    except Refused as refused:
+        return Capability(_KEEPER, False, str(refused), "let its configuration name this GPU and this user")
+    except KeeperUnreachable as error:
+        return Capability(_KEEPER, False, str(error), "without a keeper the batch size alone is governed")
     return Capability(_KEEPER, True, f"permits {_bounds_text(bounds)}")
 
 
@@ -135,19 +120,6 @@ def _warnings(nvml: Nvml, gpus: Sequence[GpuDiagnosis], environment: Mapping[str
     except DeviceError as error:
         warnings.append(str(error))
     return [warning for warning in warnings if warning]
-
-
-def _ask_bounds(keeper: Path, uuid: str) -> ClockBounds:
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as line:
-        line.settimeout(_ANSWER_WITHIN_S)
-        line.connect(str(keeper))
-        with line.makefile("rwb") as stream:
-            answer: dict[str, object] = {}
-            for request in (Hello(VERSION), AskBounds(uuid)):
-                stream.write(encode_request(request))
-                stream.flush()
-                answer = parse_answer(stream.readline(LONGEST_LINE + 1))
-            return bounds_from(answer)
 
 
 def _bounds_text(bounds: ClockBounds) -> str:

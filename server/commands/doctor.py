@@ -80,10 +80,10 @@ def _print(console: Console, diagnosis: Diagnosis) -> None:
 
 
 def _table(gpu: GpuDiagnosis) -> Table | Text:
-    heading = f"GPU {gpu.index}: {escape(gpu.name)} {escape(gpu.uuid)}"
     if not gpu.capabilities:
-        return Text(f"{heading.strip()} cannot be used: {escape(gpu.why_not)}")
-    table = Table(title=Text(heading), title_justify="left", show_lines=False)
+        return Text(f"GPU {gpu.index} cannot be used: {escape(gpu.why_not)}")
+    heading = f"GPU {gpu.index}: {escape(gpu.name)} {escape(gpu.uuid)}"
+    table = Table(title=Text(heading), title_justify="left")
     table.add_column("capability", no_wrap=True)
     table.add_column("there")
     table.add_column("what was found")

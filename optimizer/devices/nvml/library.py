@@ -84,6 +84,8 @@ class Calls:
             return 0, getattr(pynvml, function, _missing)(*arguments)
         except pynvml.NVMLError as error:
             code = int(error.value)
+        except pynvml.NVMLLibraryMismatchError:  # what the bindings make of it for some functions
+            code = FUNCTION_NOT_FOUND
         except UnicodeDecodeError:  # a name that is no text
             code = UNKNOWN
         self.count(function, code)
