@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _PICTURES = 4
+_BIAS_STD = 0.05  # not 0: an exporter stores equal biases once and drops those that do nothing
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -29,7 +30,7 @@ def randomise(network: nn.Module, input_shape: tuple[int, int, int], seed: int) 
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+                nn.init.normal_(layer.bias, std=_BIAS_STD, generator=generator)
     _settle(network, clouds(_PICTURES, input_shape, generator))
     return network.eval()
 

@@ -1,0 +1,248 @@
+"""Layers of small graphs, counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from optimizer.layers.count import count_layers, count_layers_of_file
+from optimizer.layers.layer import Layer, Tensor, add_up
+
+ELEMENT = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+
+
+def graph(
+    nodes: list[NodeProto],
+    shape: list[int | str],
+    weights: dict[str, np.ndarray] | None = None,
+    datatype: str = "float32",
+) -> ModelProto:
+    """Make a model from `x` of `shape` to the last node's first output, whose shape is left open."""
+    made = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("x", ELEMENT[datatype], shape)],
+        [helper.make_tensor_value_info(nodes[-1].output[0], ELEMENT[datatype], None)],
+        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def zeros(*shape: int, datatype: str = "float32") -> np.ndarray:
+    return np.zeros(shape, datatype)
+
+
+def only(model: ModelProto, batch: int = 1) -> Layer:
+    (layer,) = count_layers(model, batch)
+    return layer
+
+
+def node(operator: str, *weights: str, **attributes: object) -> NodeProto:
+    return helper.make_node(operator, ["x", *weights], ["y"], **attributes)
+
+
+def test_a_convolution_by_hand() -> None:
+    weights = {"w": zeros(8, 3, 5, 5), "b": zeros(8)}
+    made = graph([node("Conv", "w", "b", strides=[2, 2], pads=[2, 2, 2, 2])], ["batch", 3, 32, 32], weights)
+    layer = only(made, batch=4)
+    assert layer.outputs[0] == Tensor("y", (4, 8, 16, 16), "float", 32)
+    assert layer.inputs[0].shape == (4, 3, 32, 32)
+    assert layer.multiply_adds == 4 * 8 * 16 * 16 * 3 * 5 * 5 == 614_400
+    assert layer.operations == 2 * 614_400 + 4 * 8 * 16 * 16
+    assert layer.parameters == 8 * 3 * 5 * 5 + 8 == 608
+    assert (layer.weight_bytes, layer.input_bytes, layer.output_bytes) == (2432, 4 * 12288, 4 * 8192)
+    assert layer.traffic_bytes == 2432 + 49152 + 32768 == 84352
+    assert layer.intensity == pytest.approx(1_236_992 / 84352)
+    assert (layer.kernel, layer.strides, layer.pads, layer.groups) == ((5, 5), (2, 2), (2, 2, 2, 2), 1)
+
+
+def test_groups_divide_the_work() -> None:
+    whole = only(graph([node("Conv", "w")], [1, 6, 10, 10], {"w": zeros(6, 6, 3, 3)}))
+    halves = only(graph([node("Conv", "w", group=2)], [1, 6, 10, 10], {"w": zeros(6, 3, 3, 3)}))
+    depthwise = only(graph([node("Conv", "w", group=6)], [1, 6, 10, 10], {"w": zeros(6, 1, 3, 3)}))
+    assert whole.multiply_adds == 8 * 8 * 6 * 6 * 9
+    assert (halves.multiply_adds, depthwise.multiply_adds) == (whole.multiply_adds // 2, 8 * 8 * 6 * 9)
+    assert (halves.parameters, depthwise.parameters) == (162, 54)
+    assert depthwise.groups == 6
+    assert depthwise.operations == 2 * depthwise.multiply_adds  # no bias
+
+
+def test_a_transposed_convolution_by_hand() -> None:
+    layer = only(graph([node("ConvTranspose", "w", strides=[2, 2])], [1, 4, 5, 5], {"w": zeros(4, 7, 2, 2)}))
+    assert layer.outputs[0].shape == (1, 7, 10, 10)
+    assert layer.multiply_adds == 4 * 5 * 5 * 7 * 2 * 2
+
+
+@pytest.mark.parametrize(("transposed", "shape"), [(0, (20, 10)), (1, (10, 20))])
+def test_a_fully_connected_layer_by_hand(transposed: int, shape: tuple[int, int]) -> None:
+    weights = {"w": zeros(*shape), "b": zeros(10)}
+    layer = only(graph([node("Gemm", "w", "b", transB=transposed)], ["n", 20], weights), batch=3)
+    assert layer.multiply_adds == 3 * 20 * 10
+    assert layer.operations == 2 * 600 + 30
+    assert layer.parameters == 210
+
+
+def test_a_gemm_whose_first_side_is_transposed() -> None:
+    layer = only(graph([node("Gemm", "w", transA=1)], [6, 4], {"w": zeros(6, 5)}), batch=6)
+    assert layer.outputs[0].shape == (4, 5)
+    assert layer.multiply_adds == 4 * 5 * 6
+
+
+def test_a_matrix_product_by_hand() -> None:
+    layer = only(graph([node("MatMul", "w")], ["n", 7, 20], {"w": zeros(20, 10)}), batch=2)
+    assert (layer.multiply_adds, layer.operations, layer.parameters) == (2 * 7 * 20 * 10, 5600, 200)
+
+
+@pytest.mark.parametrize(
+    ("made", "per_image"),
+    [
+        (node("Relu"), 6 * 8 * 8),
+        (node("Softmax", axis=1), 5 * 6 * 8 * 8),
+        (node("MaxPool", kernel_shape=[3, 3], strides=[2, 2]), 6 * 3 * 3 * 9),
+        (node("AveragePool", kernel_shape=[2, 4]), 6 * 7 * 5 * 8),
+        (node("GlobalAveragePool"), 6 * 8 * 8),
+        (node("LRN", size=5), 6 * 8 * 8 * 9),
+        (node("Transpose", perm=[0, 2, 3, 1]), 0),
+        (helper.make_node("Sum", ["x", "x", "x"], ["y"]), 2 * 6 * 8 * 8),
+        (helper.make_node("Mul", ["x", "x"], ["y"]), 6 * 8 * 8),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, NodeProto) else "",
+)
+def test_other_operators_by_hand(made: NodeProto, per_image: int) -> None:
+    layer = only(graph([made], ["batch", 6, 8, 8]), batch=2)
+    assert layer.operations == 2 * per_image
+    assert (layer.multiply_adds, layer.parameters) == (0, 0)
+    assert layer.input_bytes == 2 * 6 * 8 * 8 * 4  # once, also where the node reads it twice
+
+
+def test_a_batch_normalisation_holds_four_numbers_a_channel() -> None:
+    weights = {name: zeros(6) for name in ("scale", "shift", "mean", "variance")}
+    layer = only(graph([node("BatchNormalization", *weights)], ["n", 6, 4, 4], weights))
+    assert (layer.parameters, layer.operations) == (24, 2 * 6 * 16)
+
+
+def test_another_shape_moves_no_bytes() -> None:
+    layer = only(graph([node("Flatten")], ["batch", 3, 4, 4]), batch=2)
+    assert layer.outputs[0].shape == (2, 48)
+    assert (layer.operations, layer.traffic_bytes, layer.intensity) == (0, 0, None)
+
+
+def test_an_unknown_operator_is_named_not_guessed() -> None:
+    layers = count_layers(graph([node("Hardmax")], ["batch", 6]))
+    assert layers[0].operations is None
+    assert layers[0].intensity is None
+    assert layers[0].traffic_bytes == 2 * 6 * 4
+    assert add_up(layers).unknown == ("Hardmax",)
+
+
+def test_half_precision_halves_the_bytes() -> None:
+    def conv(datatype: str) -> Layer:
+        weights = {"w": zeros(4, 3, 3, 3, datatype=datatype)}
+        return only(graph([node("Conv", "w")], ["n", 3, 9, 9], weights, datatype), batch=2)
+
+    half, single = conv("float16"), conv("float32")
+    assert 2 * half.traffic_bytes == single.traffic_bytes
+    assert half.operations == single.operations
+    assert half.outputs[0].datatype == "float16"
+
+
+def test_quantised_weights_and_inputs_count_as_the_bytes_they_are() -> None:
+    weights = {
+        "scale": np.float32(0.1),
+        "zero": np.int8(0),
+        "wq": zeros(4, 3, 3, 3, datatype="int8"),
+        "bq": zeros(4, datatype="int32"),
+        "bias_scale": np.float32(0.01),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "scale", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["wq", "scale", "zero"], ["wd"]),
+        helper.make_node("DequantizeLinear", ["bq", "bias_scale"], ["bd"]),
+        helper.make_node("Conv", ["xd", "wd", "bd"], ["y"]),
+    ]
+    quantise, conv = count_layers(graph(nodes, ["n", 3, 5, 5], weights))
+    assert (quantise.operator, conv.operator) == ("QuantizeLinear", "Conv")
+    assert (quantise.input_bytes, quantise.output_bytes) == (300, 75)
+    assert (conv.weight_bytes, conv.input_bytes) == (4 * 27 + 4 * 4, 75)
+    assert conv.parameters == 4 * 27 + 4
+    assert conv.multiply_adds == 4 * 9 * 27
+
+
+def test_constants_of_constants_are_no_layers() -> None:
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value_ints=[0, -1]),
+        helper.make_node("Cast", ["w16"], ["w"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    reshape, product = count_layers(
+        graph(nodes, ["n", 3, 4], {"w16": zeros(12, 5, datatype="float16")}), batch=7
+    )
+    assert reshape.outputs[0].shape == (7, 12)
+    assert (product.multiply_adds, product.weight_bytes) == (7 * 60, 120)
+
+
+def test_settings_of_an_operator_are_no_parameters() -> None:
+    weights = {"low": np.float32(0), "high": np.float32(6)}
+    assert only(graph([node("Clip", "low", "high")], ["n", 8], weights)).parameters == 0
+
+
+def test_totals_count_a_shared_weight_once() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    layers = count_layers(graph(nodes, ["n", 9], {"w": zeros(9, 9)}), batch=2)
+    totals = add_up(layers)
+    assert [layer.parameters for layer in layers] == [81, 0, 81]
+    assert (totals.parameters, totals.weight_bytes) == (81, 324)
+    assert totals.multiply_adds == 2 * 2 * 81
+    assert totals.operations == 2 * totals.multiply_adds + 2 * 9
+    assert totals.activation_bytes == 3 * 2 * (2 * 9 * 4)
+    assert totals.unknown == ()
+
+
+def test_layers_are_named_by_node_or_by_output() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"], name="first"), helper.make_node("Relu", ["a"], ["y"])]
+    assert [layer.name for layer in count_layers(graph(nodes, ["n", 2]))] == ["first", "y"]
+
+
+def test_four_bit_numbers_are_packed() -> None:
+    assert Tensor("w", (3, 5), "int4", 4).size_bytes == 8
+    assert Tensor("scalar", (), "float", 32).size_bytes == 4
+
+
+def test_a_file_is_counted_without_its_external_weights(tmp_path: Path) -> None:
+    made = graph([node("MatMul", "w")], ["n", 200], {"w": np.ones((200, 50), np.float32)})
+    path = tmp_path / "model.onnx"
+    onnx.save_model(made, path, save_as_external_data=True, location="weights", size_threshold=0)
+    (tmp_path / "weights").unlink()
+    (layer,) = count_layers_of_file(path, batch=3)
+    assert (layer.parameters, layer.multiply_adds) == (10_000, 30_000)
+
+
+def test_the_model_given_is_left_as_it_was() -> None:
+    made = graph([node("MatMul", "w")], ["n", 20], {"w": zeros(20, 10)})
+    before = made.SerializeToString(deterministic=True)
+    count_layers(made, batch=5)
+    assert made.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "complaint"),
+    [
+        (["n", 20], 0, "the batch must be 1 or more, got 0"),
+        ([4, 20], 2, "input x is fixed to batches of 4, so it cannot be counted at 2"),
+        (["n", "side"], 1, r"the shape of (x|y) cannot be known"),
+        (["n", 30], 1, "the shapes of the graph do not fit together at batch 1"),
+    ],
+)
+def test_what_cannot_be_counted_is_said(shape: list[int | str], batch: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        count_layers(graph([node("MatMul", "w")], shape, {"w": zeros(20, 10)}), batch)
