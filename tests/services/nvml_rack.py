@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-OpenRack = Callable[..., Rack]  # makes a rack of cards, with NVML initialised in this process
+OpenRack = Callable[..., Rack]  # makes a rack of cards that pynvml in this process talks to
 
 
 @functools.cache
