@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS = 59  # Linux 4.13 and newer; Python has no name for it
-_MOST_GROUPS = 65536
+_GROUPS_BYTES = 1024  # what Python reads at most: 256 groups; of a member of more, only his first counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def peer_of(connection: socket.socket) -> Peer:
 
 def _supplementary(connection: socket.socket) -> tuple[int, ...]:
     try:
-        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS)
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
     except OSError:
         return ()
     return struct.unpack(f"{len(raw) // 4}I", raw)

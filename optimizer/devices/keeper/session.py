@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from optimizer.devices.gpu import DeviceError
@@ -37,7 +38,8 @@ class Session:
     def ask(self, request: Request) -> dict[str, object]:
         """Return the keeper's answer. Raises Refused, or KeeperUnreachable: then the session is over."""
         try:
-            self._socket.sendall(encode_request(request))
+            with suppress(BrokenPipeError):  # whoever is turned away is told why, and then hung up on
+                self._socket.sendall(encode_request(request))
             line = self._line()
         except TimeoutError as error:
             timeout_s = self._socket.gettimeout()
