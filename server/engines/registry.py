@@ -171,7 +171,7 @@ def _lacks_compiler() -> str:
 def _pytorch_sees_gpu() -> bool:
     import torch
 
-    return torch.cuda.is_available()
+    return bool(torch.cuda.is_available())
 
 
 def _lacks_provider(provider: str) -> Callable[[], str]:

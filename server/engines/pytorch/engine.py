@@ -83,7 +83,10 @@ def load_compiled_pytorch_engine(
     try:
         runners = {size: compiled(module, slots.device_rows(size), backend) for size in sizes or (0,)}
     except Exception as error:
-        raise EngineError(f"PyTorch cannot compile {path}: {error}; use the engine pytorch") from error
+        reason = " ".join(
+            str(error).partition("\n\n")[0].split()
+        )  # what follows is advice on debugging PyTorch
+        raise EngineError(f"PyTorch cannot compile {path}: {reason}; use the engine pytorch") from error
     return PyTorchEngine(slots, runners, sizes, threads, "compiled")
 
 
@@ -151,7 +154,7 @@ class PyTorchEngine:
             )
         into_slots(slots.buffers, inputs, batched=self.max_batch > 0)
         self._settle()
-        runner = self._runners[images if self.served_batches else 0]
+        runner = self._runners[images if images in self._runners else 0]
         try:
             with torch.inference_mode():
                 given = slots.upload(images)

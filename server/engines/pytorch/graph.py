@@ -7,6 +7,7 @@ enough to know here (`operators.OPERATORS`), and anything else is refused by nam
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -54,7 +55,9 @@ def _convert(model: onnx.ModelProto) -> fx.GraphModule:
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape | None]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = model.graph
+    with suppress(Exception):  # a foreign operator, or more weights than fit a message: few need a shape
+        graph = onnx.shape_inference.infer_shapes(model).graph
     return {value.name: shape_of(value) for value in (*graph.input, *graph.value_info, *graph.output)}
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from server.export import export_model
+from server.exporting.request import ExportRequest
 
 Dims = Sequence[int | str | None]
 WriteModel = Callable[..., Path]
@@ -42,6 +46,18 @@ def model(
 ) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "test", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+class Silence:
+    def step(self, text: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@pytest.fixture(scope="session")
+def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite0 with its real weights, as it would be served; exporting takes seconds."""
+    root = tmp_path_factory.mktemp("efficientnet")
+    return export_model(ExportRequest("efficientnet-lite0", root, uint8=True), Silence()).path
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_without_a_batch_dimension_shapes_are_whole(gpu: SimulatedGpu, time: Sle
 
 def test_misuse_is_an_engine_error(gpu: SimulatedGpu, time: Sleeper) -> None:
     engine = engine_on(gpu, time)
-    with pytest.raises(EngineError, match="batches of 1 to 8 images; got a batch of 9"):
+    with pytest.raises(EngineError, match="1 to 8 images, got 9"):
         engine.run((np.zeros((9, 4, 4, 3), np.uint8),))
     with pytest.raises(EngineError, match=r"no model 'vgg'; it has .*resnet50"):
         engine_on(gpu, time, model="vgg").run((engine.input_buffers[0][:1],))
