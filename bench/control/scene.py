@@ -66,15 +66,15 @@ class Scene:
 
 
 @contextmanager
-def make_scene(cards: int = 1, kind: str = "volta") -> Iterator[Scene]:
-    """Build the library, make the rack and the repository; everything is gone afterwards.
+def make_scene(cards: int = 1, kind: str = "volta", library: Path | None = None) -> Iterator[Scene]:
+    """Make the rack and the repository; everything is gone afterwards. `library`: where it was built already.
 
     Raises:
         BuildError: there is no C compiler.
     """
     with tempfile.TemporaryDirectory(prefix="boulton-control-") as name:
         directory = Path(name)
-        library = build(directory / "library")
+        library = library or build(directory / "library")
         specs = [
             replace(make_card(kind, number), privileged_uid=os.geteuid(), setter_s=0.015)
             for number in range(cards)

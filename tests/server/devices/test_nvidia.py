@@ -1,0 +1,118 @@
+"""A GPU of the stand-in, with `--control`: found, lent by a keeper or not, given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nvml_rack import Rack, make_rack, nvml_here
+
+from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
+from server.config import Settings
+from server.devices import nvidia
+from server.devices.nvidia import KEEPER_WAIT_S, open_nvidia
+
+
+class FakeKeeper:
+    """Answers from the n-th question on."""
+
+    trouble = ""
+
+    def __init__(self, answers_from: float) -> None:
+        self.answers_from = answers_from
+        self.questions = 0
+        self.settings: list[GpuSetting] = []
+        self.closed = False
+
+    def bounds(self) -> ClockBounds | None:
+        self.questions += 1
+        return ClockBounds(500, 1000) if self.questions >= self.answers_from else None
+
+    def set(self, setting: GpuSetting) -> None:
+        self.settings.append(setting)
+
+    def release(self) -> None:
+        self.settings.append(GpuSetting())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def rack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rack]:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with make_rack(tmp_path) as rack, nvml_here(rack):
+        yield rack
+
+
+def settings(**given: object) -> Settings:
+    return Settings(repository=Path("m"), device="0", control=True, **given)
+
+
+def with_keeper(monkeypatch: pytest.MonkeyPatch, keeper: FakeKeeper) -> None:
+    monkeypatch.setattr(nvidia, "KeeperClient", lambda _path, _uuid: keeper)
+
+
+def test_clocks_within_the_keeper_s_bounds_are_legal(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = FakeKeeper(1)
+    with_keeper(monkeypatch, keeper)
+    served = open_nvidia(settings())
+    clocks = served.gpu.sm_clocks_mhz
+    assert clocks
+    assert min(clocks) >= 500
+    assert max(clocks) <= 1000
+    served.gpu.set_sm_clock_mhz(clocks[0])
+    assert keeper.settings == [GpuSetting(clocks[0])]
+    served.close()
+    assert keeper.closed
+
+
+def test_a_keeper_that_is_being_started_is_waited_for(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_keeper(monkeypatch, FakeKeeper(5))
+    waited: list[float] = []
+    served = open_nvidia(settings(), sleep=waited.append)
+    assert served.gpu.sm_clocks_mhz
+    assert len(waited) == 4
+    served.close()
+
+
+def test_without_a_keeper_the_clock_is_left_alone_and_that_is_said_once(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = FakeKeeper(float("inf"))
+    with_keeper(monkeypatch, keeper)
+    waited: list[float] = []
+    served = open_nvidia(settings(), sleep=waited.append)
+    assert sum(waited) == pytest.approx(KEEPER_WAIT_S)
+    assert served.control
+    assert served.gpu.sm_clocks_mhz == ()
+    assert keeper.closed
+    served.gpu.read()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "the batch size alone is governed: no keeper at /run/boulton/keeper.sock" in caplog.text
+    assert "boulton doctor" in caplog.text
+    served.close()
+
+
+def test_fixed_memory_clock_and_power_limit_go_along_with_every_clock(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = FakeKeeper(1)
+    with_keeper(monkeypatch, keeper)
+    served = open_nvidia(settings(memory_clock_mhz=1215, power_limit_w=200.0))
+    clock = served.gpu.sm_clocks_mhz[0]
+    served.gpu.set_sm_clock_mhz(clock)
+    assert keeper.settings == [GpuSetting(clock, 1215, 200.0)]
+    served.close()
+
+
+def test_failures_and_loss_are_told(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_keeper(monkeypatch, FakeKeeper(1))
+    served = open_nvidia(settings())
+    assert not served.lost()
+    rack.lose(0)
+    served.gpu.read()
+    assert served.lost()
+    assert {code for _function, code in served.failures()} == {"GPU_IS_LOST"}
+    served.close()
