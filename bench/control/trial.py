@@ -44,7 +44,8 @@ NAME = "daemon"
 _FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.1")
 _GONE = (Remedy.STOP, Remedy.ABSENT)
 STATES = tuple(state.value for state in ControlState)
-_SETS, _RESETS = "nvmlDeviceSet", "nvmlDeviceReset"
+_SETS_CLOCKS = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceSetApplicationsClocks")
+_RESETS = "nvmlDeviceReset"
 
 
 class Phase(StrEnum):
@@ -181,7 +182,7 @@ def _state_problems(trial: Trial, state: str, metrics: str) -> Iterator[str]:
     gone = remedy_for(trial.code) in _GONE
     if trial.phase is Phase.START:
         allowed = {"lost"} if seen and gone else {"on", "refused", "unavailable", "lost"}
-    elif trial.function.startswith(_SETS):
+    elif trial.function in _SETS_CLOCKS:
         allowed = {"refused"}
     elif trial.function.startswith(_RESETS) or not seen:
         allowed = {"on", "refused"}
@@ -222,12 +223,8 @@ def _log_problems(trial: Trial, *programs: Program) -> Iterator[str]:
 
 
 def _said_too_often(trial: Trial, program: Program) -> Iterator[str]:
-    """One line for one failure: of a function that is asked for several figures, one for each figure."""
-    said = Counter(
-        line.split(" ", 1)[1] for line in program.text.splitlines() if f"{name_of(trial.code)} (" in line
-    )
-    for line, times in said.items():
+    """One failure is one line of each part that it keeps from its work: reading, setting, giving back."""
+    said = [line for line in program.text.splitlines() if f"{name_of(trial.code)} (" in line]
+    for (level, part), times in Counter(tuple(line.split()[1:3]) for line in said).items():
         if times > 1:
-            yield f"said {times} times: {line}"
-    if trial.function.startswith("nvml") and len(said) > 1:
-        yield f"{len(said)} lines about one failure in {program.log.name}: {' / '.join(said)}"
+            yield f"{times} lines of {level} by {part} about one failure: {' / '.join(said)}"

@@ -112,7 +112,8 @@ def _choose(seen: Sequence[Found], found: Sequence[Found], wanted: str, visible:
         raise DeviceError(f"{wanted} begins the UUIDs of {_names(meant)}: write more of it")
     hidden = f" (CUDA_VISIBLE_DEVICES={visible!r} hides the other {len(found) - len(seen)})"
     choice = f"{_names(seen)}{hidden if len(seen) < len(found) else ''}"
-    raise DeviceError(f"no GPU {wanted} here; choose of {choice}")
+    silent = "".join(f"; GPU {gpu.index} cannot be used: {gpu.why_not}" for gpu in found if gpu.card is None)
+    raise DeviceError(f"no GPU {wanted} here; choose of {choice}{silent}")
 
 
 def _meant(seen: Sequence[Found], wanted: str) -> Sequence[Found]:
