@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,7 @@ class EngineKind:
     Args:
         name: what `--engine` takes.
         where: what it runs on; "either": the GPU where its framework sees one, else the CPU.
-        module: what must be importable; empty: nothing beyond Boulton itself.
+        modules: one of these must be there to be imported; (): nothing beyond Boulton itself.
         install: what to do when it is not.
         open: loads it; may serve certain batch sizes only. Raises `EngineError`.
         obstacle: what else stands in its way on this machine; empty: nothing. May import the module.
@@ -56,7 +57,7 @@ class EngineKind:
 
     name: str
     where: Where
-    module: str
+    modules: tuple[str, ...]
     install: str
     open: Callable[[EngineRequest], Engine]
     obstacle: Callable[[], str] = str
@@ -64,8 +65,8 @@ class EngineKind:
 
     def available(self) -> str | None:
         """Say why this engine cannot run on this machine and what to do; None: it can, as far as one sees."""
-        if self.module and find_spec(self.module) is None:
-            return f"{self.name} needs the module {self.module}: {self.install}"
+        if self.modules and not any(map(find_spec, self.modules)):
+            return f"{self.name} needs the module {' or '.join(self.modules)}: {self.install}"
         obstacle = self.obstacle()
         return f"{self.name}: {obstacle}" if obstacle else None
 
@@ -161,6 +162,30 @@ def _pytorch_compiled(request: EngineRequest) -> Engine:
     )
 
 
+def _tensorrt(toolkit: str) -> Callable[[EngineRequest], Engine]:
+    def load(request: EngineRequest) -> Engine:
+        from server.engines.tensorrt.loading import load_tensorrt_engine
+
+        return load_tensorrt_engine(
+            request.onnx_path,
+            toolkit=toolkit,
+            max_batch=request.max_batch,
+            served_batches=request.served_batches,
+            device_index=request.device_index,
+            cache_dir=request.cache_dir,
+        )
+
+    return load
+
+
+def _lacks_cuda() -> str:
+    if find_library("cuda") is None:
+        return "there is no NVIDIA driver here (libcuda): it runs on an NVIDIA GPU only"
+    if find_spec("pycuda") is None:
+        return "it needs the module pycuda: pip install 'boulton[gpu]'"
+    return ""
+
+
 def _lacks_compiler() -> str:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) or _pytorch_sees_gpu():
@@ -190,11 +215,11 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            EngineKind("onnxruntime", "cpu", "onnxruntime", "pip install 'boulton[cpu]'", _onnxruntime),
+            EngineKind("onnxruntime", "cpu", ("onnxruntime",), "pip install 'boulton[cpu]'", _onnxruntime),
             EngineKind(
                 "onnxruntime-cuda",
                 "gpu",
-                "onnxruntime",
+                ("onnxruntime",),
                 INSTALL_GPU,
                 _onnxruntime_cuda,
                 _lacks_provider(CUDA),
@@ -202,13 +227,29 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
             EngineKind(
                 "onnxruntime-tensorrt",
                 "gpu",
-                "onnxruntime",
+                ("onnxruntime",),
                 INSTALL_GPU,
                 _onnxruntime_tensorrt,
                 _lacks_provider(TENSORRT),
             ),
-            EngineKind("pytorch", "either", "torch", _TORCH, _pytorch),
-            EngineKind("pytorch-compiled", "either", "torch", _TORCH, _pytorch_compiled, _lacks_compiler),
+            EngineKind("pytorch", "either", ("torch",), _TORCH, _pytorch),
+            EngineKind("pytorch-compiled", "either", ("torch",), _TORCH, _pytorch_compiled, _lacks_compiler),
+            EngineKind(
+                "tensorrt",
+                "gpu",
+                ("tensorrt",),
+                "pip install 'boulton[gpu]', on a machine with an NVIDIA GPU",
+                _tensorrt("tensorrt"),
+                _lacks_cuda,
+            ),
+            EngineKind(
+                "tensorrt-rtx",
+                "gpu",
+                ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+                "pip install 'boulton[rtx]'",
+                _tensorrt("tensorrt-rtx"),
+                _lacks_cuda,
+            ),
         )
     }
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.engines import registry
 from server.engines.engine import Engine
 from server.engines.registry import ENGINE_KINDS, EngineKind, EngineRequest, engine_kind, engine_names
 from server.errors import EngineError
@@ -58,8 +59,8 @@ def test_sizes_that_do_not_fit_the_largest_batch(write_model: WriteModel) -> Non
 
 
 def test_a_missing_module_is_named_with_what_to_install() -> None:
-    kind = EngineKind("caffe", "gpu", "caffe_that_nobody_has", "pip install caffe", never)
-    reason = "caffe needs the module caffe_that_nobody_has: pip install caffe"
+    kind = EngineKind("caffe", "gpu", ("caffe_that_nobody_has", "caffe2_either"), "pip install caffe", never)
+    reason = "caffe needs the module caffe_that_nobody_has or caffe2_either: pip install caffe"
     assert kind.available() == reason
     with pytest.raises(EngineError, match=reason):
         kind.load(EngineRequest(Path("model.onnx")))
@@ -68,6 +69,22 @@ def test_a_missing_module_is_named_with_what_to_install() -> None:
 def test_another_obstacle_is_said_too() -> None:
     kind = replace(ONNXRUNTIME, open=never, obstacle=lambda: "no GPU is in sight")
     assert kind.available() == "onnxruntime: no GPU is in sight"
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_without_an_nvidia_driver_tensorrt_is_not_tried(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "find_library", lambda _: None)
+    kind = replace(ENGINE_KINDS[name], modules=(), open=never)
+    with pytest.raises(EngineError, match=rf"{name}: there is no NVIDIA driver here"):
+        kind.load(EngineRequest(Path("model.onnx")))
+
+
+def test_with_a_driver_tensorrt_needs_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "find_library", lambda name: f"lib{name}.so.1")
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "pycuda" else name)
+    assert ENGINE_KINDS["tensorrt"].available() == (
+        "tensorrt: it needs the module pycuda: pip install 'boulton[gpu]'"
+    )
 
 
 def test_an_engine_that_cannot_be_padded_is_closed() -> None:
@@ -80,7 +97,7 @@ def test_an_engine_that_cannot_be_padded_is_closed() -> None:
             self.closed = True
 
     odd = Odd()
-    kind = EngineKind("odd", "cpu", "", "", lambda _: odd)  # type: ignore[arg-type,return-value]
+    kind = EngineKind("odd", "cpu", (), "", lambda _: odd)  # type: ignore[arg-type,return-value]
     with pytest.raises(EngineError, match="served batch sizes"):
         kind.load(EngineRequest(Path("model.onnx")))
     assert odd.closed
