@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from server.zoo.blocks import average_pool, classifier, separable
 
+_STEM = 32
 _FILTERS = 44
 _REPEATS = 4
 _EPSILON = 1e-3
@@ -27,7 +28,7 @@ class NasNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, _EPSILON))
+        self.stem = nn.Sequential(nn.Conv2d(3, _STEM, 3, 2, bias=False), nn.BatchNorm2d(_STEM, _EPSILON))
         self.cells = nn.ModuleList(_cells())
         self.head = nn.Sequential(nn.ReLU(), *classifier(6 * 4 * _FILTERS, 1000))
 
@@ -41,16 +42,43 @@ class NasNet(nn.Module):
 
 def _cells() -> list[nn.Module]:
     """The stem's two reductions, then three stages of normal cells with a reduction between them."""
-    plan = [(ReductionCell, _FILTERS // 4), (ReductionCell, _FILTERS // 2)]
+    plan: list[tuple[type[NormalCell] | type[ReductionCell], int]] = [
+        (ReductionCell, _FILTERS // 4),
+        (ReductionCell, _FILTERS // 2),
+    ]
     for stage, filters in enumerate((_FILTERS, 2 * _FILTERS, 4 * _FILTERS)):
         plan += [(ReductionCell, filters)] if stage else []
         plan += [(NormalCell, filters)] * _REPEATS
-    cells, here, before, shrunk = list[nn.Module](), 32, 32, False
+    cells, here, before, larger = list[nn.Module](), _STEM, None, False
     for kind, filters in plan:
-        first = not cells
-        cells.append(kind(here, before, filters, before_is_larger=shrunk, before_is_here=first))
-        here, before, shrunk = kind.PARTS * filters, here, kind is ReductionCell
+        cells.append(kind(CellInputs(here, before, filters, before_is_larger=larger), filters))
+        here, before, larger = kind.PARTS * filters, here, kind is ReductionCell
     return cells
+
+
+class CellInputs(nn.Module):
+    """Brings the last two answers to one size and number of channels.
+
+    Args:
+        here: channels of the last answer.
+        before: channels of the one before it; None in the first cell, which takes the same answer twice and
+            the second time as it is.
+        filters: channels wanted.
+        before_is_larger: whether the one before has twice the height and width.
+    """
+
+    def __init__(self, here: int, before: int | None, filters: int, *, before_is_larger: bool) -> None:
+        super().__init__()
+        self.here = _project(here, filters)
+        self.before_channels = here if before is None else filters
+        if before_is_larger and before is not None:
+            self.before: nn.Module = _HalvedInTwoWays(before, filters)
+        else:
+            self.before = nn.Identity() if before in (None, filters) else _project(before, filters)
+
+    def forward(self, here: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both, `[batch, filters, height, width]`."""
+        return self.here(here), self.before(before)
 
 
 class NormalCell(nn.Module):
@@ -58,13 +86,9 @@ class NormalCell(nn.Module):
 
     PARTS = 6
 
-    def __init__(
-        self, here: int, before: int, filters: int, *, before_is_larger: bool, before_is_here: bool
-    ) -> None:
+    def __init__(self, inputs: CellInputs, filters: int) -> None:
         super().__init__()
-        self.inputs = _Inputs(
-            here, before, filters, before_is_larger=before_is_larger, before_is_here=before_is_here
-        )
+        self.inputs = inputs
         self.here5 = _twice_separable(filters, filters, 5)
         self.before3 = _twice_separable(filters, filters, 3)
         self.before5 = _twice_separable(filters, filters, 5)
@@ -91,18 +115,14 @@ class ReductionCell(nn.Module):
 
     PARTS = 4
 
-    def __init__(
-        self, here: int, before: int, filters: int, *, before_is_larger: bool, before_is_here: bool
-    ) -> None:
+    def __init__(self, inputs: CellInputs, filters: int) -> None:
         super().__init__()
-        self.inputs = _Inputs(
-            here, before, filters, before_is_larger=before_is_larger, before_is_here=before_is_here
-        )
-        p = before if before_is_here else filters
+        self.inputs = inputs
+        before = inputs.before_channels
         self.here5 = _twice_separable(filters, filters, 5, stride=2)
-        self.before7 = _twice_separable(p, filters, 7, stride=2)
-        self.before7_again = _twice_separable(p, filters, 7, stride=2)
-        self.before5 = _twice_separable(p, filters, 5, stride=2)
+        self.before7 = _twice_separable(before, filters, 7, stride=2)
+        self.before7_again = _twice_separable(before, filters, 7, stride=2)
+        self.before5 = _twice_separable(before, filters, 5, stride=2)
         self.first3 = _twice_separable(filters, filters, 3)
         self.largest = nn.MaxPool2d(3, 2, 1)
         self.halve = average_pool(3, 2)
@@ -114,26 +134,9 @@ class ReductionCell(nn.Module):
         first = self.here5(h) + self.before7(p)
         second = self.largest(h) + self.before7_again(p)
         third = self.halve(h) + self.before5(p)
-        return torch.cat(
-            (second, third, self.average(first) + second, self.first3(first) + self.largest(h)), dim=1
-        )
-
-
-class _Inputs(nn.Module):
-    """Brings the last two answers to one size and number of channels; the very first cell has but one."""
-
-    def __init__(
-        self, here: int, before: int, filters: int, *, before_is_larger: bool, before_is_here: bool
-    ) -> None:
-        super().__init__()
-        self.here = _project(here, filters)
-        if before_is_here or (before == filters and not before_is_larger):
-            self.before: nn.Module = nn.Identity()
-        else:
-            self.before = _HalvedInTwoWays(before, filters) if before_is_larger else _project(before, filters)
-
-    def forward(self, here: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        return self.here(here), self.before(before)
+        fourth = self.average(first) + second
+        fifth = self.first3(first) + self.largest(h)
+        return torch.cat((second, third, fourth, fifth), dim=1)
 
 
 class _HalvedInTwoWays(nn.Module):

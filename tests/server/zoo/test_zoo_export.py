@@ -26,7 +26,7 @@ from server.exporting.sessions import runner_of
 from server.exporting.torch_export import to_onnx, torch_runner
 from server.zoo import catalogue
 from server.zoo.blocks import LocalResponseNorm
-from server.zoo.nasnet import NormalCell, ReductionCell
+from server.zoo.nasnet import CellInputs, NormalCell, ReductionCell
 
 
 class Silence:
@@ -124,7 +124,7 @@ class TwoInputs(nn.Module):
     ("kind", "larger", "side"), [(NormalCell, False, 8), (NormalCell, True, 9), (ReductionCell, True, 8)]
 )
 def test_cells_of_nasnet_export_with_inputs_of_one_size_or_two(kind: type, larger: bool, side: int) -> None:
-    cell = kind(8, 6, 4, before_is_larger=larger, before_is_here=False)
+    cell = kind(CellInputs(8, 6, 4, before_is_larger=larger), 4)
     model = agree(TwoInputs(cell, larger=larger), (3, side, side))
     here = (side + 1) // 2 if larger else side
     halved = here if kind is NormalCell else (here + 1) // 2
