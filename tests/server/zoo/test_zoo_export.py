@@ -6,8 +6,11 @@ The small ones: exporting all of them takes many minutes.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tomllib
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,6 +22,7 @@ from torch import nn
 from optimizer.layers.count import count_layers_of_file
 from optimizer.layers.layer import add_up
 from server.commands import export
+from server.errors import ExportError
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
 from server.exporting.request import ExportRequest
@@ -142,3 +146,15 @@ def test_the_graph_does_the_work_that_was_published(exported: Exported) -> None:
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert totals.parameters == builtin.parameters - sum(norm.num_features for norm in norms)
     assert totals.unknown == ()
+
+
+def test_without_pytorch_the_list_still_works_and_an_export_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "import sys, server.commands.export as e; e.model_list(); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ExportError, match=r"pip install 'boulton\[torch\]'"):
+        export_model(ExportRequest("resnet50", tmp_path), Silence())
+    assert list(tmp_path.iterdir()) == []
