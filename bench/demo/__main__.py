@@ -14,6 +14,7 @@ import grpc
 
 from bench.console import make_console
 from bench.demo import steps
+from bench.demo.control_step import gpu_control
 from bench.demo.stage import DemoFailed, Stage
 from bench.serving.processes import ServerFailed
 
@@ -50,6 +51,7 @@ def _run(stage: Stage, plan: steps.Plan) -> None:
     steps.export(stage, plan)
     rates = steps.on_this_machine(stage, plan)
     steps.on_a_simulated_gpu(stage, plan, rates)
+    gpu_control(stage)
 
 
 def _fresh(directory: Path) -> Path:
