@@ -5,6 +5,7 @@ BoultonError
  |- ExportError            a model could not be turned into a repository entry
  |- RepositoryError        the model repository holds something unusable
  |- EngineError            an engine could not be made or failed while running
+ |   '- CudaLost           nothing on the GPU will work any more in this process
  '- RequestError           a client's request is answered with a gRPC status
      |- InvalidArgument
      |- NotFound
@@ -43,6 +44,10 @@ class RepositoryError(BoultonError):
 
 class EngineError(BoultonError):
     """An engine could not be made, or failed while running a batch."""
+
+
+class CudaLost(EngineError):
+    """The GPU, or this process's context on it, failed for good: the process must end and be started anew."""
 
 
 class RequestError(BoultonError):

@@ -37,6 +37,10 @@ class Messages:
         """The error that began it, without TensorRT's source positions; those that follow repeat it."""
         return next(iter(self._errors), "TensorRT gave no reason")
 
+    def last_error(self) -> str:
+        """The latest error, for calls that no piece of work encloses."""
+        return self._errors[-1] if self._errors else "TensorRT gave no reason"
+
 
 @cache
 def messages_of(trt: Any) -> Messages:  # noqa: ANN401  # the module has no types of its own

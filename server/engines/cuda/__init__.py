@@ -1,0 +1,1 @@
+"""The GPU's memory, streams and graphs, behind protocols; pycuda is imported by one module only."""

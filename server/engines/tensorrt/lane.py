@@ -1,0 +1,77 @@
+"""Where one batch lies on its way through the GPU. With two lanes, one fills while the other is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from server.engines.cuda.device import Cuda, DeviceMemory, Event, Stream
+from server.engines.engine import Array, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Buffers for one batch of any size up to the largest, and the marks that say how far it is.
+
+    Args:
+        host_inputs: page-locked, one per input, `[largest, *shape]`: the slots that requests are copied into.
+        host_outputs: likewise, one per output.
+        device_inputs: on the GPU, one per input.
+        device_outputs: on the GPU, one per output.
+        addresses: of all tensors on the GPU, by name.
+        uploaded: the inputs are on the GPU.
+        done: the outputs are back.
+    """
+
+    host_inputs: tuple[Array, ...]
+    host_outputs: tuple[Array, ...]
+    device_inputs: tuple[DeviceMemory, ...]
+    device_outputs: tuple[DeviceMemory, ...]
+    addresses: Mapping[str, int]
+    uploaded: Event
+    done: Event
+
+    def upload(self, cuda: Cuda, rows: int | None, stream: Stream) -> None:
+        """Queue the copy of the first rows to the GPU, of everything without a batch dimension (None)."""
+        for target, source in zip(self.device_inputs, self.host_inputs, strict=True):
+            cuda.upload(target, _first(source, rows), stream)
+        self.uploaded.record(stream)
+
+    def download(self, cuda: Cuda, rows: int | None, stream: Stream) -> None:
+        """Queue the copy back."""
+        for target, source in zip(self.host_outputs, self.device_outputs, strict=True):
+            cuda.download(_first(target, rows), source, stream)
+        self.done.record(stream)
+
+    def outputs(self, rows: int | None) -> tuple[Array, ...]:
+        """Copies of what came back: the lane is used again."""
+        return tuple(_first(array, rows).copy() for array in self.host_outputs)
+
+
+def make_lane(
+    cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], max_batch: int, exits: ExitStack
+) -> Lane:
+    """Reserve a lane; `exits` frees what lies on the GPU."""
+
+    def on_device(spec: TensorSpec) -> DeviceMemory:
+        memory = cuda.device_memory(max(1, spec.item_bytes) * max(1, max_batch))
+        exits.callback(memory.free)
+        return memory
+
+    rows = (max_batch,) if max_batch else ()
+    device_inputs, device_outputs = tuple(map(on_device, inputs)), tuple(map(on_device, outputs))
+    named = zip((*inputs, *outputs), (*device_inputs, *device_outputs), strict=True)
+    return Lane(
+        host_inputs=tuple(cuda.host_array(rows + spec.shape, spec.dtype) for spec in inputs),
+        host_outputs=tuple(cuda.host_array(rows + spec.shape, spec.dtype) for spec in outputs),
+        device_inputs=device_inputs,
+        device_outputs=device_outputs,
+        addresses={spec.name: memory.address for spec, memory in named},
+        uploaded=cuda.event(),
+        done=cuda.event(),
+    )
+
+
+def _first(array: Array, rows: int | None) -> Array:
+    return array if rows is None else array[:rows]
