@@ -1,0 +1,213 @@
+"""`KeeperClient` against a keeper that runs, one that does not, and ones that misbehave."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from keeper_process import KeeperHome, eventually, keeper_home
+from nvml_rack import Rack
+
+from optimizer.devices.gpu import DeviceError
+from optimizer.devices.keeper.client import KeeperClient
+from optimizer.devices.keeper.protocol import Refusal, Refused
+from optimizer.devices.nvml.actuator import Actuator, ClockBounds, GpuSetting
+
+FAST = GpuSetting(1005)
+
+
+@pytest.fixture
+def client(home: KeeperHome) -> Iterator[KeeperClient]:
+    made = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0)
+    yield made
+    made.close()
+
+
+def test_it_is_an_actuator(home: KeeperHome, client: KeeperClient) -> None:
+    actuator: Actuator = client
+    assert actuator.bounds() == ClockBounds(210, 1410)
+    assert home.rack.set_history() == ()
+    actuator.set(FAST)
+    assert home.rack.card().locked_sm_mhz == (1005, 1005)
+    actuator.set(GpuSetting(1020))
+    assert home.rack.card().locked_sm_mhz == (1020, 1020)
+    actuator.release()
+    assert home.default()
+    actuator.set(FAST)
+    actuator.close()
+    home.wait_default()
+
+
+def test_the_constructor_does_nothing() -> None:
+    client = KeeperClient(Path("/nowhere/keeper.sock"), "GPU-1")
+    assert client.trouble == ""
+    client.release()
+    client.close()
+
+
+def test_without_a_keeper_it_says_what_to_do(tmp_path: Path) -> None:
+    client = KeeperClient(tmp_path / "keeper.sock", "GPU-1")
+    assert client.bounds() is None
+    assert "is `boulton keeper` running" in client.trouble
+    with pytest.raises(DeviceError, match="is `boulton keeper` running"):
+        client.set(FAST)
+    client.close()
+
+
+def test_a_lease_is_kept_for_as_long_as_the_client_lives(home: KeeperHome, client: KeeperClient) -> None:
+    client.set(FAST)
+    time.sleep(3.0)  # twice the lease has passed
+    assert home.rack.card().locked_sm_mhz == (1005, 1005)
+    assert client.trouble == ""
+    assert "has not renewed" not in home.text
+
+
+def test_out_of_bounds_is_refused_and_the_earlier_setting_stays(rack: Rack) -> None:
+    with keeper_home(rack, "--gpu", f"{rack.uuid(0)}:500-1207") as home:
+        home.start()
+        client = KeeperClient(home.socket, rack.uuid(0), timeout_s=30.0)
+        assert client.bounds() == ClockBounds(510, 1200)
+        client.set(FAST)
+        with pytest.raises(Refused, match="permitted are 510 to 1200 MHz"):
+            client.set(GpuSetting(1410))
+        assert client.trouble == ""
+        assert rack.card().locked_sm_mhz == (1005, 1005)
+        client.close()
+
+
+def test_a_gpu_that_refuses_is_given_back_and_can_be_set_later(
+    home: KeeperHome, client: KeeperClient
+) -> None:
+    client.set(FAST)
+    home.rack.fail("nvmlDeviceSetGpuLockedClocks", 999, times=1)
+    with pytest.raises(Refused) as caught:
+        client.set(GpuSetting(1020))
+    assert caught.value.code is Refusal.GPU
+    assert client.trouble != ""
+    home.wait_default()
+    client.set(GpuSetting(1020))
+    assert client.trouble == ""
+    assert home.rack.card().locked_sm_mhz == (1020, 1020)
+
+
+def test_another_holder_is_named(home: KeeperHome, client: KeeperClient) -> None:
+    client.set(FAST)
+    second = KeeperClient(home.socket, home.rack.uuid(0))
+    with pytest.raises(Refused, match=f"held by pid {os.getpid()}, uid {os.geteuid()}"):
+        second.set(FAST)
+    assert second.bounds() == ClockBounds(210, 1410)
+    client.release()
+    second.set(FAST)
+    second.close()
+
+
+def test_a_set_after_the_keeper_came_back_finds_it(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0, renew_s=600.0)
+    client.set(FAST)
+    home.kill()
+    with pytest.raises(DeviceError):
+        client.set(GpuSetting(1020))
+    home.start()
+    client.set(GpuSetting(1020))
+    assert home.rack.card().locked_sm_mhz == (1020, 1020)
+    client.close()
+
+
+def test_after_a_set_that_failed_nothing_is_set_behind_anybodys_back(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0)
+    client.set(FAST)
+    home.kill()
+    with pytest.raises(DeviceError):
+        client.set(GpuSetting(1020))
+    home.start()
+    home.wait_default()
+    time.sleep(1.0)  # several renewals would have come
+    assert home.default()
+    client.close()
+
+
+def test_loss_and_return_are_each_said_once(
+    home: KeeperHome, client: KeeperClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "boulton.keeper_client"):
+        client.set(FAST)
+        home.kill()
+        eventually(lambda: client.trouble != "", "it notices")
+        time.sleep(1.5)  # it has tried several times
+        assert len(caplog.records) == 1
+        home.start()
+        eventually(lambda: client.trouble == "", "it is back")
+    assert len(caplog.records) == 2
+    assert home.rack.card().locked_sm_mhz == (1005, 1005)
+
+
+def test_a_keeper_that_stands_still_is_given_up_on(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=0.3)
+    client.set(FAST)
+    home.tell(signal.SIGSTOP)
+    try:
+        with pytest.raises(DeviceError, match="gave no answer"):
+            client.set(GpuSetting(1020))
+    finally:
+        home.tell(signal.SIGCONT)
+    client.close()
+    home.wait_default()
+
+
+def test_closing_never_raises(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0))
+    client.set(FAST)
+    home.kill()
+    client.close()
+    client.close()
+    home.start()
+    home.wait_default()
+
+
+@contextmanager
+def misbehaving(directory: Path, *answers: bytes) -> Iterator[Path]:
+    """Something that answers each request with the next of these lines, then hangs up."""
+    path = directory / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            accepted, _address = listener.accept()
+            with accepted:
+                for answer in answers:
+                    accepted.recv(65536)
+                    accepted.sendall(answer)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield path
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [b""],
+        [b"what?\n"],
+        [b'{"ok":true}\n'],
+        [b'{"ok":true,"lease_s":0}\n'],
+        [b'{"ok":true,"lease_s":1.5}\n', b'{"ok":true,"bounds":7}\n'],
+        [b'{"ok":true,"lease_s":1.5}\n', b"x" * 200_000],
+    ],
+    ids=["hangs up", "no JSON", "no lease", "no length", "no bounds", "no end"],
+)
+def test_whatever_answers_is_no_worse_than_nobody(tmp_path: Path, answers: list[bytes]) -> None:
+    with misbehaving(tmp_path, *answers) as path:
+        client = KeeperClient(path, "GPU-1", timeout_s=30.0)
+        assert client.bounds() is None
+        assert client.trouble != ""
+        client.close()
