@@ -14,6 +14,8 @@ from server.exporting.baking import bake_uint8, image_shape
 from server.exporting.candidate import Candidate
 from server.exporting.onnx_source import check_onnx
 from server.exporting.parity import Parity, check_batching, compare
+from server.exporting.precision.kinds import precision_of
+from server.exporting.precision.rewriting import Rewritten, rewrite
 from server.exporting.progress import Progress
 from server.exporting.request import ExportRequest, entry_name
 from server.exporting.samples import make_samples
@@ -21,7 +23,7 @@ from server.exporting.sessions import open_runner, save_model
 from server.exporting.sources import obtain
 from server.exporting.writing import ConfigTable, choose_version, place, staging, toml
 from server.models.repository import MODEL_FILE
-from server.onnx_graph import datatype_of, describe, graph_inputs, shape_of
+from server.onnx_graph import describe, graph_inputs, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Exported:
         reference_name: what the original was.
         labels: number of class names.
         notes: what else a person should know.
+        precision: what the network computes in.
+        rewritten: how it was converted from float32; None when it was not.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Exported:
     reference_name: str
     labels: int
     notes: tuple[str, ...]
+    precision: str
+    rewritten: Rewritten | None
 
 
 def export_model(request: ExportRequest, progress: Progress, directory: Path | None = None) -> Exported:
@@ -75,10 +81,11 @@ def export_model(request: ExportRequest, progress: Progress, directory: Path | N
         staged = stage / str(number)
         staged.mkdir()
         parity = _write_and_verify(candidate, model, staged / MODEL_FILE, progress, uint8=request.uint8)
-        config = _config(request, candidate, staged / MODEL_FILE, parity)
+        rewritten = rewrite(candidate, request, staged / MODEL_FILE, progress)
+        config = _config(request, candidate, staged / MODEL_FILE, parity, rewritten)
         place(staged, request.repository, name, number, config, _lines(candidate.labels))
     path = request.repository / name / str(number) / MODEL_FILE
-    return _report(request, candidate, model, parity, name, path)
+    return _report(request, candidate, model, parity, name, path, rewritten)
 
 
 def _write_and_verify(
@@ -123,7 +130,13 @@ def _accepts_pictures(request: ExportRequest, candidate: Candidate) -> bool:
     return request.uint8 and size is not None and size[0] == 3
 
 
-def _config(request: ExportRequest, candidate: Candidate, path: Path, parity: Parity) -> str:
+def _precision(candidate: Candidate, rewritten: Rewritten | None) -> str:
+    return precision_of(candidate.model) if rewritten is None else rewritten.precision
+
+
+def _config(
+    request: ExportRequest, candidate: Candidate, path: Path, parity: Parity, rewritten: Rewritten | None
+) -> str:
     (first, *_) = graph_inputs(candidate.model)
     size = image_shape(candidate.model) or (0, 0, 0)
     pictures: ConfigTable = {"input": first.name, "resize": candidate.resize or min(size[1:])}
@@ -132,11 +145,12 @@ def _config(request: ExportRequest, candidate: Candidate, path: Path, parity: Pa
         "boulton": version("boulton"),
         "onnx": version("onnx"),
         "opset": next((entry.version for entry in candidate.model.opset_import if not entry.domain), 0),
-        "precision": datatype_of(first).lower(),
+        "precision": _precision(candidate, rewritten),
         "input": "uint8" if request.uint8 else "float32",
         "preprocessing": str(candidate.preprocessing),
         "parity_reference": candidate.reference_name,
         "parity": str(parity),
+        **({} if rewritten is None else rewritten.record()),
         "sha256": _sha256(path),
     }
     top: ConfigTable = {} if request.max_batch is None else {"max_batch_size": request.max_batch}
@@ -150,7 +164,13 @@ def _sha256(path: Path) -> str:
 
 
 def _report(
-    request: ExportRequest, candidate: Candidate, model: ModelProto, parity: Parity, name: str, path: Path
+    request: ExportRequest,
+    candidate: Candidate,
+    model: ModelProto,
+    parity: Parity,
+    name: str,
+    path: Path,
+    rewritten: Rewritten | None,
 ) -> Exported:
     outside = path.with_name(f"{path.name}.data")
     apart = (
@@ -168,4 +188,6 @@ def _report(
         reference_name=candidate.reference_name,
         labels=len(candidate.labels),
         notes=candidate.notes + apart,
+        precision=_precision(candidate, rewritten),
+        rewritten=rewritten,
     )

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
+from server.exporting.precision.kept import told
+from server.exporting.precision.kinds import Precision
+from server.exporting.precision.rewriting import Rewritten
 from server.exporting.preprocessing import Preprocessing
 from server.exporting.progress import ConsoleProgress
 from server.exporting.request import ExportRequest
@@ -41,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--std", type=_numbers, metavar="F[,F,F]", help="standard deviation, likewise (default: 1)")
     add("--resize", type=_positive, metavar="N", help=_RESIZE_HELP)
-    add("--force", action="store_true", help="overwrite the version if it exists")
+    add("--precision", type=Precision, choices=list(Precision), help=_PRECISION_HELP)
+    add("--calibration", type=Path, metavar="DIR", help=_CALIBRATION_HELP)
+    add("--least-agreement", type=float, default=0.95, metavar="F", help=_AGREEMENT_HELP)
+    add("--force", action="store_true", help=_FORCE_HELP)
     add(
         "--list", action=_List, nargs=0, help="list the built-in models with their cost and weights, and exit"
     )
@@ -77,6 +83,19 @@ _INPUT_HELP = (
     "uint8: clients send the bytes of the picture [H,W,C] and the graph does (pixel * scale - mean) / std; "
     "float32 (default): clients do that themselves"
 )
+_PRECISION_HELP = (
+    "convert a float32 network; inputs and outputs keep their types "
+    "(default: leave it in the precision it has)"
+)
+_CALIBRATION_HELP = (
+    "JPEG and PNG files like those that clients will send: int8 is calibrated on three quarters of them, and "
+    "the precision judged on the rest (default: scikit-image's photographs)"
+)
+_AGREEMENT_HELP = (
+    "refuse lower precision that gives the same first class as float32 for a smaller share of the pictures "
+    "(default: %(default)s)"
+)
+_FORCE_HELP = "overwrite the version if it exists, and write it however far from float32 it is"
 _NO_PHOTOGRAPHS = "not compared on photographs: it takes no pictures, or scikit-image is not installed"
 _RESIZE_HELP = "JPEG and PNG: the shorter side becomes N pixels before the centre is cut out"
 
@@ -101,6 +120,9 @@ def _request(arguments: argparse.Namespace) -> ExportRequest:
         preprocessing=_preprocessing(arguments),
         resize=arguments.resize,
         force=arguments.force,
+        precision=arguments.precision,
+        calibration=arguments.calibration,
+        least_agreement=arguments.least_agreement,
     )
 
 
@@ -119,8 +141,21 @@ def _summary(exported: Exported) -> str:
     lines += [f"  labels  {exported.labels}"] if exported.labels else []
     lines += [f"  parity  against {exported.reference_name}: {exported.parity}"]
     lines += [] if exported.parity.photographs else [f"  note    {_NO_PHOTOGRAPHS}"]
+    lines += _precision_lines(exported.precision, exported.rewritten)
     lines += [f"  note    {text}" for text in exported.notes]
     return "\n".join(lines)
+
+
+def _precision_lines(precision: str, rewritten: Rewritten | None) -> list[str]:
+    if rewritten is None:
+        return [f"  in      {precision}"]
+    sizes = (
+        f"{rewritten.file_bytes / (1 << 20):.1f} MiB, float32 {rewritten.float32_bytes / (1 << 20):.1f} MiB"
+    )
+    lines = [f"  in      {precision} ({sizes})", f"  against float32: {rewritten.fidelity}"]
+    lines += [f"  judged on {rewritten.judged_on}"]
+    lines += [f"  calibrated on {rewritten.calibrated_on}"] if rewritten.calibrated_on else []
+    return lines + [f"  kept in float32: {line}" for line in told(rewritten.kept)]
 
 
 def _mib(path: Path) -> str:

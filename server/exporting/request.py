@@ -8,6 +8,7 @@ from pathlib import Path
 
 from server.errors import ExportError, InvalidArgument
 from server.exporting.builtin_models import BUILTIN_MODELS
+from server.exporting.precision.kinds import Precision
 from server.exporting.preprocessing import Preprocessing
 from server.models.repository import check_model_name
 
@@ -36,7 +37,10 @@ class ExportRequest:
         labels: file with one class name a line.
         preprocessing: from pixels to the network's input; None: the built-in's own, or pixel / 255.
         resize: pixels of the shorter side before the centre crop of encoded pictures.
-        force: overwrite the version if it exists.
+        force: overwrite the version if it exists, and write it however far from float32 it is.
+        precision: what a float32 network is converted to; None: it is left as it is.
+        calibration: directory of pictures to calibrate and judge on; None: scikit-image's photographs.
+        least_agreement: from 0 to 1; a network in lower precision that agrees less with float32 is refused.
     """
 
     model: str
@@ -51,6 +55,17 @@ class ExportRequest:
     preprocessing: Preprocessing | None = None
     resize: int | None = None
     force: bool = False
+    precision: Precision | None = None
+    calibration: Path | None = None
+    least_agreement: float = 0.95
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least_agreement <= 1:
+            raise ExportError(f"--least-agreement must be from 0 to 1, got {self.least_agreement}")
+        if self.calibration is not None and self.precision not in (Precision.FP16, Precision.INT8):
+            raise ExportError(
+                "--calibration goes with --precision int8 (to calibrate on) or fp16 (to judge on)"
+            )
 
 
 def source_kind(request: ExportRequest) -> SourceKind:
