@@ -1,0 +1,194 @@
+"""What an engine costs beside the framework that it runs: checks, slots, and at most one copy of the pixels.
+
+    python -m bench.engines.overhead [--runs N] [--save]
+
+Each batch is split into the framework's own run and the rest, both measured in the same call, so that no
+noise between runs enters the difference; the unit is processor time of the calling thread, so that neighbours
+on the machine do not take part. The network is as small as can be (pixels in, means out), which makes the
+ratio the worst case; what its run drives out of the caches, the engine must fetch again. "Elsewhere" is a
+batch that does not lie in the engine's slots, as one from shared memory; "short" one that is filled up to a
+served size. One copy of the same bytes is measured beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from rich.table import Table
+
+from bench.console import make_console
+from bench.engines.stopwatch import split_run
+from bench.engines.subjects import CLOCK, SUBJECTS, Subject, missing
+from bench.serving.machine import this_machine
+from server.engines.engine import Array
+
+TARGET_US = 50.0
+"""Bound on an engine's own time a batch, one copy not counted."""
+
+RESULTS = Path(__file__).parents[1] / "results"
+SIZE = 224
+MAX_BATCH = 32
+_WARM_UPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """One engine in one situation; medians over batches, in microseconds.
+
+    Args:
+        engine: its name.
+        batch: images asked for.
+        situation: `in slots`, `elsewhere` or `short`.
+        own_us: the engine's time outside the framework's run.
+        own_p99_us: the 99th percentile of that.
+        copy_us: one copy of the batch's bytes, where the engine makes one; else 0.
+        framework_us: the framework's own run.
+    """
+
+    engine: str
+    batch: int
+    situation: str
+    own_us: float
+    own_p99_us: float
+    copy_us: float
+    framework_us: float
+
+    @property
+    def ratio(self) -> float:
+        """The engine's time over the framework's."""
+        return self.own_us / self.framework_us
+
+    @property
+    def met(self) -> bool:
+        """Whether the engine keeps to the target."""
+        return self.own_us - self.copy_us < TARGET_US
+
+
+def measure(runs: int, batches: Sequence[int] = (1, 8, MAX_BATCH)) -> Iterator[Overhead]:
+    """Measure every engine that is installed in every situation.
+
+    Args:
+        runs: batches of each kind, at least 1.
+        batches: images, each at most `MAX_BATCH`.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "mean.onnx"
+        onnx.save(mean_network(), path)
+        for name in SUBJECTS.keys() - missing().keys():
+            for batch in batches:
+                yield from _situations(name, path, batch, runs)
+
+
+def mean_network() -> onnx.ModelProto:
+    """The mean of each image: UINT8 `image` [batch, 224, 224, 3] to FP32 `mean` [batch, 3]."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ("batch", SIZE, SIZE, 3))
+    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ("batch", 3))
+    graph = helper.make_graph(nodes, "mean", [image], [mean])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _situations(name: str, path: Path, batch: int, runs: int) -> Iterator[Overhead]:
+    elsewhere = np.ones((batch, SIZE, SIZE, 3), np.uint8)
+    any_size = SUBJECTS[name](path, MAX_BATCH, ())
+    slots = any_size.engine.input_buffers[0][:batch]
+    slots[...] = elsewhere
+    copied = 0.0 if any_size.engine.reads_foreign_memory else copy_us(slots, elsewhere, runs)
+    yield _measured(name, "in slots", any_size, slots, runs, 0.0)
+    yield _measured(name, "elsewhere", any_size, elsewhere, runs, copied)
+    any_size.engine.close()
+    if batch < MAX_BATCH:
+        whole = SUBJECTS[name](path, MAX_BATCH, (MAX_BATCH,))
+        yield _measured(name, "short", whole, whole.engine.input_buffers[0][:batch], runs, 0.0)
+        whole.engine.close()
+
+
+def _measured(
+    name: str, situation: str, subject: Subject, inputs: Array, runs: int, copied_us: float
+) -> Overhead:
+    splits = [
+        split_run(lambda: subject.engine.run((inputs,)), subject.inside, CLOCK)
+        for _ in range(_WARM_UPS + runs)
+    ][_WARM_UPS:]
+    own_us = sorted(1e6 * split.around_s for split in splits)
+    framework_us = statistics.median(1e6 * split.inside_s for split in splits)
+    p99_us = own_us[min(len(own_us) - 1, int(0.99 * len(own_us)))]
+    return Overhead(name, len(inputs), situation, statistics.median(own_us), p99_us, copied_us, framework_us)
+
+
+def copy_us(target: Array, source: Array, runs: int) -> float:
+    """Return the median time of one copy."""
+
+    def once() -> float:
+        began_s = CLOCK()
+        np.copyto(target, source)
+        return 1e6 * (CLOCK() - began_s)
+
+    return statistics.median(once() for _ in range(runs))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and save where that was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.engines.overhead", description=__doc__)
+    parser.add_argument("--runs", type=int, default=500, help="batches of each kind (default: 500)")
+    parser.add_argument("--save", action="store_true", help="keep the figures under bench/results")
+    given = parser.parse_args(arguments)
+    if given.runs < 1:
+        parser.error(f"--runs must be at least 1, got {given.runs}")
+    machine = this_machine()
+    rows = sorted(measure(given.runs), key=lambda row: (row.engine, row.situation, row.batch))
+    console = make_console()
+    console.print(str(machine), highlight=False)
+    console.print(_table(rows))
+    for reason in missing().values():
+        console.print(f"not measured: {reason}", highlight=False, markup=False)
+    if given.save:
+        now = datetime.now(UTC)
+        report = {
+            "date": now.isoformat(timespec="seconds"),
+            "target_us": TARGET_US,
+            "machine": asdict(machine),
+        }
+        report["rows"] = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
+        path = RESULTS / f"engine-overhead-{now:%Y%m%d-%H%M%S}.json"
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        console.print(f"kept in {path}")
+
+
+def _table(rows: Sequence[Overhead]) -> Table:
+    table = Table(title="An engine's own time a batch, beside the framework's run (us of processor time)")
+    for heading in (
+        "engine",
+        "batch",
+        "images lie",
+        "own",
+        "own p99",
+        "of it a copy",
+        "framework",
+        "ratio",
+        "",
+    ):
+        table.add_column(heading, justify="left" if heading in ("engine", "images lie") else "right")
+    for row in rows:
+        figures = (row.own_us, row.own_p99_us, row.copy_us, row.framework_us)
+        verdict = "met" if row.met else f"missed: {TARGET_US:.0f} us"
+        texts = [f"{figure:.1f}" for figure in figures]
+        table.add_row(row.engine, str(row.batch), row.situation, *texts, f"{row.ratio:.3f}", verdict)
+    return table
+
+
+if __name__ == "__main__":
+    main()

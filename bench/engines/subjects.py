@@ -1,0 +1,79 @@
+"""The engines whose overhead is measured, each with a stopwatch around the framework's own run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from bench.engines.stopwatch import Stopwatch
+from server.engines.engine import Engine
+from server.engines.padding import padded
+from server.engines.registry import ENGINE_KINDS
+
+CLOCK = time.thread_time
+"""Processor time of the calling thread, in seconds; the frameworks get no other thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An engine, and the stopwatch inside it."""
+
+    engine: Engine
+    inside: Stopwatch[..., Any]
+
+
+class _TimedSession:
+    """A session of ONNX Runtime whose runs are timed."""
+
+    def __init__(self, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
+        self._session = session
+        self.run = Stopwatch(session.run, CLOCK)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._session, name)
+
+
+def onnxruntime(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> Subject:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime as framework
+
+    from server.engines.onnxruntime import OnnxRuntimeEngine, load_onnxruntime_engine
+    from server.engines.onnxruntime_providers import CPU
+
+    specs = load_onnxruntime_engine(path, max_batch=max_batch)
+    options = framework.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = _TimedSession(framework.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+    engine = OnnxRuntimeEngine(session, specs.inputs, specs.outputs, max_batch, CPU, served_batches)
+    specs.close()
+    return Subject(padded(engine), session.run)
+
+
+def pytorch(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> Subject:
+    """PyTorch, operator by operator, on the CPU."""
+    import torch
+
+    from server.engines.pytorch.engine import PyTorchEngine
+    from server.engines.pytorch.graph import load_module
+    from server.engines.pytorch.memory import Slots
+    from server.engines.simulated import read_graph_specs
+
+    specs = read_graph_specs(path)
+    run = Stopwatch(load_module(path).to(memory_format=torch.channels_last), CLOCK)
+    slots = Slots(specs.inputs, specs.outputs, max_batch, torch.device("cpu"))
+    return Subject(padded(PyTorchEngine(slots, {0: run}, served_batches, 1, "eager")), run)
+
+
+SUBJECTS: Mapping[str, Callable[[Path, int, tuple[int, ...]], Subject]] = MappingProxyType(
+    {"onnxruntime": onnxruntime, "pytorch": pytorch}
+)
+
+
+def missing() -> dict[str, str]:
+    """Subjects that cannot run here, and why."""
+    reasons = {name: ENGINE_KINDS[name].available() for name in SUBJECTS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
