@@ -15,13 +15,14 @@ from typing import Any
 from server.announcement import Announcement, withdraw
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
-from server.errors import ConfigError, RequestError
+from server.errors import ConfigError, CudaLost, RequestError
 from server.governing.governor_factory import make_governing, read_targets
 from server.governing.governor_thread import GovernorThread
 from server.governing.loop import Governing
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.governing.plant import LoopCaller
+from server.gpu_loss import GpuLoss
 from server.inference.inputs import ImageDecoder, InputReader, NoRegions
 from server.inference.pipeline import InferPipeline
 from server.inference.service import SERVICE_NAME as INFERENCE
@@ -54,7 +55,7 @@ def run_daemon(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
 
     Returns:
-        0 after an orderly shutdown.
+        0 after an orderly shutdown, `EXIT_GPU_LOST` after one because the GPU failed for good.
 
     Raises:
         BoultonError: it could not start.
@@ -69,15 +70,17 @@ def run_daemon(settings: Settings) -> int:
 async def serve(settings: Settings) -> int:
     """Serve in the running event loop. See `run_daemon`."""
     stop = _stop_on_signals()
+    loss = GpuLoss(stop, settings.drain_timeout_s + CLOSING_GRACE_S)
     async with AsyncExitStack() as exits:
-        daemon = Daemon(settings)
+        daemon = Daemon(settings, loss.report)
         await daemon.open(exits)
         if await _finished_before(stop, daemon.get_ready()):
             await stop.wait()
-            await daemon.leave()
+            if not loss.happened:
+                await daemon.leave()
         logger.info("shutting down: finishing what was accepted")
     logger.info("ended")
-    return 0
+    return loss.exit_code
 
 
 class Daemon:
@@ -85,12 +88,13 @@ class Daemon:
 
     Args:
         settings: what was asked for.
+        on_lost: told when the GPU failed for good.
 
     Raises:
         ConfigError: targets or GPU profile cannot be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, on_lost: Callable[[CudaLost], None] = lambda _: None) -> None:
         self._settings = settings
         self._targets = read_targets(settings)
         self._engines = engine_factory(settings)
@@ -98,7 +102,7 @@ class Daemon:
         self._models = ModelTable(
             Repository(settings.repository),
             self._engines.make,
-            _scheduling(settings),
+            replace(_scheduling(settings), on_lost=on_lost),
             drain_timeout_s=settings.drain_timeout_s,
         )
         self._governing: Governing | None = None

@@ -18,7 +18,7 @@ from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import Traffic
 from server.engines.engine import Array, Engine
-from server.errors import DeadlineExceeded, Internal, RequestError, Unavailable
+from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
 from server.scheduling.accounting import Accounts
 from server.scheduling.batch_assembly import Answer, Call, CallRequest, Timing, split
 from server.scheduling.batch_run import Outcome, run_batch
@@ -42,12 +42,16 @@ more processor time than that, most of it spent by two threads on waiting for on
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
-    """How to batch and how much may wait. `batch_limit` is cut to what the engine can take."""
+    """How to batch and how much may wait. `batch_limit` is cut to what the engine can take.
+
+    `on_lost` is told in the event loop when the GPU failed for good.
+    """
 
     batch_limit: int
     max_delay_s: float = 0.0
     max_queue_images: int = 4096
     max_queue_bytes: int = 1 << 30
+    on_lost: Callable[[CudaLost], None] = lambda _: None
 
 
 class Scheduler:
@@ -65,6 +69,7 @@ class Scheduler:
         self._engine = engine
         self._clock = clock
         self._service_times = ServiceTimes()
+        self._on_lost = settings.on_lost
         self._limits = QueueLimits(settings.max_queue_images, settings.max_queue_bytes)
         limit = self._legal_limit(settings.batch_limit)
         predict = self._service_times.predict
@@ -412,6 +417,8 @@ class Scheduler:
                 self._queue.cancel(piece.request)
                 self._accounts.failed(piece.request, now_s)
                 self._fail(piece.request, Internal(f"the model failed on this batch: {reason}"))
+        if isinstance(error, CudaLost):
+            self._on_lost(error)
 
     def _fail(self, request: CallRequest, error: RequestError) -> None:
         call = request.payload
