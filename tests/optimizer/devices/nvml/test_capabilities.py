@@ -150,3 +150,27 @@ def test_own_rights(tmp_path: Path, text: str, sys_admin: bool | None) -> None:
 
 def test_rights_where_the_kernel_tells_nothing(tmp_path: Path) -> None:
     assert own_rights(tmp_path / "none").sys_admin is None
+
+
+def test_a_driver_that_unloads_when_nobody_looks(
+    open_rack: OpenRack, nvml: Nvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_rack()
+    nvml.open()
+    card = nvml.card_at(0)
+    monkeypatch.setattr(card, "persistence", lambda: False)
+    found = probe(card, ROOT)["persistence mode"]
+    assert (found.available, found.detail) == (False, "off")
+    assert "nvidia-smi -pm 1" in found.remedy
+
+
+def test_a_card_that_names_no_memory_clock(
+    open_rack: OpenRack, nvml: Nvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_rack()
+    nvml.open()
+    card = nvml.card_at(0)
+    monkeypatch.setattr(card, "supported_memory_clocks_mhz", lambda: ())
+    found = probe(card, ROOT)["legal SM clocks"]
+    assert not found.available
+    assert "NVML names no memory clock" in found.detail

@@ -251,6 +251,29 @@ def test_a_function_that_the_bindings_lack(
         card.energy_j()
 
 
+def test_a_name_that_is_no_text(open_rack: OpenRack, nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_rack()
+    nvml.open()
+    card = nvml.card_at(0)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda _handle: b"\xff".decode())
+    with pytest.raises(NvmlFailure, match=r"its name .*UNKNOWN"):
+        card.name()
+
+
+def test_the_failures_of_cards_are_counted_together(open_rack: OpenRack, nvml: Nvml) -> None:
+    rack = open_rack(make_card("ampere"), make_card("ampere", 1))
+    nvml.open()
+    cards = [nvml.card_at(index) for index in range(2)]
+    rack.fail("nvmlDeviceGetName", 999)
+    for card in cards:
+        with pytest.raises(NvmlFailure):
+            card.name()
+    counted = nvml.failures
+    assert counted == cards[0].failures == {("nvmlDeviceGetName", "UNKNOWN"): 2}
+    counted.clear()  # a copy
+    assert nvml.failures
+
+
 def test_closing_never_raises_and_opening_again_helps(open_rack: OpenRack, nvml: Nvml) -> None:
     rack = open_rack()
     nvml.open()
