@@ -71,11 +71,11 @@ def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> Ke
         if keeper.bounds() is not None:
             return keeper
         sleep(KEEPER_POLL_S)
-    keeper.close()
     logger.warning(
-        "the clock of %s is left alone, the batch size alone is governed: no keeper at %s lends this GPU; "
-        "start `boulton keeper`, then this server again (`boulton doctor` says what is missing)",
+        "the clock of %s is left alone, the batch size alone is governed: %s; once the keeper lends this GPU, "
+        "start this server again (`boulton doctor` says what is missing)",
         uuid,
-        settings.keeper,
+        keeper.trouble,
     )
+    keeper.close()
     return None

@@ -149,7 +149,8 @@ def test_without_a_keeper_it_serves_on_and_says_so_once(scene: Scene) -> None:
     daemon = start(scene)
     assert answers(scene)
     assert control_is(scene, "unavailable")
-    assert len(lines(daemon, "the batch size alone is governed")) == 1
+    (said,) = lines(daemon, "WARNING device") + lines(daemon, "WARNING keeper")
+    assert "the batch size alone is governed: no keeper at" in said
     assert daemon.end() == 0
     assert scene.rack.set_history() == ()
 

@@ -77,7 +77,7 @@ class KeeperClient:
             try:
                 found = bounds_from(self._ask(AskBounds(self._uuid)))
             except DeviceError as error:
-                self._note(error)
+                self._trouble = str(error)  # whoever asked knows what follows from it, and says so
                 return None
             self._trouble = ""
             return found
