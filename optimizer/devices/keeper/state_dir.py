@@ -32,7 +32,7 @@ def prepare_state_dir(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(directory)
-        _check_parent(directory.resolve().parent)
+        _check_parent(directory.resolve().parent, "state directory")
     except OSError as error:
         raise KeeperError(f"state directory {directory}: {error.strerror}") from error
 
@@ -48,13 +48,13 @@ def _check_private(directory: Path) -> None:
         )
 
 
-def _check_parent(directory: Path) -> None:
+def _check_parent(directory: Path, what: str) -> None:
     found = directory.stat()
     sticky = found.st_mode & stat.S_ISVTX
     if found.st_uid not in (0, os.geteuid()) or (found.st_mode & _OTHERS_MAY_WRITE and not sticky):
         raise KeeperError(
             f"{directory} belongs to uid {found.st_uid} with mode {_mode(found)}: others could replace the "
-            "state directory in it; choose another --state-dir, or let only root write there"
+            f"{what} in it; choose another place, or let only its owner, root, write there"
         )
 
 
@@ -98,6 +98,7 @@ def listen(path: Path, group: int | None) -> socket.socket:
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        _check_parent(path.resolve().parent, "socket")
         _remove_stale(path)
         before = os.umask(0o177)
         try:

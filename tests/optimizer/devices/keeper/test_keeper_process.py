@@ -228,6 +228,18 @@ def test_a_state_directory_that_others_may_replace_is_refused(rack: Rack) -> Non
         assert "others could replace" in home.text
 
 
+def test_a_socket_that_others_may_replace_is_refused(rack: Rack) -> None:
+    with keeper_home(rack) as home:
+        place = home.directory / "open"
+        place.mkdir()
+        place.chmod(0o777)
+        second = KeeperHome(rack, home.directory, ["--socket", place / "keeper.sock"])
+        second.launch()
+        assert second.end() == 2
+        assert "others could replace the socket" in second.text
+        second.close()
+
+
 def test_a_state_directory_that_is_a_link_is_refused(rack: Rack) -> None:
     with keeper_home(rack) as home:
         (home.directory / "real").mkdir()
