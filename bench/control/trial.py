@@ -223,8 +223,12 @@ def _log_problems(trial: Trial, *programs: Program) -> Iterator[str]:
 
 
 def _said_too_often(trial: Trial, program: Program) -> Iterator[str]:
-    """One failure is one line of each part that it keeps from its work: reading, setting, giving back."""
+    """One failure is one line for each consequence: not read, not set, a client refused, not given back.
+
+    That a refusal was repeated may be said after a while, with the number of times.
+    """
     said = [line for line in program.text.splitlines() if f"{name_of(trial.code)} (" in line]
-    for (level, part), times in Counter(tuple(line.split()[1:3]) for line in said).items():
+    first = [line for line in said if not line.endswith("more like this)")]
+    for (level, part, _), times in Counter(tuple(line.split()[1:4]) for line in first).items():
         if times > 1:
-            yield f"{times} lines of {level} by {part} about one failure: {' / '.join(said)}"
+            yield f"{times} lines of {level} by {part} about one failure: {' / '.join(first)}"

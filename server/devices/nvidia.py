@@ -16,9 +16,8 @@ from server.config import AUTO, Settings
 from server.devices.served import ServedDevice
 from server.errors import ConfigError
 
-KEEPER_WAIT_S = 5.0
-"""How long to wait for a keeper that is being started at the same time."""
-KEEPER_POLL_S = 0.1
+KEEPER_PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
+"""Before each question to a keeper, which may be being started at the same time."""
 
 logger = logging.getLogger("boulton.device")
 
@@ -67,12 +66,12 @@ def open_nvidia(
 def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> KeeperClient | None:
     """Return the keeper that lends this GPU; None, after a line in the log, when there is none."""
     keeper = KeeperClient(settings.keeper, uuid)
-    for _ in range(round(KEEPER_WAIT_S / KEEPER_POLL_S)):
+    for pause_s in KEEPER_PAUSES_S:
+        sleep(pause_s)
         if keeper.bounds() is not None:
             return keeper
-        sleep(KEEPER_POLL_S)
     logger.warning(
-        "the clock of %s is left alone, the batch size alone is governed: %s; once the keeper lends this GPU, "
+        "the clock of %s is left alone, the batch size alone is governed: %s; once the keeper lends this GPU "
         "start this server again (`boulton doctor` says what is missing)",
         uuid,
         keeper.trouble,
