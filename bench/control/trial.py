@@ -46,6 +46,8 @@ _GONE = (Remedy.STOP, Remedy.ABSENT)
 STATES = tuple(state.value for state in ControlState)
 _SETS_CLOCKS = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceSetApplicationsClocks")
 _RESETS = "nvmlDeviceReset"
+# What only the start asks for says nothing about the GPU later.
+_ASKED_ONCE = ("nvmlDeviceGetMigMode", "nvmlDeviceGetComputeRunningProcesses")
 
 
 class Phase(StrEnum):
@@ -181,7 +183,8 @@ def _state_problems(trial: Trial, state: str, metrics: str) -> Iterator[str]:
     seen = _counted(trial, metrics)
     gone = remedy_for(trial.code) in _GONE
     if trial.phase is Phase.START:
-        allowed = {"lost"} if seen and gone else {"on", "refused", "unavailable", "lost"}
+        lost = seen and gone and trial.function not in _ASKED_ONCE
+        allowed = {"lost"} if lost else {"on", "refused", "unavailable", "lost"}
     elif trial.function in _SETS_CLOCKS:
         allowed = {"refused"}
     elif trial.function.startswith(_RESETS) or not seen:

@@ -11,7 +11,7 @@ from optimizer.devices.gpu import DeviceError
 from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.nvml.discovery import select_gpu
 from optimizer.devices.nvml.gpu import NvmlGpu
-from optimizer.devices.nvml.library import Nvml
+from optimizer.devices.nvml.library import Card, Nvml
 from server.config import AUTO, Settings
 from server.devices.served import ServedDevice
 from server.errors import ConfigError
@@ -45,6 +45,7 @@ def open_nvidia(
     except DeviceError as error:
         nvml.close()
         raise ConfigError(f"--device {settings.device}: {error}") from error
+    _warn_of_company(card)
     keeper = _keeper(settings, card.uuid, sleep) if settings.control else None
     gpu = NvmlGpu(
         card,
@@ -61,6 +62,20 @@ def open_nvidia(
         trouble=lambda: keeper.trouble if keeper is not None else "",
         close=gpu.close,
     )
+
+
+def _warn_of_company(card: Card) -> None:
+    """Say who else computes on the GPU; nobody does when that cannot be found out."""
+    try:
+        others = [pid for pid in card.processes() if pid != os.getpid()]
+    except DeviceError:
+        return
+    if others:
+        logger.warning(
+            "%s is shared with %s: its energy is counted together, and a clock set here is set for all",
+            card.uuid,
+            ", ".join(f"process {pid}" for pid in others),
+        )
 
 
 def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> KeeperClient | None:

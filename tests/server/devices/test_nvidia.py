@@ -107,6 +107,26 @@ def test_fixed_memory_clock_and_power_limit_go_along_with_every_clock(
     served.close()
 
 
+def test_company_on_the_gpu_is_said(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with_keeper(monkeypatch, FakeKeeper(1))
+    open_nvidia(settings()).close()
+    assert caplog.text == ""
+    rack.set_processes(0, [1, 4711])
+    open_nvidia(settings()).close()
+    assert "is shared with process 1, process 4711" in caplog.text
+
+
+def test_whether_there_is_company_need_not_be_known(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_keeper(monkeypatch, FakeKeeper(1))
+    rack.fail("nvmlDeviceGetComputeRunningProcesses", 3)
+    served = open_nvidia(settings())
+    assert served.gpu.sm_clocks_mhz
+    assert ("nvmlDeviceGetComputeRunningProcesses", "NOT_SUPPORTED") in served.failures()
+    served.close()
+
+
 def test_failures_and_loss_are_told(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
     with_keeper(monkeypatch, FakeKeeper(1))
     served = open_nvidia(settings())
