@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from optimizer.devices.nvml.actuator import GpuSetting
-from optimizer.devices.nvml.confirmation import InForce, why_not_in_force
+from optimizer.devices.nvml.confirmation import Confirmation, InForce, why_not_in_force
 from optimizer.telemetry import EventReason
 
 STEPS = tuple(range(210, 1411, 15))
@@ -77,3 +77,52 @@ def test_not_taken(legal: tuple[int, ...], asked: int, seen: int, reasons: Event
 )
 def test_the_other_axes(setting: GpuSetting, seen: InForce, why: str) -> None:
     assert why_not_in_force(setting, seen, ()) == why
+
+
+class Sight:
+    """What the GPU shows at each look; the time goes on by a second with each check."""
+
+    def __init__(self, second_look: InForce) -> None:
+        self.second_look = second_look
+        self.now_s = 0.0
+
+    def check(self, confirmation: Confirmation, seen: InForce) -> str:
+        self.now_s += 1.0
+        confirmation.check(seen)
+        return confirmation.unconfirmed
+
+
+def expecting(sight: Sight, clock_mhz: int) -> Confirmation:
+    confirmation = Confirmation("GPU-1", lambda: sight.second_look, lambda: sight.now_s)
+    confirmation.expect(GpuSetting(clock_mhz), STEPS)
+    return confirmation
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_look_without_reasons_proves_nothing(first: bool) -> None:
+    known, unknown = InForce(600, reasons=NONE), InForce(600)
+    # Without reasons a slow clock raises no suspicion; a fast one does, and may be slow at the second look.
+    sight = Sight(known if first else unknown)
+    seen = InForce(1410) if first else known
+    assert sight.check(expecting(sight, 1005), seen) == ""
+
+
+def test_the_reasons_of_both_looks_count() -> None:
+    sight = Sight(InForce(600, reasons=NONE))
+    confirmation = expecting(sight, 1005)
+    sight.now_s = 1.0
+    last = confirmation.check(InForce(1410, reasons=EventReason.SW_POWER_CAP))
+    assert confirmation.unconfirmed == ""
+    assert last == InForce(600, reasons=EventReason.SW_POWER_CAP)
+
+
+def test_a_reading_that_proves_nothing_does_not_have_it_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    slow, idle = InForce(600, reasons=NONE), InForce(210, reasons=EventReason.GPU_IDLE)
+    sight = Sight(slow)
+    confirmation = expecting(sight, 1005)
+    for seen in (slow, idle, slow):
+        assert bool(sight.check(confirmation, seen)) == (seen is slow)
+    assert len(caplog.records) == 1
+    assert sight.check(confirmation, InForce(1005, reasons=NONE)) == ""
+    assert sight.check(confirmation, slow)
+    assert len(caplog.records) == 2
