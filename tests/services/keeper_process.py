@@ -159,9 +159,9 @@ class RawClient:
         return self.answer()
 
     def hold(self, uuid: str, sm_clock_mhz: int) -> None:
-        """Greet, acquire, set."""
+        """Greet, acquire as soon as the GPU has been given back, set."""
         assert (self.ask("hello", version=VERSION) or {})["ok"]
-        assert (self.ask("acquire", uuid=uuid) or {})["ok"]
+        eventually(lambda: bool((self.ask("acquire", uuid=uuid) or {})["ok"]), "the GPU can be had")
         assert (self.set(sm_clock_mhz) or {})["ok"]
 
     def set(self, sm_clock_mhz: int | None, **others: object) -> dict[str, object] | None:

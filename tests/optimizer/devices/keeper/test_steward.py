@@ -16,7 +16,7 @@ from optimizer.devices.keeper.permits import Permit
 from optimizer.devices.keeper.steward import Steward
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
 from optimizer.devices.nvml.failures import KNOWN_CODES, NvmlFailure, Remedy, remedy_for
-from optimizer.devices.nvml.library import Nvml
+from optimizer.devices.nvml.library import Card, Nvml
 
 AMPERE, PASCAL, VOLTA = make_card("ampere"), make_card("pascal", 1), make_card("volta", 2)
 PERMIT = Permit(power_limit_w=(100.0, 250.0), memory_clocks_mhz=(715, 877, 1215))
@@ -276,14 +276,32 @@ def test_one_axis_that_cannot_be_put_back_does_not_keep_the_others(ampere: World
     assert ampere.rack.card().power_limit_w == 175.0
 
 
-def test_a_power_limit_that_does_not_come_back_is_noticed(ampere: World) -> None:
+def test_a_power_limit_that_only_seems_to_come_back_is_noticed(
+    ampere: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steward = ampere.steward()
     steward.apply(GpuSetting(power_limit_w=175.0))
-    ampere.rack.fail("nvmlDeviceSetPowerManagementLimit", 10, times=4)
-    with pytest.raises(NvmlFailure, match="TIMEOUT"):
-        steward.restore()
+    with monkeypatch.context() as patched:
+        patched.setattr(Card, "set_power_limit_w", lambda _card, _watts: None)
+        with pytest.raises(DeviceError, match="is 175 W and was to be 250 W again"):
+            steward.restore()
+    assert ampere.markers.uuids() == [ampere.spec.uuid]
     steward.restore()
     assert ampere.default
+
+
+def test_application_clocks_that_only_seem_to_come_back_are_noticed(
+    pascal: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steward = pascal.steward()
+    steward.apply(GpuSetting(862))
+    with monkeypatch.context() as patched:
+        patched.setattr(Card, "reset_application_clocks", lambda _card: None)
+        with pytest.raises(DeviceError, match="were to be"):
+            steward.restore()
+    assert pascal.markers.uuids() == [pascal.spec.uuid]
+    steward.restore()
+    assert pascal.default
 
 
 def test_what_cannot_be_read_is_not_set(ampere: World) -> None:
