@@ -164,7 +164,7 @@ def _slots(engine: TensorRtEngine, batch: int) -> tuple[Array, ...]:
 def _random(spec: TensorSpec, images: int, seed: int) -> Array:
     dice = np.random.default_rng(seed)
     values: Array = dice.integers(0, 255, (images, *spec.shape)).astype(spec.dtype)
-    return values if spec.dtype.kind in "ui" else (values / 128 - 1).astype(spec.dtype)
+    return values if spec.dtype.kind in "ui" else (values.astype(np.float64) / 128 - 1).astype(spec.dtype)
 
 
 def _timed_ms(work: Callable[[], object]) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from server.engines.engine import Array, Engine, TensorSpec
+from server.engines.overlapping import Overlapping, overlapping
 from server.engines.slots import check_inputs, into_slots
 from server.errors import EngineError
 
@@ -60,7 +63,9 @@ class PaddedEngine:
         self.simulated: bool = engine.simulated
         self.reads_foreign_memory: bool = engine.reads_foreign_memory
         self.any_thread: bool = engine.any_thread
+        self.overlaps: bool = overlapping(engine) is not None
         self.padded_images: int = 0
+        self._begun: deque[tuple[int, int]] = deque()
 
     @property
     def input_buffers(self) -> tuple[Array, ...]:
@@ -69,16 +74,34 @@ class PaddedEngine:
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch at the next size that is served, and return the rows that were asked for."""
+        filled = self._filled(inputs)
+        outputs = self._engine.run(filled)
+        return self._cut(outputs, len(inputs[0]), len(filled[0]))
+
+    def begin(self, inputs: tuple[Array, ...]) -> None:
+        """Begin one batch likewise, on an engine that `overlaps`."""
+        filled = self._filled(inputs)
+        cast("Overlapping", self._engine).begin(filled)
+        self._begun.append((len(inputs[0]), len(filled[0])))
+
+    def finish(self) -> tuple[Array, ...]:
+        """Return the rows that were asked for of the batch begun first."""
+        images, size = self._begun.popleft() if self._begun else (0, 0)
+        return self._cut(cast("Overlapping", self._engine).finish(), images, size)
+
+    def _filled(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         check_inputs(self.inputs, self.max_batch, inputs)
         images = len(inputs[0])
         size = self._sizes[bisect_left(self._sizes, images)]
         if size == images:
-            return self._engine.run(inputs)
+            return inputs
         buffers = self._engine.input_buffers
         into_slots(buffers, inputs, batched=True)
-        outputs = self._engine.run(tuple(buffer[:size] for buffer in buffers))
+        return tuple(buffer[:size] for buffer in buffers)
+
+    def _cut(self, outputs: tuple[Array, ...], images: int, size: int) -> tuple[Array, ...]:
         self.padded_images += size - images
-        return tuple(output[:images] for output in outputs)
+        return outputs if size == images else tuple(output[:images] for output in outputs)
 
     def close(self) -> None:
         """Close the engine."""

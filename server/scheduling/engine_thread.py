@@ -1,16 +1,18 @@
-"""The thread that owns an engine: one batch at a time, in the order given."""
+"""The thread that owns an engine: one batch at a time, in the order given, or two where they overlap."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from optimizer.batching import Batch
 from server.engines.engine import Engine
+from server.engines.overlapping import UNDER_WAY, Overlapping, overlapping
 from server.scheduling.batch_assembly import Call
-from server.scheduling.batch_run import Outcome, run_batch
+from server.scheduling.batch_run import Begun, Outcome, begin_batch, finish_batch, run_batch
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ class EngineThread:
     """Runs batches and reports each outcome through `post`, which is called in the thread and must not block.
 
     No exception of an engine, whatever its class, ends the thread: it becomes the batch's outcome. After
-    `stop` nothing new is begun; the engine is closed in the thread once the running batch is done. The thread
+    `stop` nothing new is begun; the engine is closed in the thread once what is under way is done. The thread
     is a daemon, so that an engine that hangs cannot keep the process from ending.
     """
 
@@ -56,12 +58,44 @@ class EngineThread:
         self._thread.join()
 
     def _serve(self) -> None:
+        engine = overlapping(self._engine)
         try:
-            while (batch := self._batches.get()) is not None and not self._stopping:
-                self._post(run_batch(self._engine, self._clock, batch))
-                del batch  # its requests' memory must not be held while waiting for the next one
+            if engine is None:
+                self._one_by_one()
+            else:
+                self._overlapped(engine)
         finally:
             self._close()
+
+    def _one_by_one(self) -> None:
+        while (batch := self._batches.get()) is not None and not self._stopping:
+            self._post(run_batch(self._engine, self._clock, batch))
+            del batch  # its requests' memory must not be held while waiting for the next one
+
+    def _overlapped(self, engine: Overlapping) -> None:
+        begun: deque[Begun] = deque()
+        done_s = self._clock()
+        while self._begin_more(engine, begun) or begun:
+            if begun:
+                outcome = finish_batch(engine, self._clock, begun.popleft(), done_s)
+                done_s = outcome.computed_s
+                self._post(outcome)
+                del outcome
+
+    def _begin_more(self, engine: Overlapping, begun: deque[Begun]) -> bool:
+        """Begin what is there, as far as the engine takes it; False once nothing more will be begun.
+
+        Waits for a batch only where none is under way.
+        """
+        while len(begun) < UNDER_WAY and not self._stopping:
+            try:
+                batch = self._batches.get(block=not begun)
+            except Empty:
+                break
+            if batch is not None and not self._stopping:
+                begun.append(begin_batch(engine, self._clock, batch))
+            del batch
+        return not self._stopping
 
     def _close(self) -> None:
         try:

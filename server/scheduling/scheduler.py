@@ -18,6 +18,7 @@ from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import Traffic
 from server.engines.engine import Array, Engine
+from server.engines.overlapping import UNDER_WAY, overlapping
 from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
 from server.scheduling.accounting import Accounts
 from server.scheduling.batch_assembly import Answer, Call, CallRequest, Timing, split
@@ -32,7 +33,7 @@ __all__ = ["Answer", "Scheduler", "SchedulerSettings", "Timing"]
 _LOG = logging.getLogger(__name__)
 
 _NEVER = 1 << 62  # no queue holds so many images
-_IN_FLIGHT = 2  # one batch running, one staged behind it
+_STAGED = 1  # batches waiting behind what the engine has taken
 _LONGEST_REASON = 500
 
 _SHORT_BATCH_S = 250e-6
@@ -70,6 +71,7 @@ class Scheduler:
         self._clock = clock
         self._service_times = ServiceTimes()
         self._on_lost = settings.on_lost
+        self._most_in_flight = _STAGED + (1 if overlapping(engine) is None else UNDER_WAY)
         self._limits = QueueLimits(settings.max_queue_images, settings.max_queue_bytes)
         limit = self._legal_limit(settings.batch_limit)
         predict = self._service_times.predict
@@ -203,7 +205,7 @@ class Scheduler:
         self._quiet.clear()
         if alone and not self._in_flight and self._is_short(images):
             self._pump()
-        elif len(self._in_flight) < _IN_FLIGHT or deadline_s is not None:
+        elif len(self._in_flight) < self._most_in_flight or deadline_s is not None:
             self._request_pump()
         surge = self._gauge.arrive(images, now_s)
         if surge or (self._queue.queued_images > self._alarm_above and not self._pump_due):
@@ -297,7 +299,7 @@ class Scheduler:
 
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
-        room = len(self._in_flight) < _IN_FLIGHT
+        room = len(self._in_flight) < self._most_in_flight
         step = self._queue.step(now_s, engine_idle=idle) if room else self._queue.expire(now_s)
         for request in step.expired:
             self._expired(request, now_s)

@@ -54,6 +54,7 @@ class TensorRtEngine:
     simulated = False
     reads_foreign_memory = False
     any_thread = False
+    overlaps = True
     padded_images = 0
 
     def __init__(

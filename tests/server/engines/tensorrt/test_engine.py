@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from server.engines.tensorrt.loading import load_tensorrt_engine
 from server.engines.tensorrt.plans import IfMissing
 from server.engines.tensorrt.toolkit import TENSORRT_RTX, Toolkit
 from server.errors import CudaLost, EngineError
+from server.scheduling.scheduler import Scheduler, SchedulerSettings
 
 BATCHES = (1, 4, 6)
 CALLS = ("memcpy_htod", "event_record", "stream_wait_event", "graph_launch", "memcpy_dtoh")
@@ -336,3 +338,19 @@ def test_answers_belong_to_the_caller_and_slots_stay_where_they_are(rig: Rig, en
     for seed in (2, 3):
         engine.run(fill(engine, 4, seed))
     assert all(np.array_equal(a, b) for a, b in zip(outputs, kept, strict=True))
+
+
+async def test_behind_the_scheduler_every_request_has_its_answer(rig: Rig, engine: TensorRtEngine) -> None:
+    """Sizes that are padded, split and gathered; two batches under way; work that is done late."""
+    scheduler = Scheduler(padded(engine), SchedulerSettings(batch_limit=6))
+    scheduler.start()
+    dice = np.random.default_rng(3)
+    pictures = [dice.integers(0, 255, (1 + n % 8, 6, 6, 3), dtype=np.uint8) for n in range(60)]
+    asked = (scheduler.infer((pixels,), len(pixels), nbytes=pixels.nbytes) for pixels in pictures)
+    answers = await asyncio.gather(*asked)
+    for pixels, answer in zip(pictures, answers, strict=True):
+        check(answer.outputs, expected(rig.path, (pixels,)))
+    scheduler.close()
+    await scheduler.wait_closed()
+    assert rig.cuda.depth == 0
+    assert not rig.cuda.memory
