@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
-from bench.control.moments import LOCK, SLOW_SET_S, Moment, Waiting, choose, slow_sets
+from bench.control.moments import LOCK, SLOW_SET_S, Moment, Waiting, choose, lingers, slow_sets
 from bench.control.programs import start_daemon
 from bench.control.scene import Scene
 from bench.control.truth import await_default, is_default
@@ -77,6 +77,7 @@ def _kill_one(scene: Scene, card: int, generator: random.Random) -> Kill:
 
 
 def _in_set(scene: Scene, card: int, at_s: float) -> bool:
-    """Whether a set was under way; its call is logged at its end."""
+    """Whether a set was under way; its call is logged when it has its effect."""
+    after_s = SLOW_SET_S if lingers(card) else 0.0
     sets = (call for call in scene.rack.set_history(card) if call.function == LOCK)
-    return any(call.at_s - SLOW_SET_S <= at_s <= call.at_s for call in sets)
+    return any(call.at_s + after_s - SLOW_SET_S <= at_s <= call.at_s + after_s for call in sets)

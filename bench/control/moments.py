@@ -47,7 +47,12 @@ def choose(generator: random.Random) -> Moment:
 
 def slow_sets(scene: Scene, card: int) -> None:
     """Have every set of a card's clock take a while: before its effect on every other card, else after it."""
-    scene.rack.fail(LOCK, 0, card=card, delay_s=SLOW_SET_S, when="after" if card % 2 else "before")
+    scene.rack.fail(LOCK, 0, card=card, delay_s=SLOW_SET_S, when="after" if lingers(card) else "before")
+
+
+def lingers(card: int) -> bool:
+    """Whether a set of this card's clock takes its time after its effect, rather than before."""
+    return card % 2 == 1
 
 
 class Waiting:
