@@ -10,18 +10,23 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_gpu import FakeCuda, FakeRuntimeModule
 from onnx import TensorProto
 
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.twin.profile import load_profile
 from server.engines.engine import NUMPY_DTYPES, Array, Engine
-from server.engines.padding import padded
+from server.engines.padding import default_served_batches, padded
 from server.engines.registry import ENGINE_KINDS, EngineRequest
 from server.engines.simulated import SimulatedEngine, read_graph_specs
+from server.engines.tensorrt.loading import load_tensorrt_engine
+from server.engines.tensorrt.toolkit import TENSORRT_RTX, load_toolkit
 from server.errors import EngineError
 
 MAX_BATCH = 5
@@ -49,6 +54,22 @@ def sizes_named(path: Path, max_batch: int | None) -> Engine:
     )
 
 
+def tensorrt_simulated(path: Path, max_batch: int | None) -> Engine:
+    """Plans are really built; the GPU that runs them is simulated."""
+    sizes = default_served_batches(max_batch or 0)
+    toolkit, cuda = load_toolkit(TENSORRT_RTX), FakeCuda()
+    module = FakeRuntimeModule(toolkit.trt, cuda, path, sizes)
+    return padded(
+        load_tensorrt_engine(
+            path,
+            toolkit=TENSORRT_RTX,
+            served_batches=sizes,
+            open_device=lambda _: cuda,
+            find_toolkit=lambda _: replace(toolkit, trt=module),
+        )
+    )
+
+
 def registered(name: str) -> Load:
     return lambda path, max_batch: ENGINE_KINDS[name].load(EngineRequest(path, max_batch, threads=1))
 
@@ -58,6 +79,7 @@ ENGINES: dict[str, Load] = {
     "pytorch-compiled": pytorch_compiled,
     "onnxruntime in two sizes": sizes_named,
     "simulated": simulated,
+    **({"tensorrt-rtx, GPU simulated": tensorrt_simulated} if find_spec("tensorrt_rtx_bindings") else {}),
 }
 
 
