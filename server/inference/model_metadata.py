@@ -39,6 +39,7 @@ def model_config(model: ModelService) -> config_pb.ModelConfig:
         output=[_output_config(spec, tensor) for tensor in spec.outputs],
         instance_group=[config_pb.ModelInstanceGroup(name=f"{spec.name}_0", count=1)],
     )
+    config.parameters["precision"].string_value = spec.precision
     config.version_policy.specific.versions.append(spec.version)
     if spec.max_batch:
         config.dynamic_batching.preferred_batch_size.append(model.scheduler.batch_limit)

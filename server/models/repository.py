@@ -54,6 +54,7 @@ class ModelEntry:
         labels: class names by index; empty when there are none.
         max_batch: largest batch in images that the operator allows; None: whatever the engine allows.
         image: present when clients may send encoded pictures.
+        precision: what the network computes in, as `boulton export` recorded it; None: nobody said.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ModelEntry:
     labels: tuple[str, ...]
     max_batch: int | None
     image: ImageInput | None
+    precision: str | None = None
 
 
 def check_model_name(name: str) -> str:
@@ -135,6 +137,7 @@ class Repository:
             labels=read_labels(self._setting(directory, LABELS_FILE)),
             max_batch=config.max_batch,
             image=_image_input(config, onnx_path),
+            precision=config.precision,
         )
 
     def _names(self) -> list[str]:

@@ -11,6 +11,7 @@ from server.errors import RepositoryError
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_LABELS_BYTES = 16 << 20
 _MAX_RESIZE = 1 << 14
+_MAX_PRECISION = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,13 @@ class EntryConfig:
         max_batch: `max_batch_size`, the largest batch in images.
         image_input: `[image] input`, the UINT8 input that encoded pictures fill.
         resize: `[image] resize`, pixels of the shorter side before the centre crop.
+        precision: `[export] precision`, what the network computes in: fp32, fp16, int8.
     """
 
     max_batch: int | None = None
     image_input: str | None = None
     resize: int | None = None
+    precision: str | None = None
 
 
 def read_config(path: Path | None) -> EntryConfig:
@@ -40,11 +43,12 @@ def read_config(path: Path | None) -> EntryConfig:
     _check_keys(table, ("max_batch_size", "image", "export"), where)
     image = _table(table, "image", where)
     _check_keys(image, ("input", "resize"), f"{where} [image]")
-    _table(table, "export", where)
+    export = _table(table, "export", where)
     return EntryConfig(
         max_batch=_positive(table, "max_batch_size", where, 2**31 - 1),
         image_input=_image_name(image, where) if "image" in table else None,
         resize=_positive(image, "resize", f"{where} [image]", _MAX_RESIZE),
+        precision=_precision(export, where),
     )
 
 
@@ -66,6 +70,17 @@ def _image_name(image: dict[str, object], where: str) -> str:
     if not isinstance(name, str):
         raise RepositoryError(f"{where} [image]: input must name the network's image input, got {name!r}")
     return name
+
+
+def _precision(export: dict[str, object], where: str) -> str | None:
+    precision = export.get("precision")
+    if precision is None:
+        return None
+    if not isinstance(precision, str) or not precision.isalnum() or len(precision) > _MAX_PRECISION:
+        raise RepositoryError(
+            f"{where} [export]: precision must be a word such as fp32, fp16 or int8, got {precision!r}"
+        )
+    return precision.lower()
 
 
 def _positive(table: dict[str, object], key: str, where: str, largest: int) -> int | None:

@@ -21,6 +21,8 @@ class ModelSpec:
         outputs: outputs in graph order, shapes without the batch dimension.
         image: how encoded images are accepted; None when they are not.
         labels: class labels by index; empty when the model has none.
+        precision: what the network computes in, e.g. `fp16`; where the repository does not say, the type of
+            its first output stands for it.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ModelSpec:
     outputs: tuple[TensorSpec, ...]
     image: ImageInput | None = None
     labels: tuple[str, ...] = ()
+    precision: str = "unknown"
 
     def wire_shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The shape that metadata shows: led by -1 where there is a batch dimension."""
@@ -48,7 +51,12 @@ def spec_of(entry: ModelEntry, engine: Engine) -> ModelSpec:
         outputs=engine.outputs,
         image=entry.image,
         labels=entry.labels,
+        precision=entry.precision or _output_type(engine),
     )
+
+
+def _output_type(engine: Engine) -> str:
+    return engine.outputs[0].datatype.lower() if engine.outputs else "unknown"
 
 
 def _max_batch(entry: ModelEntry, engine: Engine) -> int:

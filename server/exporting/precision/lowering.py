@@ -68,12 +68,13 @@ def lower(candidate: Candidate, request: ExportRequest, progress: Progress) -> L
             "give the float32 original, or leave --precision out to keep it as it is"
         )
     pictures = _pictures(candidate, request)
+    items = noise_items(candidate.model, _NOISE_ITEMS) if pictures is None else (pictures.judged,)
     if wanted is Precision.INT8:
         model, kept = _quantised(candidate, request, pictures, progress)
     else:
         with progress.step("converting to FP16"):
-            model, kept = to_half(candidate.model)
-    items = noise_items(candidate.model, _NOISE_ITEMS) if pictures is None else (pictures.judged,)
+            shown = items if pictures is None else (_normalised(candidate, pictures.calibrating),)
+            model, kept = to_half(candidate.model, shown, candidate.fixed_batch)
     return Lowered(model, wanted, kept, items, pictures is not None, *_origins(wanted, pictures))
 
 

@@ -23,6 +23,7 @@ from onnx import ModelProto, version_converter
 
 from server.engines.engine import Array
 from server.errors import ExportError
+from server.exporting.precision.kept import with_names
 from server.exporting.sessions import save_model
 from server.onnx_graph import graph_inputs
 
@@ -144,10 +145,7 @@ def _prepared(model: ModelProto, directory: Path) -> ModelProto:
     preparing.quant_pre_process(
         str(directory / "given.onnx"), str(directory / "folded.onnx"), skip_symbolic_shape=True
     )
-    folded = onnx.load(directory / "folded.onnx")
-    for index, node in enumerate(folded.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
-    return folded
+    return with_names(onnx.load(directory / "folded.onnx"))
 
 
 def _quantisation() -> Any:  # noqa: ANN401 - onnxruntime ships no types

@@ -94,6 +94,7 @@ class TestHealthAndMetadata:
             ("scores", model_config_pb2.TYPE_FP32, (3,))
         ]
         assert list(config.dynamic_batching.preferred_batch_size) == [4]
+        assert config.parameters["precision"].string_value == "fp32"
         assert list(config.version_policy.specific.versions) == [2]
 
     async def test_config_without_a_batch_dimension(self, served: Served) -> None:

@@ -217,14 +217,14 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_waiting_for_it(root: Path)
 
 
 def test_config_and_labels_are_read(root: Path) -> None:
-    config(
-        root, 'max_batch_size = 16\n[image]\ninput = "input"\nresize = 7\n[export]\nsource = "somewhere"\n'
-    )
+    config(root, 'max_batch_size = 16\n[image]\ninput = "input"\nresize = 7\n[export]\nprecision = "INT8"\n')
     (root / "dog" / "labels.txt").write_text("a b\r\n\nc\n\n", encoding="utf-8-sig")
     entry = Repository(root).entry("dog")
     assert entry.max_batch == 16
     assert entry.labels == ("a b", "", "c")
     assert entry.image == ImageInput("input", height=8, width=6, resize=7)
+    assert entry.precision == "int8"
+    assert Repository(root).entry("cat").precision is None
 
 
 def test_the_shorter_side_is_scaled_to_the_crop_unless_told_otherwise(root: Path) -> None:
@@ -263,6 +263,8 @@ def test_a_version_with_settings_of_its_own_keeps_them(root: Path) -> None:
             '[image]\ninput = "input"\nresize = 0',
             r"\[image\]: resize must be an integer from 1 to 16384, got 0",
         ),
+        ("[export]\nprecision = 16", "precision must be a word such as fp32, fp16 or int8, got 16"),
+        ('[export]\nprecision = "a/b"', "precision must be a word such as"),
         ('[image]\ninput = "input"\nsize = 3', r"\[image\]: unknown key 'size'"),
         ('[image]\ninput = "other"', "needs 3/model.onnx to have that one input|needs dog/3/model.onnx"),
     ],
