@@ -19,6 +19,7 @@ from server.engines.registry import EngineRequest, engine_kind
 from server.engines.simulated import Executor, SimulatedEngine, read_graph_specs
 from server.engines.slots import DEFAULT_MAX_BATCH
 from server.errors import ConfigError, EngineError
+from server.governing.keeping import default_directory
 from server.models.repository import ModelEntry
 
 
@@ -60,7 +61,12 @@ def device_note(device: Gpu) -> str:
 
 def _request(settings: Settings, entry: ModelEntry) -> EngineRequest:
     largest = _max_batch(settings, entry)
-    return EngineRequest(onnx_path=entry.onnx_path, max_batch=largest, threads=settings.threads)
+    return EngineRequest(
+        onnx_path=entry.onnx_path,
+        max_batch=largest,
+        threads=settings.threads,
+        cache_dir=(settings.state_dir or default_directory()) / "engines",
+    )
 
 
 def _max_batch(settings: Settings, entry: ModelEntry) -> int | None:

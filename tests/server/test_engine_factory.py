@@ -13,6 +13,7 @@ from optimizer.devices.cpu_package import RaplCpu
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.engines.engine import Engine
+from server.engines.registry import EngineKind, EngineRequest
 from server.errors import ConfigError, EngineError
 from server.models.repository import ModelEntry
 
@@ -111,3 +112,16 @@ def test_an_engine_on_the_cpu_governs_no_gpu() -> None:
     with pytest.raises(ConfigError, match="--device 0 would govern a GPU that does none of the work"):
         engine_factory(settings(device="0"))
     assert engine_factory(settings(device="cpu")).device.uuid == "cpu-package"
+
+
+def test_engines_are_kept_in_the_state_directory(
+    tmp_path: Path, entry: ModelEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EngineRequest] = []
+    kind = EngineKind("onnxruntime", "cpu", "", "", asked.append)
+    monkeypatch.setattr(EngineKind, "load", lambda self, request: self.open(request))
+    monkeypatch.setattr("server.engine_factory.engine_kind", lambda _name: kind)
+    engine_factory(settings(threads=3, max_batch=8, state_dir=tmp_path / "state")).make(entry)
+    assert asked == [
+        EngineRequest(entry.onnx_path, max_batch=8, threads=3, cache_dir=tmp_path / "state" / "engines")
+    ]
