@@ -284,19 +284,18 @@ class Clerk:
         if outcome.job.for_lease and not holds:
             yield from self.refuse(connection, Refused(Refusal.STOPPING, "the keeper is being stopped"))
         elif outcome.bounds is None:
-            yield from self._not_inspected(gpu, outcome, connection, holds=holds)
+            yield from self._not_inspected(outcome, connection, holds=holds)
         else:
             if holds:
                 gpu.lease.run(now_s)
                 yield Note(logging.INFO, f"{uuid}: held by {self._clients[connection].peer}")
             yield Reply(connection, encode_answer(bounds_facts(outcome.bounds)))
 
-    def _not_inspected(
-        self, gpu: _Gpu, outcome: Outcome, connection: int, *, holds: bool
-    ) -> Iterator[Effect]:
+    def _not_inspected(self, outcome: Outcome, connection: int, *, holds: bool) -> Iterator[Effect]:
         if holds:
-            gpu.lease.drop()
+            # It may have been set before: who acquires a GPU again that he holds, and fails, loses it.
             self._clients[connection].uuid = None
+            yield from self._end(outcome.job.uuid, "it cannot be set")
         yield from self.refuse(connection, Refused(Refusal.GPU, str(outcome.failure)))
 
     def _applied(self, gpu: _Gpu, outcome: Outcome, now_s: float) -> Iterator[Effect]:

@@ -57,10 +57,6 @@ class Lease:
         self.holder, self._ends_s = None, math.inf
         self.restoring, self._restore_at_s = True, math.inf
 
-    def drop(self) -> None:
-        """Take it from a holder who has changed nothing: there is nothing to restore."""
-        self.holder, self._ends_s = None, math.inf
-
     def restored(self) -> None:
         """The GPU is as it was."""
         self.restoring = False

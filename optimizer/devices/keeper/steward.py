@@ -33,6 +33,7 @@ class Steward:
         self._nvml = nvml
         self._markers = markers
         self._in_force = GpuSetting()
+        self._changes: Marker | None = None  # as on disk, should somebody remove the file
 
     def inspect(self) -> ClockBounds:
         """Return what may be set; raises DeviceError when the GPU cannot or must not be set."""
@@ -63,7 +64,7 @@ class Steward:
         Everything is tried, also after a failure. Raises the first DeviceError; then the marker stays.
         """
         self._in_force = GpuSetting()
-        marker = self._markers.read(self._uuid)
+        marker = self._known()
         if marker is None:
             return
         failures = list(self._failures_undoing(self._card(), marker))
@@ -133,17 +134,21 @@ class Steward:
         self._write_marker(before.about_to(axis).confirm(axis))
 
     def _give_back(self, card: Card, axis: Axis) -> None:
-        marker = self._markers.read(self._uuid)
+        marker = self._known()
         if marker is not None and axis in marker.changed:
             undo(card, axis, marker)
             self._write_marker(marker.without(axis))
 
     def _marker(self, card: Card) -> Marker:
-        """The marker on disk, or the one to begin with: how the card is now."""
-        marker = self._markers.read(self._uuid)
+        """What was changed so far, or the marker to begin with: how the card is now."""
+        marker = self._known()
         return _as_it_is(card) if marker is None else marker
 
+    def _known(self) -> Marker | None:
+        return self._changes or self._markers.read(self._uuid)
+
     def _write_marker(self, marker: Marker) -> None:
+        self._changes = marker if marker.changed else None
         try:
             if marker.changed:
                 self._markers.write(self._uuid, marker)

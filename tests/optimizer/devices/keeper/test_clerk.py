@@ -225,6 +225,16 @@ def test_a_gpu_that_may_not_be_set_is_not_held() -> None:
     assert here.clerk.holder("GPU-a") is None
 
 
+def test_a_holder_who_acquires_again_in_vain_loses_the_gpu_and_it_is_given_back() -> None:
+    here = desk()
+    here.ask(1, Acquire("GPU-a"))
+    here.ask(1, FAST)
+    here.failing = frozenset({Work.INSPECT})
+    assert here.code(1, Acquire("GPU-a")) == "gpu"
+    assert here.works()[-1] is Work.RESTORE
+    assert here.clerk.all_restored
+
+
 def test_restoring_is_tried_until_it_works_and_said_once() -> None:
     here = desk()
     here.open(2)

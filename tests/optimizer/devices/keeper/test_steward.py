@@ -335,6 +335,20 @@ def test_without_a_marker_on_disk_nothing_is_set(ampere: World) -> None:
     assert ampere.rack.set_history() == ()
 
 
+@pytest.mark.parametrize("directory_too", [False, True])
+def test_a_marker_that_somebody_removed_is_not_needed_while_the_keeper_lives(
+    world: World, directory_too: bool
+) -> None:
+    steward = world.steward()
+    steward.apply(world.all_of_it)
+    (world.state_dir / f"{world.spec.uuid}.json").unlink()
+    if directory_too:
+        world.state_dir.rmdir()
+    _tried(steward.restore)  # without the directory it cannot see the marker gone, and is called once more
+    assert world.default
+    steward.restore()
+
+
 def test_a_lost_card_is_put_back_when_it_returns(ampere: World) -> None:
     steward = ampere.steward()
     steward.apply(ampere.all_of_it)
