@@ -393,6 +393,15 @@ def test_fixed_axes_go_along_with_every_clock_and_stay(make_bench: Benches) -> N
     assert bench.settle().clock_not_taken == "power limit of 250 W asked for, 300 W in force"
 
 
+def test_fixed_axes_are_given_back_too_when_the_gpu_is_lost(make_bench: Benches) -> None:
+    bench = make_bench(make_card("hopper"), power_limit_w=250.0)
+    bench.gpu.set_sm_clock_mhz(705)
+    bench.rack.fail("nvmlDeviceGetClockInfo", 15)
+    bench.gpu.read()
+    bench.gpu.set_sm_clock_mhz(None)
+    assert bench.actuator.asked[-1] is None
+
+
 def test_a_memory_clock_that_the_card_does_not_have(
     make_bench: Benches, caplog: pytest.LogCaptureFixture
 ) -> None:
