@@ -105,6 +105,9 @@ def attempt(scene: Scene, trial: Trial) -> Case:
     daemon = start_daemon(scene, 0, NAME, *_FLAGS, *KINDS[trial.kind])
     try:
         outcome = _watch(scene, trial, daemon, problems)
+    except (OSError, grpc.RpcError) as error:
+        outcome = "did not answer"
+        problems.append(f"a question to the daemon failed: {error}")
     finally:
         code = daemon.end(END_LIMIT_S) if daemon.alive else daemon.process.returncode
     if code is None:

@@ -92,11 +92,20 @@ def choose_model(wanted: str | None, models: ModelTable) -> ModelService | None:
 
 def _keeping(settings: Settings, targets: Targets, spec: ModelSpec, device: Gpu, policy: Policy) -> Keeping:
     directory = settings.state_dir or default_directory()
-    precision = spec.outputs[0].datatype if spec.outputs else "unknown"
     return Keeping(
         TargetsFile(directory, settings.repository, spec.name, targets),
-        LearnedFile(directory, device.uuid, spec.name, precision, policy.name),
+        LearnedFile(directory, device.uuid, spec.name, _conditions(settings, spec), policy.name),
     )
+
+
+def _conditions(settings: Settings, spec: ModelSpec) -> str:
+    """Under what a network was learned, beside its device: its precision, and what holds the GPU fast."""
+    parts = [spec.precision.upper()]
+    if settings.memory_clock_mhz is not None:
+        parts.append(f"memory-{settings.memory_clock_mhz}mhz")
+    if settings.power_limit_w is not None:
+        parts.append(f"limit-{settings.power_limit_w:g}w")
+    return "-".join(parts)
 
 
 def _batch_limits(settings: Settings, model: ModelService) -> tuple[int, ...]:

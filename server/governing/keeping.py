@@ -77,7 +77,7 @@ class LearnedFile:
         directory: the state directory.
         device: identity of the device.
         model: what it runs.
-        precision: in which data type.
+        precision: in which data type, and under which fixed settings of the device.
         policy: who learned it; another policy keeps another file.
     """
 

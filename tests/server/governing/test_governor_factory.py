@@ -25,6 +25,7 @@ class FakeSpec:
     name: str
     max_batch: int = 8
     outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "FP16", (1000,)),)
+    precision: str = "fp16"
 
 
 @dataclass
@@ -160,3 +161,9 @@ async def test_targets_outlive_the_server_until_its_own_are_others(tmp_path: Pat
 def test_the_time_of_day_is_the_wall_clock_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "localtime", lambda: time.struct_time((2025, 6, 1, 17, 30, 5, 6, 152, 1)))
     assert local_time_of_day() == 17 * 3600 + 30 * 60 + 5
+
+
+def test_what_is_learned_under_other_fixed_settings_is_kept_apart(state_home: Path) -> None:
+    chosen = settings(device="0", control=True, memory_clock_mhz=877, power_limit_w=200.0)
+    governing = make_governing(chosen, Targets(), models("net"), FakeGpu((500, 1000)), directly)
+    assert governing.learned_file.endswith("/net,FP16-memory-877mhz-limit-200w,boulton.json")
