@@ -1,7 +1,7 @@
 """Build TensorRT engines from an ONNX file, also for other GPUs than this machine's.
 
-With --rtx and --for no GPU is needed. The server finds what lies in its --engine-cache; what TensorRT cannot
-use is named, with what to do about it.
+With --rtx no GPU is needed. The server takes engines from the folder `engines` of its --state-dir where they
+fit the model and the batch sizes that it serves, and builds what is missing.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from dataclasses import replace
 from enum import Enum
 
 from server.engines.tensorrt.build_progress import OnProgress
-from server.engines.tensorrt.builder import BuildRequest, build_plan
+from server.engines.tensorrt.builder import BuildRequest, Built, build_plan
 from server.engines.tensorrt.plan_cache import PlanCache
-from server.engines.tensorrt.plan_key import GpuIdentity, plan_key
+from server.engines.tensorrt.plan_key import GpuIdentity, PlanKey, plan_key
 from server.engines.tensorrt.toolkit import Toolkit
 from server.errors import EngineError
 
@@ -47,41 +47,23 @@ def obtain_plan(
     Raises:
         EngineError: it is not there and must not or cannot be built.
     """
-    model = model_name(request)
-    for kept_for in (gpu, gpu.any_such):
-        plan = None if cache is None else cache.plan(model, plan_key(toolkit, request, kept_for))
-        if plan is not None:
-            return plan
-    if if_missing is IfMissing.REFUSE:
-        where = "there is no plan cache" if cache is None else f"{cache.directory} holds no plan"
-        raise EngineError(f"{where} for {request.onnx_path} on {_shown(gpu)}: make one with `boulton build`")
-    return _build_and_keep(toolkit, request, gpu, cache, on_progress)
+    if cache is None:
+        _refuse_to_build(if_missing, request, gpu, "there is no plan cache")
+        return _build(toolkit, request, b"", on_progress).plan
+    key = plan_key(toolkit, request, gpu)  # reads all weights: once
+    plan = _kept(cache, model_name(request), key)
+    if plan is None:
+        _refuse_to_build(if_missing, request, gpu, f"{cache.directory} holds no plan")
+        built = _build(toolkit, request, cache.kernel_times(toolkit, gpu), on_progress)
+        _keep(cache, model_name(request), key, built, toolkit)
+        plan = built.plan
+    return plan
 
 
 def model_name(request: BuildRequest) -> str:
     """The model's name in the repository, or the file's outside of one."""
     path = request.onnx_path.absolute()
     return path.parents[1].name if path.stem == "model" and path.parent.name.isdigit() else path.stem
-
-
-def _build_and_keep(
-    toolkit: Toolkit,
-    request: BuildRequest,
-    gpu: GpuIdentity,
-    cache: PlanCache | None,
-    on_progress: OnProgress,
-) -> bytes:
-    times = b"" if cache is None else cache.kernel_times(toolkit, gpu)
-    _LOG.info("building %s with %s %s", request.onnx_path, toolkit.name, toolkit.version)
-    built = build_plan(toolkit, request, times, on_progress)
-    if cache is not None:
-        try:
-            cache.keep_plan(model_name(request), plan_key(toolkit, request, gpu), built.plan)
-            if built.timing_cache:
-                cache.keep_kernel_times(toolkit, gpu, built.timing_cache)
-        except EngineError as error:  # a plan in hand is worth more than one on disk
-            _LOG.warning("the plan is not kept: %s", error)
-    return built.plan
 
 
 def build_for(
@@ -98,5 +80,26 @@ def build_for(
     return str(cache.keep_plan(model_name(request), key, plan))
 
 
-def _shown(gpu: GpuIdentity) -> str:
-    return f"{gpu.name} ({gpu.capability})" if gpu.name else gpu.capability
+def _kept(cache: PlanCache, model: str, key: PlanKey) -> bytes | None:
+    plan = cache.plan(model, key)
+    return cache.plan(model, replace(key, gpu=key.gpu.any_such)) if plan is None else plan
+
+
+def _refuse_to_build(if_missing: IfMissing, request: BuildRequest, gpu: GpuIdentity, why: str) -> None:
+    if if_missing is IfMissing.REFUSE:
+        shown = f"{gpu.name} ({gpu.capability})"
+        raise EngineError(f"{why} for {request.onnx_path} on {shown}: make one with `boulton build`")
+
+
+def _build(toolkit: Toolkit, request: BuildRequest, kernel_times: bytes, on_progress: OnProgress) -> Built:
+    _LOG.info("building %s with %s %s", request.onnx_path, toolkit.name, toolkit.version)
+    return build_plan(toolkit, request, kernel_times, on_progress)
+
+
+def _keep(cache: PlanCache, model: str, key: PlanKey, built: Built, toolkit: Toolkit) -> None:
+    try:
+        cache.keep_plan(model, key, built.plan)
+        if built.timing_cache:
+            cache.keep_kernel_times(toolkit, key.gpu, built.timing_cache)
+    except EngineError as error:  # a plan in hand is worth more than one on disk
+        _LOG.warning("the plan is not kept: %s", error)
