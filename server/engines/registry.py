@@ -178,6 +178,18 @@ def _tensorrt(toolkit: str) -> Callable[[EngineRequest], Engine]:
     return load
 
 
+def _tensorflow(request: EngineRequest) -> Engine:
+    from server.engines.tensorflow.engine import load_tensorflow_engine
+
+    return load_tensorflow_engine(
+        request.onnx_path,
+        max_batch=request.max_batch,
+        threads=request.threads,
+        device_index=request.device_index,
+        served_batches=request.served_batches,
+    )
+
+
 def _lacks_cuda() -> str:
     if find_library("cuda") is None:
         return "there is no NVIDIA driver here (libcuda): it runs on an NVIDIA GPU only"
@@ -209,6 +221,7 @@ def _lacks_provider(provider: str) -> Callable[[], str]:
     return obstacle
 
 
+_TENSORFLOW = "pip install 'boulton[tensorflow]', or 'tensorflow[and-cuda]' for an NVIDIA GPU"
 _TORCH = "pip install 'boulton[torch]' for the CPU, or the build of PyTorch for your GPU's driver"
 
 ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
@@ -249,6 +262,9 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
                 "pip install 'boulton[rtx]'",
                 _tensorrt("tensorrt-rtx"),
                 _lacks_cuda,
+            ),
+            EngineKind(
+                "tensorflow", "either", ("tensorflow",), _TENSORFLOW, _tensorflow, for_comparison=True
             ),
         )
     }

@@ -1,0 +1,1 @@
+"""TensorFlow as an engine, for comparison only: the ONNX graph as one tf.function."""
