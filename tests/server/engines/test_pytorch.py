@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from server.engines.pytorch.engine import (  # noqa: E402 - needs torch
     load_compiled_pytorch_engine,
     load_pytorch_engine,
 )
+from server.engines.pytorch.runners import recorded  # noqa: E402
 
 WriteModel = Callable[..., Path]
 
@@ -195,3 +197,54 @@ def test_a_gpu_needs_no_compiler_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("CXX", "a-compiler-that-nobody-has")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert ENGINE_KINDS["pytorch-compiled"].available() is None
+
+
+class TestCudaGraphs:
+    """No GPU here: what is asked of PyTorch, in which order, is recorded by a stand-in for `torch.cuda`."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        made: list[str] = []
+
+        class Stream:
+            def __init__(self, device: object) -> None:
+                made.append("stream")
+
+            def wait_stream(self, other: object) -> None:
+                made.append("wait for the current stream")
+
+            def synchronize(self) -> None:
+                made.append("synchronize")
+
+        class Graph:
+            def replay(self) -> None:
+                made.append("replay")
+
+        @contextmanager
+        def recording(graph: Graph, stream: Stream) -> Iterator[None]:
+            made.append("record")
+            yield
+            made.append("recorded")
+
+        monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+        monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+        monkeypatch.setattr(torch.cuda, "graph", recording)
+        return made
+
+    def test_a_run_is_warmed_up_aside_then_recorded_once_and_played_back(self, calls: list[str]) -> None:
+        rows = (torch.ones(2),)
+
+        def run(given: object) -> tuple[object, ...]:
+            assert given is rows[0]
+            calls.append("run")
+            return (rows[0] * 2,)
+
+        play = recorded(run, rows)
+        assert calls[:2] == ["stream", "wait for the current stream"]
+        assert calls[2:] == ["run"] * (calls.count("run") - 1) + ["synchronize", "record", "run", "recorded"]
+        assert calls.count("run") > 1
+        calls.clear()
+        assert play(rows[0])[0] is play(rows[0])[0]
+        assert calls == ["replay", "replay"]
