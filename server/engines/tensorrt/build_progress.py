@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 OnProgress = Callable[[float, str], bool]
 """Called with the share done, 0 to 1 and never falling, and the phase; False ends the build."""
+
+
+_LOG = logging.getLogger(__name__)
+_LOG_EVERY_S = 5.0
+
+
+def logged_progress(what: str, clock: Callable[[], float] = time.monotonic) -> OnProgress:
+    """Tell the log every few seconds how far a build is; short builds are not worth a line."""
+    told_s = clock()
+
+    def on_progress(share: float, phase: str) -> bool:
+        nonlocal told_s
+        if clock() - told_s >= _LOG_EVERY_S:
+            told_s = clock()
+            _LOG.info("building %s: %.0f %% (%s)", what, 100 * share, phase)
+        return True
+
+    return on_progress
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from server.engines.engine import TensorSpec
 from server.engines.padding import check_served_batches, default_served_batches
 from server.engines.simulated import read_graph_specs
 from server.engines.slots import largest_batch
+from server.engines.tensorrt.build_progress import logged_progress
 from server.engines.tensorrt.builder import BuildOptions, BuildRequest
 from server.engines.tensorrt.engine import Network, TensorRtEngine, release
 from server.engines.tensorrt.execution_contexts import make_contexts
@@ -72,7 +73,8 @@ def load_tensorrt_engine(
     request = BuildRequest(onnx_path, network.batches, _aim(tensorrt, gpu), options or BuildOptions())
     cache = None if cache_dir is None else PlanCache(cache_dir)
     with on_gpu(cuda):  # TensorRT times kernels, and unpacks plans, on the GPU that is bound
-        plan = obtain_plan(tensorrt, request, gpu, cache, if_missing=if_missing)
+        progress = logged_progress(str(onnx_path))
+        plan = obtain_plan(tensorrt, request, gpu, cache, if_missing=if_missing, on_progress=progress)
         return _start(tensorrt, cuda, gpu, network, plan, cache)
 
 

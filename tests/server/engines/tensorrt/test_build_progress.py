@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
-from server.engines.tensorrt.build_progress import PhaseTree, make_monitor
+import pytest
+
+from server.engines.tensorrt.build_progress import PhaseTree, logged_progress, make_monitor
 
 
 def test_inner_phases_fill_the_step_that_they_belong_to() -> None:
@@ -44,3 +47,14 @@ def test_phases_that_were_not_announced_do_no_harm() -> None:
 
 def test_without_the_interface_nothing_is_reported() -> None:
     assert make_monitor(SimpleNamespace(), lambda _share, _phase: True) is None
+
+
+def test_long_builds_tell_the_log_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 100.0
+    with caplog.at_level(logging.INFO):
+        on_progress = logged_progress("net", lambda: now_s)
+        for second in range(12):
+            now_s = 100.0 + second
+            assert on_progress(second / 12, "timing")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["building net: 42 % (timing)", "building net: 83 % (timing)"]
