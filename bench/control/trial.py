@@ -25,7 +25,7 @@ from bench.control.programs import (
 )
 from bench.control.scene import MODEL, VALUES, Scene
 from bench.control.truth import await_true, is_default
-from optimizer.devices.nvml.failures import Remedy, name_of, remedy_for
+from optimizer.devices.nvml.failures import FUNCTION_NOT_FOUND, NOT_SUPPORTED, Remedy, name_of, remedy_for
 from protos import grpc_service_pb2 as wire
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from server.devices.served import ControlState
@@ -45,6 +45,8 @@ _FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.1")
 _GONE = (Remedy.STOP, Remedy.ABSENT)
 STATES = tuple(state.value for state in ControlState)
 _SETS_CLOCKS = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceSetApplicationsClocks")
+# A card without locked clocks is set by its application clocks.
+_OTHER_WAY = {("nvmlDeviceSetGpuLockedClocks", code) for code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND)}
 _RESETS = "nvmlDeviceReset"
 # What only the start asks for says nothing about the GPU later.
 _ASKED_ONCE = ("nvmlDeviceGetMigMode", "nvmlDeviceGetComputeRunningProcesses")
@@ -189,7 +191,7 @@ def _state_problems(trial: Trial, state: str, metrics: str) -> Iterator[str]:
         lost = seen and gone and trial.function not in _ASKED_ONCE
         allowed = {"lost"} if lost else {"on", "refused", "unavailable", "lost"}
     elif trial.function in _SETS_CLOCKS:
-        allowed = {"refused"}
+        allowed = {"refused"} if (trial.function, trial.code) not in _OTHER_WAY else {"on"}
     elif trial.function.startswith(_RESETS) or not seen:
         allowed = {"on", "refused"}
     else:
