@@ -427,3 +427,35 @@ def test_agreement_counts_first_classes_and_differences_count_all() -> None:
         fidelity_of((np.full_like(meant, np.inf),), (meant,))
     with pytest.raises(ExportError, match="shapes"):
         fidelity_of((got[:2],), (meant,))
+
+
+FACTORY = """
+import torch
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 5), torch.nn.Softmax(dim=1),
+    )
+"""
+
+
+@pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+def test_pytorch_models_are_converted(tmp_path: Path, precision: Precision) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'boulton[torch]'")
+    (tmp_path / f"factory_{precision}.py").write_text(FACTORY)
+    request = ExportRequest(
+        f"factory_{precision}:net",
+        tmp_path / "models",
+        input_shape=(3, SIDE, SIDE),
+        uint8=True,
+        precision=precision,
+        least_agreement=0,
+    )
+    exported = export_model(request, Silence(), tmp_path)
+    assert exported.inputs == (f"input UINT8 [batch, {SIDE}, {SIDE}, 3]",)
+    assert exported.outputs == ("output FP32 [batch, 5]",)
+    scores = run(exported.path, np.full((2, SIDE, SIDE, 3), 90, np.uint8))
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)  # Softmax in float32
+    assert exported.precision == precision
