@@ -24,15 +24,22 @@ Mask = NDArray[np.bool_]
 
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
+_NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
 _LONGEST = 2.0
+_FEW, _HALVINGS = 0.01, 10
+_MOST_GAIN = 0.9
 _LEAST_RATE_PER_S = 1e-3
 
 
 class Load(NamedTuple):
-    """Images a second to expect, and the index of dispersion of their counts (1 for Poisson)."""
+    """Images a second to expect, and how unevenly: variance over mean of their counts (1 for Poisson).
+
+    `dispersion` is that of counts over a window, `clumping` that of counts over a batch.
+    """
 
     rate_per_s: float
     dispersion: float
+    clumping: float = 1.0
 
 
 class Regime(NamedTuple):
@@ -81,24 +88,77 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     late, longest = np.zeros_like(times_s), delay
     largest = np.maximum(caps, rows)
     for deviation, weight in _SPREAD:
-        delayed, undelayed = _batches(sizes, rate * greedy_s, load.dispersion, deviation)
-        row = np.where(waits, np.searchsorted(sizes, delayed)[:, None], np.searchsorted(sizes, undelayed))
-        own_s = times_s[np.minimum(row, largest), columns]
+        gathered = 1.0 + _deviated(sizes - 1.0, load.clumping, deviation)
+        own_s = times_s[np.minimum(np.searchsorted(sizes, gathered)[:, None], largest), columns]
         wait_s = np.maximum(delay, own_s)
-        beyond = np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
-        late += weight * np.where(waits, beyond, busy * beyond)
+        late += weight * np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
         longest = wait_s + own_s if deviation <= _LONGEST else longest
+    undelayed = _undelayed(sizes, times_s, np.minimum(greedy, sizes.size - 1), caps, load, limit_s)
+    late = np.where(waits, late, busy * undelayed.late_share)
+    longest = np.where(waits, longest, undelayed.longest_s)
     late = np.where(times_s[0] > limit_s, 1.0, late)
     capacity = sizes[caps] / times_s[caps, columns]
     usual = sizes[np.minimum(greedy, sizes.size - 1)]
     return Regime((rows >= greedy) & (rows <= caps), delay, busy, late, longest, usual, capacity)
 
 
-def _batches(sizes: Array, arriving: Array, dispersion: float, deviation: float) -> tuple[Array, Array]:
-    """Return the batches so many deviations above the mean: with delay, a row a mean; greedy, one a clock."""
-    gathered = sizes - 1.0
-    delayed = 1.0 + gathered + deviation * np.sqrt(dispersion * gathered)
-    return delayed, np.maximum(1.0, arriving + deviation * np.sqrt(dispersion * arriving))
+class _Undelayed(NamedTuple):
+    """What images meet that find the engine busy, one value a clock: share late, and the 99th percentile."""
+
+    late_share: Array
+    longest_s: Array
+
+
+def _undelayed(
+    sizes: Array, times_s: Array, greedy: NDArray[np.intp], caps: NDArray[np.intp], load: Load, limit_s: float
+) -> _Undelayed:
+    """Return what a server does that takes what has come while the batch before ran.
+
+    The batch before varies, and lasts the longer for an image to come in it; what comes in it varies as well.
+    Batch sizes follow each other like n' = Poisson(l*t(n)), so their variance is the mean's over 1 - g^2,
+    with g = l*dt/dn what one more image in a batch adds to the next.
+    """
+    rate = max(_LEAST_RATE_PER_S, load.rate_per_s)
+    columns = np.arange(times_s.shape[1])
+    mean = rate * times_s[greedy, columns]
+    above = np.minimum(greedy + 1, sizes.size - 1)
+    step = np.maximum(1e-9, sizes[above] - sizes[greedy])
+    gain = np.clip(rate * (times_s[above, columns] - times_s[greedy, columns]) / step, 0.0, _MOST_GAIN)
+    largest = np.maximum(caps, greedy)
+
+    def lasts(images: Array) -> Array:
+        row = np.minimum(np.searchsorted(sizes, images), largest)
+        below = np.maximum(row - 1, 0)
+        part = np.clip((sizes[row] - images) / np.maximum(1e-9, sizes[row] - sizes[below]), 0.0, 1.0)
+        lasting: Array = times_s[row, columns] - part * (times_s[row, columns] - times_s[below, columns])
+        return lasting
+
+    before = [lasts(_deviated(mean, load.clumping / (1.0 - gain**2), each)) for each, _ in _NORMAL]
+    waits, owns, weights = [], [], []
+    for before_s, (_, often) in zip(before, _NORMAL, strict=True):
+        for deviation, share in _NORMAL:
+            waits.append(before_s)
+            owns.append(lasts(_deviated(rate * before_s, load.clumping, deviation)))
+            weights.append(often * share * before_s)
+    wait_s, own_s, weight = np.array(waits), np.array(owns), np.array(weights)
+    weight /= weight.sum(axis=0)
+
+    def beyond(seconds: Array | float) -> Array:
+        share: Array = (weight * np.clip((wait_s + own_s - seconds) / wait_s, 0.0, 1.0)).sum(axis=0)
+        return share
+
+    low, high = own_s.min(axis=0), (wait_s + own_s).max(axis=0)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        exceeded = beyond(middle) > _FEW
+        low, high = np.where(exceeded, middle, low), np.where(exceeded, high, middle)
+    return _Undelayed(beyond(limit_s), high)
+
+
+def _deviated(images: Array, dispersion: Array | float, deviation: float) -> Array:
+    """Return a number of images so many deviations above its mean, at least 1."""
+    deviated: Array = np.maximum(1.0, images + deviation * np.sqrt(dispersion * images))
+    return deviated
 
 
 def overflow_share(load: Load, capacity_per_s: Array, spare_images: Array) -> Array:

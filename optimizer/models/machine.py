@@ -122,6 +122,11 @@ class Machine:
         for model in (self._time, self._power, self._measured_times, self._measured_power):
             model.forget(share)
 
+    def doubt_power(self, share: float) -> None:
+        """Keep only this share of what was learned of power."""
+        self._power.forget(share)
+        self._measured_power.forget(share)
+
     def tables(self) -> Tables:
         """Return what is expected everywhere. Something must have been learned."""
         base_s = self._time.table(self.sizes, self._clocks_mhz)

@@ -22,6 +22,7 @@ from typing import Any
 
 from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import Load, deviations
+from optimizer.models.clumping import ClumpModel
 from optimizer.models.drift import DriftDetector
 from optimizer.models.machine import Machine
 from optimizer.models.surges import PeakModel
@@ -78,9 +79,10 @@ class BoultonPolicy:
         self._machine.forget()
         self._arrivals = ArrivalModel()
         self._peaks = PeakModel()
+        self._clumps = ClumpModel()
         self._alarm_deviations = _ALARM_DEVIATIONS
         self._watch = SloWatch()
-        self._drift = DriftDetector()
+        self._drift, self._power_drift = DriftDetector(), DriftDetector()
         self._caution = Caution()
         self._hold = 0
         self._idle = 0
@@ -127,7 +129,8 @@ class BoultonPolicy:
         arrived, duration_s = window.traffic.arrived, window.duration_s
         expected = self._arrivals.cautious_rate_per_s * duration_s
         if duration_s > 0.0:
-            self._peaks.observe(arrived / duration_s)
+            late = late_images(window.traffic)
+            self._peaks.observe(arrived / duration_s, late, window.traffic.completed)
         self._arrivals.observe(arrived, duration_s)
         self._idle = 0 if arrived else self._idle + 1
         return arrived > expected
@@ -141,11 +144,22 @@ class BoultonPolicy:
         if error is not None and self._drift.observe(error, window.point.sm_clock_mhz):
             self._machine.doubt(_KEPT_AFTER_DRIFT)
         self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)
+        if self._power_drifted(window):
+            self._machine.doubt_power(_KEPT_AFTER_DRIFT)
         self._machine.learn_power(window, mhz)
+        self._clumps.observe(window.traffic.batches, window.point.batch_limit)
         if self._decided is not None and window.point == self._decided.point:
             self._caution.observe(window, targets, self._decided.predicted_p99_ms, surged=surged)
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+
+    def _power_drifted(self, window: Window) -> bool:
+        """Whether the power at the setting decided on is persistently another than was expected there."""
+        decided, joules = self._decided, window.device.energy.joules
+        if decided is None or window.point != decided.point or not decided.predicted_power_w or not joules:
+            return False
+        error = joules / window.duration_s / decided.predicted_power_w - 1.0
+        return self._power_drift.observe(error, window.point.sm_clock_mhz)
 
     def _missed(self, window: Window) -> bool:
         """Whether answers were late at the setting decided on.
@@ -181,7 +195,7 @@ class BoultonPolicy:
         point = window.point
         if not self._machine.ready:
             return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
-        load = Load(self._arrivals.rate_per_s, self._arrivals.dispersion)
+        load = Load(self._arrivals.rate_per_s, self._arrivals.dispersion, self._clumps.dispersion)
         margins = self._caution.margins(self._peaks.rate_per_s)
         land = Landscape(self._grid, self._machine, load, targets, margins)
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
@@ -335,7 +349,7 @@ class Caution:
         self._overhead_ms += _OVERHEAD_WEIGHT * (wanted_ms - self._overhead_ms)
 
 
-_SLO_SHARE, _LEAST_SLO_SHARE = 0.94, 0.5
+_SLO_SHARE, _LEAST_SLO_SHARE = 0.96, 0.5
 _MORE_CAUTION, _LESS_CAUTION = 0.96, 0.002
 _LATE_NOTICED = 0.007
 _OVERHEAD_WEIGHT, _MOST_OVERHEAD = 0.2, 0.5

@@ -1,0 +1,46 @@
+"""Batches tell how unevenly images come within their time, where they can."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from optimizer.models.clumping import ClumpModel
+from optimizer.telemetry import BatchTimes
+
+
+def batches(sizes: list[int]) -> dict[int, BatchTimes]:
+    return {size: BatchTimes(count, 0.001 * count) for size, count in Counter(sizes).items()}
+
+
+def learned(sizes: list[int], *, limit: int = 64, windows: int = 30) -> float:
+    model = ClumpModel()
+    for _ in range(windows):
+        model.observe(batches(sizes), limit)
+    return model.dispersion
+
+
+@pytest.mark.parametrize("images", [1, 4, 8])
+def test_requests_of_several_images_show(images: int) -> None:
+    random = np.random.default_rng(1)
+    sizes = [1 + images * int(count) for count in random.poisson(6.0, 5000)]
+    assert learned(sizes, limit=1000) == pytest.approx(images, rel=0.15)
+
+
+def test_it_begins_with_images_that_come_alone() -> None:
+    assert ClumpModel().dispersion == 1.0
+
+
+def test_even_batches_are_no_more_even_than_chance() -> None:
+    assert learned([8] * 100) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit"),
+    [([1] * 100, 64), ([1, 30] * 4, 64), ([1] * 50 + [32] * 50, 32)],
+    ids=["single images", "few batches", "cut by the limit"],
+)
+def test_what_tells_nothing_teaches_nothing(sizes: list[int], limit: int) -> None:
+    assert learned(sizes, limit=limit) == 1.0
