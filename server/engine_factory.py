@@ -15,8 +15,9 @@ from server.config import AUTO, Settings
 from server.devices.choice import choose_device
 from server.devices.served import ServedDevice
 from server.engines.engine import Engine
+from server.engines.graph_specs import read_graph_specs
 from server.engines.registry import EngineRequest, engine_kind
-from server.engines.simulated import Executor, SimulatedEngine, read_graph_specs
+from server.engines.simulated import Executor, SimulatedEngine
 from server.engines.slots import DEFAULT_MAX_BATCH
 from server.errors import ConfigError, EngineError
 from server.governing.keeping import default_directory

@@ -57,10 +57,10 @@ def pytorch(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> Subj
     """PyTorch, operator by operator, on the CPU."""
     import torch
 
+    from server.engines.graph_specs import read_graph_specs
     from server.engines.pytorch.engine import PyTorchEngine
     from server.engines.pytorch.graph import load_module
     from server.engines.pytorch.memory import Slots
-    from server.engines.simulated import read_graph_specs
 
     specs = read_graph_specs(path)
     run = Stopwatch(load_module(path).to(memory_format=torch.channels_last), CLOCK)

@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import default_served_batches
-from server.engines.simulated import read_graph_specs
 from server.engines.tensorrt.builder import WORKSPACE_BYTES, BuildOptions, BuildRequest
 from server.engines.tensorrt.plan_cache import PlanCache
 from server.engines.tensorrt.plans import build_for

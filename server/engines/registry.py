@@ -123,8 +123,8 @@ def _onnxruntime_cuda(request: EngineRequest) -> Engine:
 
 
 def _onnxruntime_tensorrt(request: EngineRequest) -> Engine:
+    from server.engines.graph_specs import read_graph_specs
     from server.engines.onnxruntime import load_onnxruntime_engine
-    from server.engines.simulated import read_graph_specs
     from server.engines.slots import largest_batch
 
     specs = read_graph_specs(request.onnx_path)

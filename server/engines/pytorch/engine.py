@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, fx
 
 from server.engines.engine import Array
+from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import check_served_batches, default_served_batches
 from server.engines.pytorch.graph import load_module
 from server.engines.pytorch.memory import Slots
 from server.engines.pytorch.runners import Runner, compiled
-from server.engines.simulated import read_graph_specs
 from server.engines.slots import check_inputs, into_slots, largest_batch
 from server.errors import EngineError
 

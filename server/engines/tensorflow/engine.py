@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from server.engines.engine import Array
+from server.engines.graph_specs import GraphSpecs, read_graph_specs
 from server.engines.padding import check_served_batches
-from server.engines.simulated import GraphSpecs, read_graph_specs
 from server.engines.slots import check_inputs, largest_batch, make_buffers
 from server.engines.tensorflow.graph import load_function
 from server.errors import EngineError

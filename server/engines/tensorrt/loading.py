@@ -11,8 +11,8 @@ from typing import Any
 from server.engines.cuda.device import Cuda, on_gpu
 from server.engines.cuda.pycuda_device import open_cuda
 from server.engines.engine import TensorSpec
+from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import check_served_batches, default_served_batches
-from server.engines.simulated import read_graph_specs
 from server.engines.slots import largest_batch
 from server.engines.tensorrt.build_progress import logged_progress
 from server.engines.tensorrt.builder import BuildOptions, BuildRequest

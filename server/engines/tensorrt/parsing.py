@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from server.engines.engine import TensorSpec
-from server.engines.simulated import GraphSpecs, read_graph_specs
+from server.engines.graph_specs import GraphSpecs, read_graph_specs
 from server.engines.tensorrt.messages import Messages
 from server.errors import EngineError
 

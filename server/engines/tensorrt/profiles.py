@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from server.engines.engine import TensorSpec
-from server.engines.simulated import GraphSpecs
+from server.engines.graph_specs import GraphSpecs
 from server.errors import EngineError
 
 MOST_PROFILES = 32

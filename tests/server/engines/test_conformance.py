@@ -22,9 +22,10 @@ from onnx import TensorProto
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.twin.profile import load_profile
 from server.engines.engine import NUMPY_DTYPES, Array, Engine
+from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import default_served_batches, padded
 from server.engines.registry import ENGINE_KINDS, EngineRequest
-from server.engines.simulated import SimulatedEngine, read_graph_specs
+from server.engines.simulated import SimulatedEngine
 from server.engines.tensorrt.loading import load_tensorrt_engine
 from server.engines.tensorrt.toolkit import TENSORRT_RTX, load_toolkit
 from server.errors import EngineError
