@@ -12,7 +12,7 @@ from typing import Any
 from server.engines.registry import engine_names
 from server.errors import ConfigError
 from server.files import read_file
-from server.setting_readers import Reader, names, number, one_of, path, switch, text, whole
+from server.setting_readers import Reader, ascending, names, number, one_of, path, switch, text, whole
 from server.transport.loopback import is_loopback
 
 MIB = 1 << 20
@@ -37,6 +37,8 @@ class Settings:
     simulated_model: str | None = None
     seed: int = 0
     threads: int | None = None
+    served_batches: tuple[int, ...] = ()
+    missing_plan: str = "build"
     device: str = "auto"
     control: bool = False
     keeper_socket: Path | None = None
@@ -113,6 +115,10 @@ _STATE_DIR = "where set targets and what was learned are kept (default: boulton 
 _DEVICE = (
     "whose clock and energy count: auto, cpu, or a GPU by index, by UUID or by the beginning of its UUID"
 )
+_SERVED_BATCHES = (
+    "batch sizes that run as they are; others are filled up to the next one (default: the engine's choice)"
+)
+_MISSING_PLAN = "TensorRT: what to do for a model without a plan on disk, build one (minutes) or refuse it"
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
 
 OPTIONS = {
@@ -138,6 +144,8 @@ OPTIONS = {
     "memory_clock_mhz": Option(whole(1), "with --control: hold the memory clock at this", "MHZ"),
     "power_limit_w": Option(number(1.0), "with --control: hold the power limit at this", "W"),
     "threads": Option(whole(1, 1024), "engine threads (default: one a core)"),
+    "served_batches": Option(ascending(BATCH), _SERVED_BATCHES, "1,8,32"),
+    "missing_plan": Option(one_of("build", "refuse"), _MISSING_PLAN, "DO"),
     "max_batch": Option(BATCH, "largest batch in images (default: the model's own, else 64)"),
     "batch_limit": Option(
         BATCH, "batch limit; governed, the largest it may get (default: the largest batch)"
@@ -223,6 +231,18 @@ def _read(name: str, value: object, where: str) -> object:
 
 
 def _check_batches(settings: Settings) -> None:
+    sizes = settings.served_batches
+    if sizes and settings.engine == "simulated":
+        raise ConfigError("--engine simulated runs batches of any size: leave --served-batches out")
+    if sizes and settings.max_batch not in (None, sizes[-1]):
+        raise ConfigError(
+            f"--served-batches ends with {sizes[-1]}, and --max-batch is {settings.max_batch}: leave "
+            "--max-batch out"
+        )
+    if settings.missing_plan != "build" and not settings.engine.startswith("tensorrt"):
+        raise ConfigError(
+            f"--missing-plan is for --engine tensorrt and tensorrt-rtx, got --engine {settings.engine}"
+        )
     if settings.batch_limit and settings.max_batch and settings.batch_limit > settings.max_batch:
         raise ConfigError(f"--batch-limit {settings.batch_limit} is over --max-batch {settings.max_batch}")
 

@@ -15,7 +15,7 @@ from typing import Any
 from server.announcement import Announcement, withdraw
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
-from server.errors import ConfigError, CudaLost, RequestError
+from server.errors import BoultonError, ConfigError, CudaLost, RequestError
 from server.governing.governor_factory import make_governing, read_targets
 from server.governing.governor_thread import GovernorThread
 from server.governing.loop import Governing
@@ -74,7 +74,7 @@ async def serve(settings: Settings) -> int:
     async with AsyncExitStack() as exits:
         daemon = Daemon(settings, loss.report)
         await daemon.open(exits)
-        if await _finished_before(stop, daemon.get_ready()):
+        if await _got_ready(daemon, stop, loss):
             await stop.wait()
             if not loss.happened:
                 await daemon.leave()
@@ -248,6 +248,16 @@ class Daemon:
             warning = exposure_warning(port.host, tls=tls, tokens=tokens)
             if warning is not None:
                 logger.warning("%s", warning)
+
+
+async def _got_ready(daemon: Daemon, stop: asyncio.Event, loss: GpuLoss) -> bool:
+    """Get ready unless told to stop meanwhile, or the GPU fails for good. Raises `BoultonError`."""
+    try:
+        return await _finished_before(stop, daemon.get_ready())
+    except BoultonError:
+        if not loss.happened:
+            raise
+        return False
 
 
 def _scheduling(settings: Settings) -> SchedulerSettings:

@@ -62,12 +62,24 @@ def device_note(device: Gpu) -> str:
 
 def _request(settings: Settings, entry: ModelEntry) -> EngineRequest:
     largest = _max_batch(settings, entry)
+    sizes = _served_batches(settings, entry, largest)
     return EngineRequest(
         onnx_path=entry.onnx_path,
-        max_batch=largest,
+        max_batch=sizes[-1] if sizes else largest,
         threads=settings.threads,
+        served_batches=sizes,
         cache_dir=(settings.state_dir or default_directory()) / "engines",
+        build_missing=settings.missing_plan == "build",
     )
+
+
+def _served_batches(settings: Settings, entry: ModelEntry, largest: int | None) -> tuple[int, ...]:
+    """The sizes of `--served-batches` that the model allows; its own limit, where less, is the last one."""
+    sizes = settings.served_batches
+    if not sizes or not read_graph_specs(entry.onnx_path).batched:
+        return ()
+    last = min(sizes[-1], largest or sizes[-1])
+    return (*(size for size in sizes if size < last), last)
 
 
 def _max_batch(settings: Settings, entry: ModelEntry) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,22 @@ def names(value: object) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise ValueError("a list of different names")
     return tuple(value)
+
+
+def ascending(element: Reader) -> Reader:
+    """Read a list of ascending values, as text with commas between them or as a list."""
+    allowed = "ascending whole numbers, as in 1,8,32"
+
+    def read(value: object) -> tuple[Any, ...]:
+        given = value.split(",") if isinstance(value, str) else value
+        if not isinstance(given, list) or not given:
+            raise ValueError(allowed)
+        values = tuple(element(one) for one in given)
+        if any(left >= right for left, right in pairwise(values)):
+            raise ValueError(allowed)
+        return values
+
+    return read
 
 
 def _range(least: int, most: int | None) -> str:

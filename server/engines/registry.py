@@ -31,6 +31,7 @@ class EngineRequest:
         device_index: which GPU, counted as CUDA counts; engines on the CPU do without.
         served_batches: the only sizes to run, ascending, ending with `max_batch`; (): the engine's choice.
         cache_dir: where built engines and timings are kept between starts; None: nowhere.
+        build_missing: whether TensorRT may build a plan that is not in `cache_dir`.
     """
 
     onnx_path: Path
@@ -39,6 +40,7 @@ class EngineRequest:
     device_index: int = 0
     served_batches: tuple[int, ...] = ()
     cache_dir: Path | None = None
+    build_missing: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ def _pytorch_compiled(request: EngineRequest) -> Engine:
 def _tensorrt(toolkit: str) -> Callable[[EngineRequest], Engine]:
     def load(request: EngineRequest) -> Engine:
         from server.engines.tensorrt.loading import load_tensorrt_engine
+        from server.engines.tensorrt.plans import IfMissing
 
         return load_tensorrt_engine(
             request.onnx_path,
@@ -173,6 +176,7 @@ def _tensorrt(toolkit: str) -> Callable[[EngineRequest], Engine]:
             served_batches=request.served_batches,
             device_index=request.device_index,
             cache_dir=request.cache_dir,
+            if_missing=IfMissing.BUILD if request.build_missing else IfMissing.REFUSE,
         )
 
     return load

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from server.engines.engine import Engine
-from server.errors import BoultonError, Internal, InvalidArgument, NotFound, RequestError, Unavailable
+from server.errors import (
+    BoultonError,
+    CudaLost,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    RequestError,
+    Unavailable,
+)
 from server.models.background import BackgroundTasks
 from server.models.repository import ModelEntry, Repository, check_model_name
 from server.models.service import ModelService, ModelSnapshot
@@ -169,6 +177,8 @@ class ModelTable:
     def _load_failed(self, name: str, error: Exception) -> RequestError:
         if isinstance(error, RequestError):
             return error
+        if isinstance(error, CudaLost):
+            self._settings.on_lost(error)
         serving = "; the version loaded before keeps serving" if name in self._services else ""
         if not isinstance(error, BoultonError):
             logger.error("model '%s' could not be loaded", name, exc_info=error)

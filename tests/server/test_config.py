@@ -70,6 +70,14 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--gpu", "v100"], "--gpu needs --engine simulated, got --engine onnxruntime"),
         (["--simulated-model", "x"], "--simulated-model needs --engine simulated"),
         (["--batch-limit", "9", "--max-batch", "8"], "--batch-limit 9 is over --max-batch 8"),
+        (["--served-batches", "8,1"], "--served-batches must be ascending whole numbers, as in 1,8,32"),
+        (["--served-batches", "1,1"], "ascending"),
+        (["--served-batches", ""], "--served-batches must be a whole number, 1 to 4096"),
+        (["--served-batches", "1,5000"], "--served-batches must be a whole number, 1 to 4096"),
+        (["--served-batches", "1,8", "--max-batch", "16"], "ends with 8, and --max-batch is 16"),
+        (["--served-batches", "1,8", "--engine", "simulated", "--gpu", "v100"], "batches of any size"),
+        (["--missing-plan", "guess"], "--missing-plan must be one of build, refuse"),
+        (["--missing-plan", "refuse"], "for --engine tensorrt and tensorrt-rtx, got --engine onnxruntime"),
         (["--no-govern", "--govern", "a"], "contradict"),
         (["--govern", "b", "--model", "a"], "--govern b is not among the models served: a"),
         (["--tls-cert", "c.pem"], "go together"),
@@ -98,6 +106,15 @@ def test_wrong_flags_are_refused(flags: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse("--repository", "m", *flags)
     assert message in str(refused.value)
+
+
+def test_batch_sizes_come_as_text_or_as_a_list(config: Path) -> None:
+    assert parse("--repository", "m", "--served-batches", "1, 8,32").served_batches == (1, 8, 32)
+    config.write_text('repository = "m"\nserved-batches = [1, 8]\nmax-batch = 8\n')
+    assert parse("--config", str(config)).served_batches == (1, 8)
+    config.write_text('repository = "m"\nserved-batches = 8\n')
+    with pytest.raises(ConfigError, match="ascending whole numbers"):
+        parse("--config", str(config))
 
 
 @pytest.mark.parametrize(

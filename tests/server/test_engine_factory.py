@@ -114,14 +114,54 @@ def test_an_engine_on_the_cpu_governs_no_gpu() -> None:
     assert engine_factory(settings(device="cpu")).device.uuid == "cpu-package"
 
 
-def test_engines_are_kept_in_the_state_directory(
-    tmp_path: Path, entry: ModelEntry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[EngineRequest]:
+    """What an engine was asked for; none is loaded."""
     asked: list[EngineRequest] = []
     kind = EngineKind("onnxruntime", "cpu", "", "", asked.append)
     monkeypatch.setattr(EngineKind, "load", lambda self, request: self.open(request))
     monkeypatch.setattr("server.engine_factory.engine_kind", lambda _name: kind)
+    return asked
+
+
+def test_engines_are_kept_in_the_state_directory(
+    tmp_path: Path, entry: ModelEntry, asked: list[EngineRequest]
+) -> None:
     engine_factory(settings(threads=3, max_batch=8, state_dir=tmp_path / "state")).make(entry)
     assert asked == [
         EngineRequest(entry.onnx_path, max_batch=8, threads=3, cache_dir=tmp_path / "state" / "engines")
     ]
+
+
+@pytest.mark.parametrize(
+    ("model_s", "sizes"), [(None, (1, 8, 32)), (64, (1, 8, 32)), (16, (1, 8, 16)), (8, (1, 8)), (1, (1,))]
+)
+def test_served_batches_end_with_the_model_s_own_limit(
+    entry: ModelEntry, asked: list[EngineRequest], model_s: int | None, sizes: tuple[int, ...]
+) -> None:
+    engine_factory(settings(served_batches=(1, 8, 32))).make(replace(entry, max_batch=model_s))
+    assert (asked[0].served_batches, asked[0].max_batch) == (sizes, sizes[-1])
+
+
+def test_served_batches_say_nothing_about_a_network_without_a_batch_dimension(
+    whole: ModelEntry, asked: list[EngineRequest]
+) -> None:
+    engine_factory(settings(served_batches=(1, 8))).make(whole)
+    assert (asked[0].served_batches, asked[0].max_batch) == ((), None)
+
+
+def test_batches_are_padded_to_the_sizes_that_were_asked_for(entry: ModelEntry) -> None:
+    engine = engine_factory(settings(threads=1, served_batches=(2, 4))).make(entry)
+    assert (engine.served_batches, engine.max_batch) == ((2, 4), 4)
+    outputs(engine)
+    assert engine.padded_images == 1
+    engine.close()
+
+
+@pytest.mark.parametrize(("missing_plan", "build"), [("build", True), ("refuse", False)])
+def test_whether_plans_may_be_built_is_passed_on(
+    entry: ModelEntry, asked: list[EngineRequest], missing_plan: str, build: bool
+) -> None:
+    chosen = settings(engine="tensorrt", missing_plan=missing_plan)
+    engine_factory(chosen).make(entry)
+    assert asked[0].build_missing is build

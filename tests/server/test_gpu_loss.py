@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from protos import grpc_service_pb2_grpc as pb_grpc
 from server.config import Settings
 from server.engine_factory import EngineFactory, engine_factory
 from server.engines.engine import Array, Engine
-from server.errors import CudaLost, EngineError
+from server.errors import ConfigError, CudaLost, EngineError
 from server.gpu_loss import EXIT_GPU_LOST, GpuLoss
 from server.models.repository import ModelEntry
 
@@ -109,6 +110,38 @@ async def test_an_error_that_passes_does_not(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(asyncio.CancelledError):
         await task
     assert engine.closed.is_set()
+
+
+async def start_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[ModelEntry], Engine]
+) -> int:
+    """Start a daemon in this loop with engines made so, and return its exit code."""
+    monkeypatch.setattr(
+        server.daemon, "engine_factory", lambda settings: replace(engine_factory(settings), make=make)
+    )
+    repository = put_double(tmp_path / "repository")
+    settings = Settings(repository=repository, port=0, operator_port=0, no_metrics=True, state_dir=tmp_path)
+    return await asyncio.wait_for(server.daemon.serve(settings), 60)
+
+
+async def test_a_gpu_lost_while_models_load_is_told_likewise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(_entry: ModelEntry) -> Engine:
+        raise CudaLost("the GPU fell off the bus")
+
+    assert await start_with(tmp_path, monkeypatch, make) == EXIT_GPU_LOST
+    assert "the GPU fell off the bus; ending with exit code 75" in caplog.text
+
+
+async def test_an_engine_that_cannot_be_made_is_another_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(_entry: ModelEntry) -> Engine:
+        raise EngineError("no such operator")
+
+    with pytest.raises(ConfigError, match=r"model 'double' cannot be served: .*no such operator"):
+        await start_with(tmp_path, monkeypatch, make)
 
 
 async def test_the_first_report_counts(caplog: pytest.LogCaptureFixture) -> None:
