@@ -1,0 +1,140 @@
+"""ONNX Runtime on the CPU, timed layer by layer by its own profiler."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import onnxruntime
+from onnx import ModelProto
+
+from bench.layers.inputs import make_inputs
+from bench.layers.origin import find_origins, name_of
+from bench.layers.profile import Profile, read_profile
+from bench.layers.timed import TimedLayer, TimedRun, quicker_half
+from server.engines.engine import Array
+from server.errors import EngineError
+
+REPEATS = 50
+_BLOCKS = 5  # timed and untimed runs take turns, so that a change of the machine's pace meets both
+_ON_CPU = ["CPUExecutionProvider"]
+
+
+def time_layers(
+    onnx_path: Path, batch: int, *, threads: int = 1, repeats: int = REPEATS
+) -> tuple[TimedLayer, ...]:
+    """Return what ONNX Runtime executes, in its order, with the seconds of each; see `time_network`."""
+    return time_network(onnx_path, batch, threads=threads, repeats=repeats).layers
+
+
+def time_network(onnx_path: Path, batch: int, *, threads: int = 1, repeats: int = REPEATS) -> TimedRun:
+    """Time a network as the engine `onnxruntime` serves it, with all its optimisations.
+
+    A layer's time begins when the one before it has ended, with the caches as that left them.
+
+    Args:
+        onnx_path: the network; external data beside it.
+        batch: images to a batch.
+        threads: of one batch.
+        repeats: how often the whole network runs, timed, and as often untimed.
+
+    Raises:
+        EngineError: the file cannot be used, and why.
+    """
+    with TemporaryDirectory() as folder:
+        given = _named(onnx_path)
+        inputs = make_inputs(given, batch)
+        alone = _open(onnx_path, _options(threads))
+        watched = _open(onnx_path, _profiling(threads, Path(folder)))
+        alone_s, firsts = _take_turns(alone, watched, inputs, repeats)
+        profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
+        executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
+        return _joined(given, executed, profile, alone_s)
+
+
+def _named(path: Path) -> ModelProto:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf, onnx and the file system each raise their own
+        raise EngineError(f"{path}: not a readable ONNX file: {error}") from error
+    names = Counter(map(name_of, model.graph.node))
+    if repeated := [name for name, times in names.items() if times > 1]:
+        raise EngineError(f"{path}: several nodes are called {repeated[0]}: their times cannot be told apart")
+    return model
+
+
+def _options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    """The same as the engine's."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _profiling(threads: int, folder: Path) -> Any:  # noqa: ANN401
+    options = _options(threads)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    options.optimized_model_filepath = str(folder / "executed.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    return options
+
+
+def _open(path: Path, options: Any) -> Any:  # noqa: ANN401
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=_ON_CPU)
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _take_turns(
+    alone: Any,  # noqa: ANN401
+    watched: Any,  # noqa: ANN401
+    inputs: dict[str, Array],
+    repeats: int,
+) -> tuple[float, list[int]]:
+    """Return the seconds of the quickest untimed run, and which timed ones began a block, on cold caches."""
+    each = -(-repeats // _BLOCKS)
+    alone_s: list[float] = []
+    for _ in range(_BLOCKS):
+        alone_s += _run(alone, inputs, each)
+        _run(watched, inputs, each)
+    return min(alone_s), [block * (each + 1) for block in range(_BLOCKS)]
+
+
+def _run(
+    session: Any,  # noqa: ANN401
+    inputs: dict[str, Array],
+    times: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Run once to warm up and then `times` times."""
+    session.run(None, inputs)
+    seconds = []
+    for _ in range(times):
+        began_s = clock()
+        session.run(None, inputs)
+        seconds.append(clock() - began_s)
+    return seconds
+
+
+def _joined(given: ModelProto, executed: ModelProto, profile: Profile, alone_s: float) -> TimedRun:
+    origins = find_origins(given, executed)
+    main = {name_of(node): node for node in given.graph.node}
+    layers = []
+    for node in profile.nodes:
+        fused = origins.nodes.get(node.name, ())
+        name = _heaviest(fused, main) if fused else node.name
+        layers.append(TimedLayer(name, node.operator, quicker_half(node.seconds), fused))
+    return TimedRun(tuple(layers), alone_s, min(profile.runs_s), profile.covered, origins.unseen)
+
+
+def _heaviest(fused: tuple[str, ...], nodes: dict[str, Any]) -> str:
+    weighty = [name for name in fused if nodes[name].op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}]
+    return (weighty or fused)[0]
