@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
@@ -12,9 +13,13 @@ T = TypeVar("T")
 
 
 class GovernorThread:
-    """Runs functions one after the other. A daemon thread: the process ends without waiting for it."""
+    """Runs functions one after the other. A daemon thread: the process ends without waiting for it.
+
+    `cpu_s` is the processor time that they have taken.
+    """
 
     def __init__(self) -> None:
+        self.cpu_s = 0.0
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="governor", daemon=True)
         self._started = False
@@ -36,6 +41,7 @@ class GovernorThread:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            self.cpu_s = time.thread_time()
 
 
 def _run(function: Callable[[], T], loop: asyncio.AbstractEventLoop, done: asyncio.Future[T]) -> None:

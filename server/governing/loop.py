@@ -86,6 +86,11 @@ class Governing:
         return self.history[-1].record if self.history else None
 
     @property
+    def cpu_s(self) -> float:
+        """Processor time of the governor's thread: sensing, deciding, acting."""
+        return self._thread.cpu_s
+
+    @property
     def watchers(self) -> int:
         """How many are watching."""
         return len(self._watchers)

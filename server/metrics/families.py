@@ -209,6 +209,9 @@ def _money(governor: GovernorMetrics) -> Iterator[Metric]:
 def _counters(governor: GovernorMetrics) -> Iterator[Metric]:
     totals = governor.totals
     yield _count(governor, "boulton_decisions_total", "Turns of the governor", totals.decisions)
+    yield _count(
+        governor, "boulton_governor_cpu_seconds_total", "Processor time of its thread", governor.cpu_s
+    )
     yield _count(governor, "boulton_late_images_total", "Images answered after the SLO", totals.late)
     yield _count(governor, "boulton_refused_images_total", "Images turned away", totals.refused)
     yield _count(governor, "boulton_expired_images_total", "Images whose deadline passed", totals.expired)

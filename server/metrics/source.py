@@ -55,6 +55,7 @@ class ServerMetrics:
             paused=governing.governor.paused,
             pinned=governing.governor.pinned is not None,
             alarms=governing.alarms,
+            cpu_s=governing.cpu_s,
         )
 
     def device(self) -> DeviceMetrics:

@@ -91,6 +91,7 @@ class GovernorMetrics:
         paused: whether the operator lets nobody decide.
         pinned: whether the operator holds a setting.
         alarms: how often a refuge was taken before a decision.
+        cpu_s: processor time of the governor's thread.
     """
 
     gpu_uuid: str
@@ -102,6 +103,7 @@ class GovernorMetrics:
     paused: bool = False
     pinned: bool = False
     alarms: int = 0
+    cpu_s: float = 0.0
 
 
 class MetricsSource(Protocol):

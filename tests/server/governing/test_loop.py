@@ -401,3 +401,13 @@ async def test_a_device_that_hangs_does_not_hold_up_the_end(
     await governing.stop()
     assert any("fake did not answer within 0.01 s" in line for line in caplog.messages)
     go_on.set()
+
+
+async def test_the_processor_time_of_its_thread_is_counted() -> None:
+    governing = wary(FakePlant(), interval_s=3600.0)
+    await governing.start()
+    before_s = governing.cpu_s
+    await governing._thread.call(lambda: sum(range(300_000)))
+    await governing._thread.call(lambda: None)
+    assert governing.cpu_s > before_s
+    await governing.stop()

@@ -130,7 +130,7 @@ def governor(*records: Record) -> GovernorMetrics:
     for each in records:
         totals.add(each)
     last = records[-1] if records else None
-    return GovernorMetrics(GPU, "net", "hill-climb", POINT, totals.value, last)
+    return GovernorMetrics(GPU, "net", "hill-climb", POINT, totals.value, last, cpu_s=0.25)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +235,7 @@ def test_the_governor_shows_clocks_counts_and_money(source: Source, server: Metr
     assert found[key("boulton_sm_clock_target_mhz", **labels)] == 1095
     assert found[key("boulton_sm_clock_actual_mhz", **labels)] == 1080
     assert found[key("boulton_decisions_total", **labels)] == 2
+    assert found[key("boulton_governor_cpu_seconds_total", **labels)] == 0.25
     assert found[key("boulton_late_images_total", **labels)] == 20
     assert found[key("boulton_refused_images_total", **labels)] == 8
     assert found[key("boulton_expired_images_total", **labels)] == 6
