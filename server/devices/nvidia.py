@@ -16,7 +16,7 @@ from server.config import AUTO, Settings
 from server.devices.served import ServedDevice
 from server.errors import ConfigError
 
-KEEPER_PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.5, 2.0)
+KEEPER_PAUSES_S = (0.0, 0.2, 0.4, 0.8)
 """Before each question to a keeper, which may be being started at the same time."""
 
 logger = logging.getLogger("boulton.device")
@@ -27,7 +27,7 @@ def open_nvidia(
 ) -> ServedDevice:
     """Open NVML and find the GPU that the settings name; with `--control`, ask the keeper for it.
 
-    Without the keeper the clock is left alone: that is one line in the log, and no error.
+    Without the keeper the clock is left alone until there is one: that is no error.
 
     Args:
         settings: what was asked for.
@@ -46,7 +46,9 @@ def open_nvidia(
         nvml.close()
         raise ConfigError(f"--device {settings.device}: {error}") from error
     _warn_of_company(card)
-    keeper = _keeper(settings, card.uuid, sleep) if settings.control else None
+    keeper = KeeperClient(settings.keeper, card.uuid) if settings.control else None
+    if keeper is not None:
+        _await(keeper, sleep)
     gpu = NvmlGpu(
         card,
         keeper,
@@ -78,18 +80,9 @@ def _warn_of_company(card: Card) -> None:
         )
 
 
-def _keeper(settings: Settings, uuid: str, sleep: Callable[[float], None]) -> KeeperClient | None:
-    """Return the keeper that lends this GPU; None, after a line in the log, when there is none."""
-    keeper = KeeperClient(settings.keeper, uuid)
+def _await(keeper: KeeperClient, sleep: Callable[[float], None]) -> None:
+    """Wait a moment for a keeper that is being started; one that comes later still is found later."""
     for pause_s in KEEPER_PAUSES_S:
         sleep(pause_s)
         if keeper.bounds() is not None:
-            return keeper
-    logger.warning(
-        "the clock of %s is left alone, the batch size alone is governed: %s; once the keeper lends this GPU "
-        "start this server again (`boulton doctor` says what is missing)",
-        uuid,
-        keeper.trouble,
-    )
-    keeper.close()
-    return None
+            return

@@ -29,15 +29,20 @@ class RackTime:
         self.now_s += seconds
 
 
+ANYTHING = ClockBounds(0, 10_000, 0.0, 10_000.0, tuple(range(10_000)))
+
+
 @dataclass
 class DirectActuator:
     """Implements `Actuator` by NVML itself. `refuses` is what every request is refused with, if anything."""
 
     card: Card
-    permitted: ClockBounds | None = field(default_factory=lambda: ClockBounds(0, 10_000))
+    permitted: ClockBounds | None = field(default_factory=lambda: ANYTHING)
     refuses: str = ""
     asked: list[GpuSetting | None] = field(default_factory=list)  # None: release
     closed: bool = False
+    trouble: str = "nobody answers"
+    disturbances: int = 0
 
     def bounds(self) -> ClockBounds | None:
         return self.permitted

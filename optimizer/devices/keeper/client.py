@@ -19,7 +19,7 @@ from optimizer.devices.keeper.protocol import (
     Set,
     bounds_from,
 )
-from optimizer.devices.keeper.session import KeeperUnreachable, Session, open_session
+from optimizer.devices.keeper.session import KeeperSilent, KeeperUnreachable, Session, open_session
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
 
 TIMEOUT_S = 2.0
@@ -61,8 +61,10 @@ class KeeperClient:
         self._lock = Lock()
         self._session: Session | None = None
         self._holds = False
+        self._unreturned = False  # the connection was lost while it held the GPU
         self._wanted = _OWN
         self._trouble = ""
+        self._disturbances = 0
         self._ended = Event()
         self._thread: Thread | None = None
 
@@ -70,6 +72,11 @@ class KeeperClient:
     def trouble(self) -> str:
         """Why the setting asked for last is not held at the moment; empty while all is well."""
         return self._trouble
+
+    @property
+    def disturbances(self) -> int:
+        """How often so far the setting was lost, or was taken up again, without anybody asking for it."""
+        return self._disturbances
 
     def bounds(self) -> ClockBounds | None:
         """Return what the keeper permits on this GPU; None, and `trouble`, when it does not say."""
@@ -103,23 +110,27 @@ class KeeperClient:
         with self._lock:
             self._wanted, self._trouble = _OWN, ""
             if self._session is None or not self._holds:
+                self._check_returned()
                 return
             try:
                 self._session.ask(Release())
                 self._holds = False
             except DeviceError as error:
+                gone = isinstance(error, Refused) and error.code in _LOST
+                self._holds = not gone
                 self._hang_up()
-                if isinstance(error, Refused) and error.code in _LOST:
-                    return
-                raise
+                if not gone:
+                    raise
 
     def close(self) -> None:
         """Give the GPU back and hang up; never raises."""
+        self._ended.set()
+        said = self._unreturned
         try:
             self.release()
         except DeviceError as error:
-            logger.warning("%s", error)
-        self._ended.set()
+            if not said:
+                logger.warning("%s", error)
         if self._thread is not None:
             self._thread.join()
         with self._lock:
@@ -142,7 +153,7 @@ class KeeperClient:
         while not self._holds:
             try:
                 self._ask(Acquire(self._uuid))
-                self._holds = True
+                self._holds, self._unreturned = True, False
             except Refused as refused:
                 if refused.code is not Refusal.RESTORING or time.monotonic() >= give_up_s:
                     raise
@@ -152,6 +163,7 @@ class KeeperClient:
         if self._session is None:
             self._session, lease_s = open_session(self._path, self._timeout_s)
             self._renew_s = min(self._renew_s, lease_s / 3)
+        held = self._holds
         try:
             return self._session.ask(request)
         except Refused as refused:
@@ -162,8 +174,18 @@ class KeeperClient:
         except DeviceError:
             self._hang_up()
             raise
+        finally:
+            self._disturbances += held and not self._holds
+
+    def _check_returned(self) -> None:
+        if self._unreturned:
+            raise KeeperUnreachable(
+                f"whether {self._uuid} was given back is not known, for the keeper was lost while it held "
+                "the setting: it gives it back as soon as it runs (again)"
+            )
 
     def _hang_up(self) -> None:
+        self._unreturned |= self._holds
         self._holds = False
         if self._session is not None:
             self._session.close()
@@ -190,6 +212,7 @@ class KeeperClient:
                     self._note(error)
             if not self._holds and self._wanted != _OWN:
                 self._set(self._wanted)
+                self._disturbances += 1
                 logger.warning("the keeper holds the setting of %s again", self._uuid)
                 self._trouble = ""
         except DeviceError as error:
@@ -203,7 +226,9 @@ class KeeperClient:
 
 def _is_lost(error: DeviceError) -> bool:
     """Whether the lease or the connection went away before, and trying once more may help."""
-    return isinstance(error, KeeperUnreachable) or (isinstance(error, Refused) and error.code in _LOST)
+    if isinstance(error, KeeperUnreachable):
+        return not isinstance(error, KeeperSilent)
+    return isinstance(error, Refused) and error.code in _LOST
 
 
 def _harmless(error: DeviceError) -> bool:

@@ -22,6 +22,10 @@ class KeeperUnreachable(DeviceError):
     """The keeper does not answer; whoever held a lease has to take it as lost."""
 
 
+class KeeperSilent(KeeperUnreachable):
+    """Somebody listens there and says nothing, as a process that hangs: to ask again at once is of no use."""
+
+
 class Session:
     """A connection to a keeper, open and greeted. One thread at a time uses it.
 
@@ -42,10 +46,7 @@ class Session:
                 self._socket.sendall(encode_request(request))
             line = self._line()
         except TimeoutError as error:
-            timeout_s = self._socket.gettimeout()
-            raise KeeperUnreachable(
-                f"the keeper at {self._where} gave no answer for {timeout_s} s"
-            ) from error
+            raise _silent(self._where, self._socket.gettimeout()) from error
         except OSError as error:
             raise _unreachable(self._where, error) from error
         return parse_answer(line)
@@ -81,6 +82,9 @@ def open_session(path: Path, timeout_s: float) -> tuple[Session, float]:
         connection.connect(str(path))
         session = Session(connection, path)
         return session, _lease_s(session.ask(Hello(VERSION)))
+    except TimeoutError as error:
+        connection.close()
+        raise _silent(path, timeout_s) from error
     except OSError as error:
         connection.close()
         raise _unreachable(path, error) from error
@@ -94,6 +98,10 @@ def _lease_s(facts: dict[str, object]) -> float:
     if not isinstance(lease_s, int | float) or lease_s <= 0:
         raise KeeperUnreachable(f"the keeper says that a lease runs {lease_s!r} s: not a keeper of this kind")
     return float(lease_s)
+
+
+def _silent(path: Path, timeout_s: float | None) -> KeeperSilent:
+    return KeeperSilent(f"the keeper at {path} gave no answer for {timeout_s} s")
 
 
 def _unreachable(path: Path, error: OSError) -> KeeperUnreachable:

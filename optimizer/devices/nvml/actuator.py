@@ -32,6 +32,14 @@ class Actuator(Protocol):
     One thread at a time calls it; every call ends within seconds, answered or not.
     """
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be set, or what was set is not held, at the moment; empty while all is well."""
+
+    @property
+    def disturbances(self) -> int:
+        """How often so far the setting was lost, or was taken up again, without anybody asking for it."""
+
     def bounds(self) -> ClockBounds | None:
         """Return what may be set here; None while nobody can say, as when the keeper does not answer."""
 

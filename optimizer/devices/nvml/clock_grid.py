@@ -12,13 +12,11 @@ def working_memory_clock_mhz(card: Card, wanted_mhz: int | None = None) -> int:
     """Return the memory clock that work runs at, whose SM clocks are the legal ones.
 
     The memory clock that NVML reads now may be that of an idle card. So: the one that is wanted, else that of
-    the application clocks, else the highest. Raises DeviceError for one that the card does not have.
+    the application clocks, else the highest. Raises DeviceError when the card names none.
     """
-    legal_mhz = card.supported_memory_clocks_mhz()
     if wanted_mhz is not None:
-        if wanted_mhz not in legal_mhz:
-            raise DeviceError(f"{card.uuid}: no memory clock of {wanted_mhz} MHz; it has {_list(legal_mhz)}")
         return wanted_mhz
+    legal_mhz = card.supported_memory_clocks_mhz()
     if not legal_mhz:
         raise DeviceError(f"{card.uuid}: NVML names no memory clock, so no SM clock is legal either")
     application_mhz = _application_memory_clock_mhz(card)
@@ -29,7 +27,7 @@ def legal_sm_clocks_mhz(card: Card, bounds: ClockBounds, memory_mhz: int | None 
     """Return the SM clocks that may be set within bounds, ascending.
 
     Raises:
-        DeviceError: the memory clock is not legal, or no clock lies within the bounds, or NVML failed.
+        DeviceError: no clock lies within the bounds, or NVML failed.
     """
     clocks_mhz = card.supported_sm_clocks_mhz(working_memory_clock_mhz(card, memory_mhz))
     legal_mhz = tuple(clock for clock in clocks_mhz if bounds.sm_low_mhz <= clock <= bounds.sm_high_mhz)
@@ -55,7 +53,3 @@ def _application_memory_clock_mhz(card: Card) -> int | None:
         if failure.gone:
             raise
         return None
-
-
-def _list(clocks_mhz: tuple[int, ...]) -> str:
-    return ", ".join(map(str, clocks_mhz)) or "none"

@@ -55,13 +55,26 @@ class Confirmation:
         self._asked = GpuSetting()
         self._legal_mhz: tuple[int, ...] = ()
         self._asked_s = 0.0
+        self._left_mhz: int | None = None  # given back, and nobody confirmed it
         self._said = False
         self.unconfirmed = ""
 
     def expect(self, setting: GpuSetting, legal_mhz: tuple[int, ...]) -> None:
         """Look for this setting from now on; an axis that is None may be anything."""
         self._asked, self._legal_mhz, self._asked_s = setting, legal_mhz, self._clock()
-        self.unconfirmed = ""
+        self._left_mhz, self.unconfirmed = None, ""
+
+    def give_up(self, *, confirmed: bool) -> None:
+        """Look for nothing any more. Where nobody confirmed it, the clock may still be in force.
+
+        The highest of the legal clocks is let be: it is what the device itself would choose.
+        """
+        asked_mhz = self._asked.sm_clock_mhz
+        if confirmed:
+            self._left_mhz = None
+        elif asked_mhz is not None and asked_mhz < max(self._legal_mhz, default=asked_mhz):
+            self._left_mhz = asked_mhz
+        self._asked, self.unconfirmed = GpuSetting(), ""
 
     def check(self, seen: InForce) -> InForce:
         """Set `unconfirmed`; returns what was seen last.
@@ -69,7 +82,7 @@ class Confirmation:
         Clock and reasons cannot be read at one moment, and work comes and goes between the two. So whatever
         is wrong is looked at twice, under the reasons of both.
         """
-        self.unconfirmed = ""
+        self.unconfirmed = self._lingering(seen.sm_clock_mhz)
         if self._asked == GpuSetting() or self._clock() - self._asked_s < SETTLE_S:
             return seen
         if why_not_in_force(self._asked, seen, self._legal_mhz):
@@ -77,6 +90,18 @@ class Confirmation:
             self.unconfirmed = why_not_in_force(self._asked, seen, self._legal_mhz)
         self._say(taken=not self.unconfirmed and seen.reasons is not None and not seen.reasons & _SLOWED)
         return seen
+
+    def _lingering(self, seen_mhz: int | None) -> str:
+        """Say which clock may be left over; a higher one in force proves that it is gone, a lower nothing."""
+        left_mhz = self._left_mhz
+        if left_mhz is None:
+            return ""
+        if seen_mhz is not None and seen_mhz > left_mhz + _step_mhz(left_mhz, self._legal_mhz):
+            self._left_mhz = None
+            return ""
+        return (
+            f"the SM clock of {left_mhz} MHz may still be in force: that it was given back is not confirmed"
+        )
 
     def _say(self, *, taken: bool) -> None:
         """One line when settings cease to take, however many are tried until one does."""

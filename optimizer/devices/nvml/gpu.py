@@ -12,6 +12,7 @@ from optimizer.devices.nvml.actuator import Actuator, GpuSetting
 from optimizer.devices.nvml.clock_grid import legal_sm_clocks_mhz, span
 from optimizer.devices.nvml.confirmation import Confirmation, InForce
 from optimizer.devices.nvml.energy import GpuEnergy
+from optimizer.devices.nvml.fixed_axes import settable_axes
 from optimizer.devices.nvml.library import Card
 from optimizer.devices.nvml.watch import Watch
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
@@ -50,11 +51,13 @@ class NvmlGpu:
         self._card = card
         self._actuator = actuator
         self._clock = clock
-        self._fixed = GpuSetting(memory_clock_mhz=memory_clock_mhz, power_limit_w=power_limit_w)
+        self._wanted = GpuSetting(memory_clock_mhz=memory_clock_mhz, power_limit_w=power_limit_w)
+        self._fixed = GpuSetting()  # what of it may be set, once that is known
         self._simulated = simulated
         self._watch = Watch(card.uuid, clock)
         self._energy = GpuEnergy(card, self._watch, clock)
         self._legal_mhz: tuple[int, ...] = ()
+        self._disturbances = 0
         self._confirmation = Confirmation(card.uuid, self._look, clock)
         self._said: set[str] = set()
 
@@ -82,13 +85,14 @@ class NvmlGpu:
     def sm_clocks_mhz(self) -> tuple[int, ...]:
         """Legal SM clocks within what the actuator permits, ascending; empty when none can be set from here.
 
-        Asks NVML and the actuator until there are some. Why there are none is one line in the log.
+        Asks NVML and the actuator until there are some, and again after a refusal: what is permitted may have
+        changed. Why there are none is one line in the log.
         """
         if not self._legal_mhz and self._actuator is not None and not self.lost:
             try:
                 self._legal_mhz = self._settable_mhz(self._actuator)
             except DeviceError as error:
-                self._say(f"{error}; the batch size alone can be governed")
+                self._say(f"{error}; until then the batch size alone is governed")
         return self._legal_mhz
 
     def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
@@ -97,11 +101,15 @@ class NvmlGpu:
         Memory clock and power limit, where the operator fixed them, are asked for along with every clock, and
         stay when the SM clock is given back.
         """
-        self._confirmation.expect(GpuSetting(), ())
-        if clock_mhz is not None:
-            self._ask(self._actuator, replace(self._fixed, sm_clock_mhz=clock_mhz))
-        elif self._actuator is not None:
-            self._give_back(self._actuator)
+        try:
+            if clock_mhz is not None:
+                self._set(self._actuator, clock_mhz)
+            elif self._actuator is not None:
+                self._give_back(self._actuator)
+        except DeviceError:
+            self._confirmation.give_up(confirmed=False)
+            self._legal_mhz = ()
+            raise
 
     def read(self) -> DeviceReading:
         """Return readings since the previous call; the first call opens the interval: its energy is 0."""
@@ -118,7 +126,7 @@ class NvmlGpu:
             memory_clock_mhz=seen.memory_clock_mhz,
             event_reasons=seen.reasons or EventReason.NONE,
             temperature_c=temperature_c,
-            clock_not_taken=self._confirmation.unconfirmed,
+            clock_not_taken=self._confirmation.unconfirmed or self._disturbed(),
         )
 
     def close(self) -> None:
@@ -133,26 +141,41 @@ class NvmlGpu:
             raise DeviceError(f"{self.uuid} is cut into MIG instances, which share one clock: it is not set")
         bounds = actuator.bounds()
         if bounds is None:
-            raise DeviceError(f"{self.uuid}: nobody permits clocks: is `boulton keeper` running for it?")
+            raise DeviceError(f"{self.uuid}: its clock is left alone: {actuator.trouble}")
+        self._fixed, left_alone = settable_axes(self._card, bounds, self._wanted)
+        for text in left_alone:
+            self._say(text)
         return legal_sm_clocks_mhz(self._card, bounds, self._fixed.memory_clock_mhz)
 
-    def _give_back(self, actuator: Actuator) -> None:
-        if self._fixed == GpuSetting() or self.lost:
-            actuator.release()
-        else:
-            self._ask(actuator, self._fixed)
-
-    def _ask(self, actuator: Actuator | None, setting: GpuSetting) -> None:
+    def _set(self, actuator: Actuator | None, clock_mhz: int) -> None:
         if self.lost:
             raise DeviceGone(f"nothing is set any more: {self.lost}")
         if actuator is None:
             raise DeviceError(f"{self.uuid} is only observed; setting its clock needs --control and a keeper")
-        clock_mhz = setting.sm_clock_mhz
-        if clock_mhz is not None and clock_mhz not in self.sm_clocks_mhz:
-            allowed = span(self.sm_clocks_mhz)
+        legal_mhz = self._legal_mhz = self._legal_mhz or self._settable_mhz(actuator)
+        if clock_mhz not in legal_mhz:
+            allowed = span(legal_mhz)
             raise DeviceError(f"{self.uuid}: SM clock {clock_mhz} MHz is not legal; choose of {allowed}")
+        self._ask(actuator, replace(self._fixed, sm_clock_mhz=clock_mhz))
+
+    def _give_back(self, actuator: Actuator) -> None:
+        if self._fixed == GpuSetting() or self.lost:
+            actuator.release()
+            self._confirmation.give_up(confirmed=True)
+        else:
+            self._ask(actuator, self._fixed)
+
+    def _ask(self, actuator: Actuator, setting: GpuSetting) -> None:
         actuator.set(setting)
         self._confirmation.expect(setting, self._legal_mhz)
+
+    def _disturbed(self) -> str:
+        """Say that the setting came or went by itself since the previous call, so that two were in force."""
+        if self._actuator is None:
+            return ""
+        before, self._disturbances = self._disturbances, self._actuator.disturbances
+        unchanged = before == self._disturbances
+        return "" if unchanged else "the keeper lost the setting, or took it up again, meanwhile"
 
     def _look(self) -> InForce:
         ask, card = self._watch.ask, self._card

@@ -318,6 +318,10 @@ class Card:
             raise
         return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
 
+    def memory_used_bytes(self) -> int:
+        """Return how much of its memory is in use, by anybody."""
+        return int(self._ask("nvmlDeviceGetMemoryInfo", asked="its memory").used)
+
     def processes(self) -> tuple[int, ...]:
         """Return the process ids that compute on the GPU, ascending; in a container they may be others'."""
         found = self._ask("nvmlDeviceGetComputeRunningProcesses", asked="the processes on it")

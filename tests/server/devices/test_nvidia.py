@@ -18,6 +18,8 @@ class FakeKeeper:
     """Answers from the n-th question on."""
 
     trouble = "no keeper at k.sock"
+    disturbances = 0
+    permitted = ClockBounds(500, 1000)
 
     def __init__(self, answers_from: float) -> None:
         self.answers_from = answers_from
@@ -27,7 +29,7 @@ class FakeKeeper:
 
     def bounds(self) -> ClockBounds | None:
         self.questions += 1
-        return ClockBounds(500, 1000) if self.questions >= self.answers_from else None
+        return self.permitted if self.questions >= self.answers_from else None
 
     def set(self, setting: GpuSetting) -> None:
         self.settings.append(setting)
@@ -69,36 +71,38 @@ def test_clocks_within_the_keeper_s_bounds_are_legal(rack: Rack, monkeypatch: py
 
 
 def test_a_keeper_that_is_being_started_is_waited_for(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_keeper(monkeypatch, FakeKeeper(5))
+    with_keeper(monkeypatch, FakeKeeper(3))
     waited: list[float] = []
     served = open_nvidia(settings(), sleep=waited.append)
     assert served.gpu.sm_clocks_mhz
-    assert waited == list(KEEPER_PAUSES_S[:5])
+    assert waited == list(KEEPER_PAUSES_S[:3])
     served.close()
 
 
-def test_without_a_keeper_the_clock_is_left_alone_and_that_is_said_once(
+def test_without_a_keeper_the_clock_is_left_alone_until_there_is_one_and_that_is_said_once(
     rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keeper = FakeKeeper(float("inf"))
+    keeper = FakeKeeper(8)
     with_keeper(monkeypatch, keeper)
     waited: list[float] = []
     served = open_nvidia(settings(), sleep=waited.append)
     assert waited == list(KEEPER_PAUSES_S)
     assert served.control
-    assert served.gpu.sm_clocks_mhz == ()
-    assert keeper.closed
-    served.gpu.read()
+    for _ in range(3):
+        assert served.gpu.sm_clocks_mhz == ()
+        served.gpu.read()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the batch size alone is governed: no keeper at k.sock" in caplog.text
-    assert "boulton doctor" in caplog.text
+    assert "its clock is left alone: no keeper at k.sock; until then the batch size alone" in caplog.text
+    assert served.gpu.sm_clocks_mhz
     served.close()
+    assert keeper.closed
 
 
 def test_fixed_memory_clock_and_power_limit_go_along_with_every_clock(
     rack: Rack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = FakeKeeper(1)
+    keeper.permitted = ClockBounds(500, 1000, 150.0, 250.0, (1215,))
     with_keeper(monkeypatch, keeper)
     served = open_nvidia(settings(memory_clock_mhz=1215, power_limit_w=200.0))
     clock = served.gpu.sm_clocks_mhz[0]

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nvml_rack import Rack
 from optimizer.devices.gpu import DeviceError
 from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.keeper.protocol import Refusal, Refused
+from optimizer.devices.keeper.session import KeeperSilent, KeeperUnreachable
 from optimizer.devices.nvml.actuator import Actuator, ClockBounds, GpuSetting
 
 FAST = GpuSetting(1005)
@@ -154,12 +156,65 @@ def test_a_keeper_that_stands_still_is_given_up_on(home: KeeperHome) -> None:
     client.set(FAST)
     home.tell(signal.SIGSTOP)
     try:
-        with pytest.raises(DeviceError, match="gave no answer"):
+        with pytest.raises(KeeperSilent, match="gave no answer"):
             client.set(GpuSetting(1020))
+        with pytest.raises(KeeperUnreachable, match=r"whether .* was given back is not known"):
+            client.release()
     finally:
         home.tell(signal.SIGCONT)
     client.close()
     home.wait_default()
+
+
+def test_of_a_keeper_that_stands_still_nothing_is_asked_twice(tmp_path: Path) -> None:
+    path, came = tmp_path / "s", threading.Semaphore(0)
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as pool:
+        listener.bind(str(path))
+        listener.listen()
+        client = KeeperClient(path, "GPU-1", timeout_s=0.2)
+        taken: list[socket.socket] = []
+
+        def accept() -> None:
+            taken.append(listener.accept()[0])
+            came.release()
+
+        pool.submit(accept)
+        with pytest.raises(KeeperSilent):
+            client.set(FAST)
+        client.close()
+        assert came.acquire(timeout=30)
+        listener.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_after_a_keeper_came_back_it_is_known_that_everything_was_given_back(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0, renew_s=600.0)
+    client.set(FAST)
+    home.kill()
+    with pytest.raises(DeviceError):
+        client.set(GpuSetting(1020))
+    with pytest.raises(KeeperUnreachable, match="is not known"):
+        client.release()
+    home.start()
+    client.set(GpuSetting(1020))
+    client.release()
+    client.close()
+    assert home.default()
+
+
+def test_what_came_and_went_by_itself_is_counted(home: KeeperHome, client: KeeperClient) -> None:
+    client.set(FAST)
+    client.set(GpuSetting(1020))
+    client.release()
+    client.set(FAST)
+    assert client.disturbances == 0
+    home.kill()
+    eventually(lambda: client.disturbances == 1, "it notices the loss")
+    home.start()
+    eventually(lambda: client.disturbances == 2, "it has taken it up again")
+    time.sleep(0.5)
+    assert client.disturbances == 2
 
 
 def test_closing_never_raises(home: KeeperHome) -> None:

@@ -312,9 +312,115 @@ def test_a_refusal_is_raised_and_the_clock_is_not_waited_for(make_bench: Benches
     with pytest.raises(DeviceError, match="the keeper does not answer"):
         bench.gpu.set_sm_clock_mhz(1005)
     bench.actuator.refuses = ""
-    assert bench.settle().clock_not_taken == ""
+    assert "1005 MHz" not in bench.settle().clock_not_taken
     bench.gpu.set_sm_clock_mhz(1005)
     assert bench.settle().sm_clock_mhz == 1005
+
+
+def test_a_clock_that_nobody_confirmed_to_be_given_back_is_doubted_until_a_higher_one_is_seen(
+    make_bench: Benches,
+) -> None:
+    bench = make_bench()
+    bench.rack.keep_busy(0, BUSY_S)
+    bench.gpu.set_sm_clock_mhz(705)
+    bench.actuator.refuses = "the keeper does not answer"
+    for clock_mhz in (1005, None):
+        with pytest.raises(DeviceError, match="the keeper does not answer"):
+            bench.gpu.set_sm_clock_mhz(clock_mhz)
+    assert "705 MHz may still be in force" in bench.settle().clock_not_taken
+    bench.actuator.card.unlock_sm_clock()
+    reading = bench.settle()
+    assert (reading.sm_clock_mhz, reading.clock_not_taken) == (1410, "")
+    assert bench.settle().clock_not_taken == ""
+
+
+def test_a_clock_that_was_given_back_after_a_refusal_is_not_doubted(make_bench: Benches) -> None:
+    bench = make_bench()
+    bench.gpu.set_sm_clock_mhz(705)
+    with pytest.raises(DeviceError, match="not legal"):
+        bench.gpu.set_sm_clock_mhz(711)
+    bench.gpu.set_sm_clock_mhz(None)
+    assert bench.settle().clock_not_taken == ""
+
+
+def test_the_highest_clock_is_what_the_device_would_choose_itself(make_bench: Benches) -> None:
+    bench = make_bench()
+    bench.rack.keep_busy(0, BUSY_S)
+    bench.gpu.set_sm_clock_mhz(1410)
+    bench.actuator.refuses = "the keeper does not answer"
+    with pytest.raises(DeviceError):
+        bench.gpu.set_sm_clock_mhz(None)
+    assert bench.settle().clock_not_taken == ""
+
+
+def test_a_window_in_which_the_setting_came_and_went_is_no_evidence(make_bench: Benches) -> None:
+    bench = make_bench()
+    bench.rack.keep_busy(0, BUSY_S)
+    bench.gpu.set_sm_clock_mhz(705)
+    assert bench.settle().clock_not_taken == ""
+    bench.actuator.disturbances += 2
+    assert "lost the setting" in bench.settle().clock_not_taken
+    assert bench.settle().clock_not_taken == ""
+
+
+def test_after_a_refusal_it_is_asked_anew_what_is_permitted(make_bench: Benches) -> None:
+    bench = make_bench()
+    assert bench.gpu.sm_clocks_mhz[-1] == 1410
+    bench.actuator.permitted, bench.actuator.refuses = ClockBounds(700, 900), "out of bounds"
+    with pytest.raises(DeviceError, match="out of bounds"):
+        bench.gpu.set_sm_clock_mhz(1410)
+    assert bench.gpu.sm_clocks_mhz == tuple(range(705, 901, 15))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        (ClockBounds(0, 2000), "power_limit_w in the keeper's configuration: none"),
+        (ClockBounds(0, 2000, 100.0, 240.0), "power_limit_w in the keeper's configuration: 100 to 240 W"),
+        (ClockBounds(0, 2000, 100.0, 900.0), ""),
+    ],
+)
+def test_a_power_limit_that_may_not_be_set_keeps_no_clock_from_moving(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture, bounds: ClockBounds, said: str
+) -> None:
+    bench = make_bench(power_limit_w=250.0)
+    bench.actuator.permitted = bounds
+    bench.gpu.set_sm_clock_mhz(705)
+    bench.gpu.set_sm_clock_mhz(None)
+    limit_w = None if said else 250.0
+    assert bench.actuator.asked == [
+        GpuSetting(705, None, limit_w),
+        GpuSetting(None, None, limit_w) if limit_w else None,
+    ]
+    assert said in "".join(warnings(caplog))
+    assert len(warnings(caplog)) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"power_limit_w": 2000.0}, "a power limit of 2000 W is not the card's: "),
+        ({"memory_clock_mhz": 1000}, "a memory clock of 1000 MHz is not one of the card's: "),
+    ],
+)
+def test_an_axis_that_the_card_does_not_have_keeps_no_clock_from_moving(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture, wanted: dict[str, float], said: str
+) -> None:
+    bench = make_bench(**wanted)
+    bench.gpu.set_sm_clock_mhz(705)
+    assert bench.actuator.asked == [GpuSetting(705)]
+    (text,) = warnings(caplog)
+    assert said in text
+
+
+def test_a_power_limit_that_cannot_be_judged_is_left_alone(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench(power_limit_w=250.0)
+    bench.rack.fail("nvmlDeviceGetPowerManagementLimitConstraints", 3)
+    bench.gpu.set_sm_clock_mhz(705)
+    assert bench.actuator.asked == [GpuSetting(705)]
+    assert "cannot be set (NOT_SUPPORTED)" in warnings(caplog)[0]
 
 
 def test_a_clock_that_does_not_take_is_noticed_and_said_once(
@@ -406,8 +512,8 @@ def test_a_memory_clock_that_the_card_does_not_have(
     make_bench: Benches, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = make_bench(make_card("hopper"), memory_clock_mhz=2000)
-    assert bench.gpu.sm_clocks_mhz == ()
-    assert "no memory clock of 2000 MHz; it has 1593, 2619" in warnings(caplog)[0]
+    assert bench.gpu.sm_clocks_mhz
+    assert "2000 MHz is not one of the card's: 1593, 2619 MHz: it is left alone" in warnings(caplog)[0]
 
 
 def test_the_memory_clock_decides_which_clocks_are_legal(make_bench: Benches) -> None:
