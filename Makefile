@@ -58,5 +58,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV): a few minutes the first time.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,rtx,torch,photos,tournament]' --group dev
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,rtx,torch,photos,tournament,study]' --group dev
 	@touch $@
