@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor
@@ -54,22 +55,53 @@ def make_governing(
     _say_fixed(models, model)
     if model is None:
         return None
-    fixed = settings.policy == "fixed"
+    fixed, name = settings.policy == "fixed", model.spec.name
     # Fixed means fixed by nobody: the clock stays the device's own affair.
-    grid = OperatingGrid(_batch_limits(settings, model), () if fixed else device.sm_clocks_mhz)
-    if len(grid) == 1 and not fixed:
-        logger.info("model '%s' has neither batch limit nor clock to govern", model.spec.name)
+    clocks_mhz = () if fixed else device.sm_clocks_mhz
+    batch_limits = _batch_limits(settings, model)
+    awaits_clocks = settings.control and not fixed
+    if len(batch_limits) == 1 and not (clocks_mhz or fixed or awaits_clocks):
+        logger.info("model '%s' has neither batch limit nor clock to govern", name)
         return None
-    name = model.spec.name
     least_delay_s = settings.max_delay_ms / 1e3
     plant = ServingPlant(lambda: _scheduler(models, name), device, call, least_delay_s=least_delay_s)
-    policy = POLICIES[settings.policy](grid)
-    keeping = _keeping(settings, targets, model.spec, device, policy)
-    wanted = keeping.targets.load()
-    governor = Governor(plant, policy, grid, wanted, time.monotonic, time_of_day=local_time_of_day)
+    appoint = _Appointment(settings, targets, model.spec, batch_limits, device, plant)
+    governor, keeping = appoint(clocks_mhz)
     interval_s = settings.decision_interval_s
-    logger.info("governing model '%s' on %s every %g s (%s)", name, device.uuid, interval_s, policy.name)
-    return Governing(governor, device, name, interval_s, keeping)
+    logger.info(
+        "governing model '%s' on %s every %g s (%s)", name, device.uuid, interval_s, governor.policy.name
+    )
+    return Governing(governor, device, name, interval_s, keeping, appoint if awaits_clocks else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Appointment:
+    """Makes governors of one model that differ in the clocks they may set."""
+
+    settings: Settings
+    targets: Targets
+    spec: ModelSpec
+    batch_limits: tuple[int, ...]
+    device: Gpu
+    plant: ServingPlant
+
+    def __call__(self, clocks_mhz: tuple[int, ...]) -> tuple[Governor, Keeping]:
+        """Return the governor, under the targets that were last set, and where what it knows is kept."""
+        grid = OperatingGrid(self.batch_limits, clocks_mhz)
+        policy = POLICIES[self.settings.policy](grid)
+        keeping = self._keeping(grid, policy)
+        wanted = keeping.targets.load()
+        governor = Governor(self.plant, policy, grid, wanted, time.monotonic, time_of_day=local_time_of_day)
+        return governor, keeping
+
+    def _keeping(self, grid: OperatingGrid, policy: Policy) -> Keeping:
+        settings, name = self.settings, self.spec.name
+        directory = settings.state_dir or default_directory()
+        conditions = _conditions(settings, self.spec, grid)
+        return Keeping(
+            TargetsFile(directory, settings.repository, name, self.targets),
+            LearnedFile(directory, self.device.uuid, name, conditions, policy.name),
+        )
 
 
 def local_time_of_day() -> float:
@@ -90,17 +122,14 @@ def choose_model(wanted: str | None, models: ModelTable) -> ModelService | None:
     raise ConfigError(f"--govern {wanted}: no such model is loaded; loaded are {names or 'none'}")
 
 
-def _keeping(settings: Settings, targets: Targets, spec: ModelSpec, device: Gpu, policy: Policy) -> Keeping:
-    directory = settings.state_dir or default_directory()
-    return Keeping(
-        TargetsFile(directory, settings.repository, spec.name, targets),
-        LearnedFile(directory, device.uuid, spec.name, _conditions(settings, spec), policy.name),
-    )
+def _conditions(settings: Settings, spec: ModelSpec, grid: OperatingGrid) -> str:
+    """Under what a network was learned, beside its device: its precision, and what holds the GPU fast.
 
-
-def _conditions(settings: Settings, spec: ModelSpec) -> str:
-    """Under what a network was learned, beside its device: its precision, and what holds the GPU fast."""
+    What is learned while nobody lends the clock says nothing of clocks, and must not replace what does.
+    """
     parts = [spec.precision.upper()]
+    if settings.control and not grid.sm_clocks_mhz:
+        parts.append("own-clock")
     if settings.memory_clock_mhz is not None:
         parts.append(f"memory-{settings.memory_clock_mhz}mhz")
     if settings.power_limit_w is not None:

@@ -6,18 +6,23 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Learner
 from optimizer.targets import Targets
+from server.errors import Unavailable
 from server.governing.decision_text import decision_line
 from server.governing.governor_thread import GovernorThread
 from server.governing.keeping import LearnedFile, TargetsFile
+from server.governing.watchdog import Watchdog
 from server.metrics.values import RunningTotals
+
+T = TypeVar("T")
 
 logger = logging.getLogger("boulton.governor")
 
@@ -27,6 +32,10 @@ REMEMBERED = 600
 SAVE_EVERY_S = 60.0
 # A device that hangs must not hold up the end of the server.
 STOP_LIMIT_S = 10.0
+# Nor its beginning, nor an operator.
+ANSWER_LIMIT_S = 10.0
+# From one look for a keeper that was not there to the next.
+CLOCKS_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,10 @@ class Keeping:
     learned: LearnedFile
 
 
+Appoint = Callable[[tuple[int, ...]], tuple[Governor, Keeping]]
+"""Makes a governor of these SM clocks, and says where what it knows is kept."""
+
+
 class Governing:
     """A governor at work on one model. Belongs to the event loop; steps run in a thread: devices may be slow.
 
@@ -56,10 +69,18 @@ class Governing:
         model: which model it governs.
         interval_s: from one step to the next.
         keeping: where to keep targets and knowledge; None keeps nothing.
+        appoint: makes another governor when clocks may be set that the present one does not have, as when the
+            keeper comes late; None leaves it at the first.
     """
 
     def __init__(
-        self, governor: Governor, device: Gpu, model: str, interval_s: float, keeping: Keeping | None = None
+        self,
+        governor: Governor,
+        device: Gpu,
+        model: str,
+        interval_s: float,
+        keeping: Keeping | None = None,
+        appoint: Appoint | None = None,
     ) -> None:
         self.governor = governor
         self.device = device
@@ -69,6 +90,9 @@ class Governing:
         self.alarms = 0
         self._interval_s = interval_s
         self._keeping = keeping
+        self._appoint = appoint
+        self._look_again_s = time.monotonic() + CLOCKS_AGAIN_S
+        self._watchdog = Watchdog(device.uuid)
         self._thread = GovernorThread()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchers: set[asyncio.Queue[Turn | None]] = set()
@@ -107,12 +131,15 @@ class Governing:
         return str(self._keeping.learned.path) if self._keeping and self.learner else ""
 
     async def start(self) -> None:
-        """Remember, apply the default setting, open the first window and go on from there."""
+        """Remember, apply the default setting, open the first window and go on from there.
+
+        A device that does not answer is not waited for: its governor begins when it does.
+        """
         self._loop = asyncio.get_running_loop()
-        await self._thread.call(self._remember)
-        refused = await self._thread.call(self.governor.start)
-        if refused:
-            logger.warning("%s", refused)
+        begun = self._thread.call(self._begin)
+        await asyncio.wait([begun], timeout=ANSWER_LIMIT_S)
+        if begun.done():
+            _warn(begun.result())
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -157,13 +184,27 @@ class Governing:
     async def learned(self) -> Mapping[str, object]:
         """Return what the policy has learned; nothing when it is not one that learns."""
         learner = self.learner
-        return {} if learner is None else await self._thread.call(learner.export_state)
+        return {} if learner is None else await self._answer(learner.export_state)
 
     async def forget(self) -> None:
         """Have the policy start anew, and keep nothing of what it learned."""
-        await self._thread.call(self._forget)
+        await self._answer(self._forget)
+
+    async def _answer(self, function: Callable[[], T]) -> T:
+        """Run a function in the governor's thread for an operator. Raises `Unavailable` when that hangs."""
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                return await self._thread.call(function)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{self.device.uuid} keeps the governor waiting: try again when it answers"
+            ) from error
 
     # In the governor's thread
+
+    def _begin(self) -> str | None:
+        self._remember()
+        return self.governor.start()
 
     def _remember(self) -> None:
         if self._keeping is not None and self.learner is not None:
@@ -192,9 +233,7 @@ class Governing:
         if turn != self._turns:
             return None
         before = self.governor.point
-        refused = self.governor.alarm()
-        if refused:
-            logger.warning("%s", refused)
+        _warn(self.governor.alarm())
         return self.governor.point if self.governor.point != before else None
 
     # In the event loop
@@ -219,18 +258,45 @@ class Governing:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
-            await self._step()
+            try:
+                with self._watchdog.watching():
+                    await self._step()
+                    await self._follow_clocks()
+            except Exception as error:
+                self._complain(error)
+            else:
+                self._failure = ""
 
     async def _step(self) -> None:
         governor = self.governor
         pinned, paused = governor.pinned, governor.paused
-        try:
-            record = await self._thread.call(self._turn)
-        except Exception as error:
-            self._complain(error)
-            return
-        self._failure = ""
+        record = await self._thread.call(self._turn)
         self._publish(Turn(record, time.time(), pinned, paused))
+
+    async def _follow_clocks(self) -> None:
+        """Have another governor when other clocks may be set: a keeper came late, or permits others now."""
+        clocks_mhz = self.governor.grid.sm_clocks_mhz
+        now_s = time.monotonic()
+        if self._appoint is None or now_s < self._look_again_s:
+            return
+        if clocks_mhz and not self.governor.clock_refused:
+            return
+        self._look_again_s = now_s + CLOCKS_AGAIN_S
+        found_mhz = await self._thread.call(lambda: self.device.sm_clocks_mhz)
+        if found_mhz and found_mhz != clocks_mhz:
+            await self._hand_over(self._appoint, found_mhz)
+
+    async def _hand_over(self, appoint: Appoint, clocks_mhz: tuple[int, ...]) -> None:
+        """Put another governor in the place of the present one, under the same orders of the operator."""
+        await self._thread.call(self._save)
+        governor, keeping = await self._thread.call(lambda: appoint(clocks_mhz))
+        former, self.governor, self._keeping = self.governor, governor, keeping
+        governor.targets, governor.paused, governor.hear = former.targets, former.paused, self._hear
+        if former.pinned is not None:
+            governor.pin(governor.grid.nearest(former.pinned))
+        low, high = clocks_mhz[0], clocks_mhz[-1]
+        logger.info("%s: its clock is governed from now on, %d to %d MHz", self.device.uuid, low, high)
+        _warn(await self._thread.call(self._begin))
 
     async def _finish(self) -> None:
         """Restore and save, in the thread: after whatever was under way when the loop was cancelled."""
@@ -249,9 +315,8 @@ class Governing:
 
     async def _restore(self) -> None:
         refused = await self._thread.call(self.governor.stop)
-        if refused:
-            logger.warning("%s", refused)
-        else:
+        _warn(refused)
+        if not refused:
             logger.info("restored: %s", self.governor.point)
 
     def _complain(self, error: Exception) -> None:
@@ -266,8 +331,7 @@ class Governing:
         self.history.append(turn)
         self.totals.add(record)
         logger.log(_level(record), "%s: %s", self.model, decision_line(record, turn.pinned))
-        if record.error is not None:
-            logger.warning("%s", record.error)
+        _warn(record.error)
         for watcher in self._watchers:
             _offer(watcher, turn)
 
@@ -277,6 +341,11 @@ def _level(record: Record) -> int:
     window = record.window
     idle = not (window.traffic.arrived or window.traffic.completed or window.traffic.queued)
     return logging.DEBUG if idle and record.decision.point == window.point else logging.INFO
+
+
+def _warn(refused: str | None) -> None:
+    if refused:
+        logger.warning("%s", refused)
 
 
 def _offer(queue: asyncio.Queue[Turn | None], turn: Turn | None) -> None:

@@ -167,3 +167,16 @@ def test_what_is_learned_under_other_fixed_settings_is_kept_apart(state_home: Pa
     chosen = settings(device="0", control=True, memory_clock_mhz=877, power_limit_w=200.0)
     governing = make_governing(chosen, Targets(), models("net"), FakeGpu((500, 1000)), directly)
     assert governing.learned_file.endswith("/net,FP16-memory-877mhz-limit-200w,boulton.json")
+
+
+def test_a_clock_that_nobody_lends_yet_is_awaited_and_governed_by_another_then() -> None:
+    (whole,) = models("whole", max_batch=0)
+    device = FakeGpu()
+    governing = make_governing(settings(device="0", control=True), Targets(), [whole], device, directly)
+    assert governing is not None
+    assert len(governing.governor.grid) == 1
+    assert governing.learned_file.endswith("whole,FP16-own-clock,boulton.json")
+    device.sm_clocks_mhz = (500, 1000)
+    governing = make_governing(settings(device="0", control=True), Targets(), [whole], device, directly)
+    assert governing is not None
+    assert governing.learned_file.endswith("whole,FP16,boulton.json")

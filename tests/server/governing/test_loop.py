@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.devices.gpu import DeviceError
 from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets
 from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
+from server.errors import Unavailable
 from server.governing import loop
 from server.governing.decision_text import decision_line
 from server.governing.keeping import LearnedFile, TargetsFile
 from server.governing.loop import WATCHER_BACKLOG, Governing, Keeping
+from server.governing.watchdog import Watchdog
 
 GRID = OperatingGrid((1, 2, 4), (500, 1000))
 
@@ -63,7 +66,7 @@ def ticks() -> Callable[[], float]:
 
 def make(plant: FakePlant, *points: OperatingPoint) -> Governing:
     governor = Governor(plant, Cycle(iter(points)), GRID, Targets(), ticks())
-    return Governing(governor, device=None, model="net", interval_s=0.001)
+    return Governing(governor, device=FakeGpu(), model="net", interval_s=0.001)
 
 
 async def test_decisions_are_applied_logged_and_watched(caplog: pytest.LogCaptureFixture) -> None:
@@ -410,4 +413,142 @@ async def test_the_processor_time_of_its_thread_is_counted() -> None:
     await governing._thread.call(lambda: sum(range(300_000)))
     await governing._thread.call(lambda: None)
     assert governing.cpu_s > before_s
+    await governing.stop()
+
+
+# A device that lends its clock late, and one that hangs.
+
+
+class LateGpu:
+    """Has clocks from the n-th question on."""
+
+    uuid = "late"
+    simulated = True
+
+    def __init__(self, from_question: int, clocks_mhz: tuple[int, ...] = (500, 1000)) -> None:
+        self._questions_left = from_question
+        self._clocks_mhz = clocks_mhz
+
+    @property
+    def sm_clocks_mhz(self) -> tuple[int, ...]:
+        self._questions_left -= 1
+        return self._clocks_mhz if self._questions_left <= 0 else ()
+
+
+def appoints(plant: FakePlant, tmp_path: Path) -> Callable[[tuple[int, ...]], tuple[Governor, Keeping]]:
+    def appoint(clocks_mhz: tuple[int, ...]) -> tuple[Governor, Keeping]:
+        grid = OperatingGrid((1, 2, 4), clocks_mhz)
+        governor = Governor(plant, Cycle(iter([grid.default] * 100_000)), grid, Targets(), ticks())
+        directory = tmp_path / f"{len(clocks_mhz)}"
+        return governor, Keeping(
+            TargetsFile(directory, tmp_path, "net", Targets()),
+            LearnedFile(directory, "late", "net", "FP32", "cycle"),
+        )
+
+    return appoint
+
+
+def late(gpu: LateGpu, plant: FakePlant, tmp_path: Path, clocks_mhz: tuple[int, ...] = ()) -> Governing:
+    appoint = appoints(plant, tmp_path)
+    return Governing(appoint(clocks_mhz)[0], gpu, "net", 0.001, appoint=appoint)
+
+
+async def test_a_clock_that_is_lent_late_is_governed_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(loop, "CLOCKS_AGAIN_S", 0.0)
+    plant = FakePlant()
+    governing = late(LateGpu(3), plant, tmp_path)
+    first = governing.governor
+    first.targets, first.paused = Targets(slo_p99_ms=7.0), True
+    first.pin(OperatingPoint(2))
+    await governing.start()
+    await until(lambda: OperatingPoint(2, 1000) in plant.points)
+    assert governing.governor.grid.sm_clocks_mhz == (500, 1000)
+    assert governing.governor.targets.slo_p99_ms == 7.0
+    assert governing.governor.paused
+    assert governing.governor.pinned == OperatingPoint(2, 1000)
+    assert governing.governor.hear == first.hear
+    await governing.stop()
+    assert plant.points[-1] == OperatingPoint(4, None)
+    said = [line for line in caplog.messages if "its clock is governed from now on, 500 to 1000 MHz" in line]
+    assert len(said) == 1
+
+
+async def test_other_clocks_are_governed_after_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CLOCKS_AGAIN_S", 0.0)
+    plant = FakePlant()
+
+    def act(point: OperatingPoint) -> None:
+        plant.points.append(point)
+        if point.sm_clock_mhz == 1500:
+            raise DeviceError("1500 MHz is not permitted any more")
+
+    plant.act = act
+    governing = late(LateGpu(0), plant, tmp_path, (500, 1500))
+    await governing.start()
+    await until(lambda: governing.governor.grid.sm_clocks_mhz == (500, 1000))
+    await until(lambda: plant.points[-1] == OperatingPoint(4, 1000))
+    await governing.stop()
+
+
+async def test_a_device_that_gives_its_clocks_is_not_asked_again(tmp_path: Path) -> None:
+    plant = FakePlant()
+    governing = late(LateGpu(0, (1, 2)), plant, tmp_path, (500, 1000))
+    await governing.start()
+    await until(lambda: len(governing.history) > 5)
+    await governing.stop()
+    assert governing.governor.grid.sm_clocks_mhz == (500, 1000)
+
+
+async def test_a_device_that_hangs_is_said_once_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "Watchdog", lambda uuid: Watchdog(uuid, 0.02))
+    monkeypatch.setattr(loop, "ANSWER_LIMIT_S", 0.02)
+    monkeypatch.setattr(loop, "STOP_LIMIT_S", 0.02)
+    plant, hangs, go_on = FakePlant(), threading.Event(), threading.Event()
+    governing = wary(plant)
+    await governing.start()
+    senses = plant.sense
+
+    def sense(slo_ms: float) -> tuple[Traffic, DeviceReading]:
+        hangs.set()
+        assert go_on.wait(30)
+        return senses(slo_ms)
+
+    plant.sense = sense
+    await until(lambda: "has not answered for" in caplog.text)
+    assert hangs.is_set()
+    for ask in (governing.learned, governing.forget):
+        with pytest.raises(Unavailable, match="keeps the governor waiting"):
+            await ask()
+    plant.sense = senses
+    go_on.set()
+    await until(lambda: "answers again" in caplog.text)
+    assert caplog.text.count("has not answered for") == 1
+    await governing.stop()
+
+
+async def test_a_device_that_hangs_at_the_start_keeps_no_server_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "ANSWER_LIMIT_S", 0.02)
+    plant, go_on = FakePlant(), threading.Event()
+    governing = make(plant, *([OperatingPoint(1, 500)] * 100_000))
+    acts = plant.act
+
+    def act(point: OperatingPoint) -> None:
+        assert go_on.wait(30)
+        acts(point)
+
+    plant.act = act
+    await governing.start()
+    assert not plant.points
+    go_on.set()
+    await until(lambda: OperatingPoint(1, 500) in plant.points)
+    assert plant.points[0] == GRID.default
     await governing.stop()
