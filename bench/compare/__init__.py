@@ -1,0 +1,1 @@
+"""Engines, precisions and batch sizes measured side by side: time, energy, memory and start-up."""
