@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from server.engines.registry import engine_names
+from server.engines.registry import engine_kind, engine_names
 from server.errors import ConfigError
 from server.files import read_file
 from server.setting_readers import Reader, ascending, names, number, one_of, path, switch, text, whole
@@ -56,6 +56,7 @@ class Settings:
     decision_interval_s: float = 1.0
     state_dir: Path | None = None
     shared_memory: bool = False
+    cuda_shared_memory: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -70,6 +71,7 @@ class Settings:
     def __post_init__(self) -> None:
         _check_batches(self)
         _check_simulation(self)
+        _check_shared_memory(self)
         _check_governing(self)
         _check_device(self)
         _check_tls(self)
@@ -160,6 +162,7 @@ OPTIONS = {
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
     "state_dir": Option(path, _STATE_DIR, "DIR"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
+    "cuda_shared_memory": Option(switch, "let clients pass tensors in memory of the GPU that they share"),
     "tls_cert": Option(path, "PEM certificate: serve TLS", "FILE"),
     "tls_key": Option(path, "PEM private key of the certificate", "FILE"),
     "tls_client_ca": Option(path, "PEM authority: accept only clients that it signed (mTLS)", "FILE"),
@@ -253,6 +256,14 @@ def _check_simulation(settings: Settings) -> None:
     for name in ("gpu", "simulated_model"):
         if settings.engine != "simulated" and getattr(settings, name) is not None:
             raise ConfigError(f"{_flag(name)} needs --engine simulated, got --engine {settings.engine}")
+
+
+def _check_shared_memory(settings: Settings) -> None:
+    able = [name for name in engine_names() if engine_kind(name).exchanges]
+    if settings.cuda_shared_memory and settings.engine not in able:
+        raise ConfigError(
+            f"--cuda-shared-memory is for the engines {', '.join(able)}, got --engine {settings.engine}"
+        )
 
 
 def _check_governing(settings: Settings) -> None:

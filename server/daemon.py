@@ -9,12 +9,14 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from server.announcement import Announcement, withdraw
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
+from server.engines.cuda.pycuda_device import open_cuda
 from server.errors import BoultonError, ConfigError, CudaLost, RequestError
 from server.governing.governor_factory import make_governing, read_targets
 from server.governing.governor_thread import GovernorThread
@@ -23,7 +25,7 @@ from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.governing.plant import LoopCaller
 from server.gpu_loss import GpuLoss
-from server.inference.inputs import ImageDecoder, InputReader, NoRegions
+from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import SERVICE_NAME as INFERENCE
 from server.inference.service import InferenceService
@@ -39,7 +41,9 @@ from server.processor import prefer_throughput
 from server.scheduling.scheduler import SchedulerSettings
 from server.transport.grpc_server import CannotListen, GrpcServer, bracketed, client_port, operator_port
 from server.transport.tls import exposure_warning
+from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.shared_memory import SystemSharedMemory
+from server.wire.shared_regions import SharedRegions
 
 # The scheduler cuts it to what the engine can take.
 ENGINE_LARGEST = 1 << 30
@@ -96,6 +100,7 @@ class Daemon:
 
     def __init__(self, settings: Settings, on_lost: Callable[[CudaLost], None] = lambda _: None) -> None:
         self._settings = settings
+        self._on_lost = on_lost
         self._targets = read_targets(settings)
         self._engines = engine_factory(settings)
         self._lifecycle = Lifecycle()
@@ -140,16 +145,26 @@ class Daemon:
         await asyncio.sleep(self._settings.shutdown_pause_s)
 
     def _services(self, exits: AsyncExitStack) -> dict[str, Any]:
-        memory = SystemSharedMemory() if self._settings.shared_memory else None
-        if memory is not None:
-            exits.callback(memory.close)
+        regions = self._shared_regions()
+        exits.callback(regions.close)
         decoder = ImageDecoder()
         exits.callback(decoder.close)
-        regions = memory or NoRegions()
         pipeline = InferPipeline(self._models, self._lifecycle, InputReader(regions, decoder), regions)
         stream = InferStream(pipeline)
-        inference = InferenceService(self._models, self._lifecycle, pipeline, stream, memory)
+        inference = InferenceService(self._models, self._lifecycle, pipeline, stream, regions)
         return {INFERENCE: inference.handler()}
+
+    def _shared_regions(self) -> SharedRegions:
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+
+        def tell_lost(error: CudaLost) -> None:
+            loop.call_soon_threadsafe(self._on_lost, error)
+
+        return SharedRegions(
+            SystemSharedMemory() if settings.shared_memory else None,
+            CudaSharedMemory(partial(open_cuda, 0), tell_lost) if settings.cuda_shared_memory else None,
+        )
 
     def _operator_server(self) -> GrpcServer:
         """Listen for the operator; where no port was asked for, any will do."""

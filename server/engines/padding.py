@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
+from server.engines.device_rows import NOTHING, Exchange, begin_exchanging, exchanging, run_exchanging
 from server.engines.engine import Array, Engine, TensorSpec
 from server.engines.overlapping import Overlapping, overlapping
 from server.engines.slots import check_inputs, into_slots
@@ -64,6 +65,7 @@ class PaddedEngine:
         self.reads_foreign_memory: bool = engine.reads_foreign_memory
         self.any_thread: bool = engine.any_thread
         self.overlaps: bool = overlapping(engine) is not None
+        self.exchanges: bool = exchanging(engine) is not None
         self.padded_images: int = 0
         self._begun: deque[tuple[int, int]] = deque()
 
@@ -72,16 +74,16 @@ class PaddedEngine:
         """The engine's own."""
         return self._engine.input_buffers
 
-    def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         """Run one batch at the next size that is served, and return the rows that were asked for."""
         filled = self._filled(inputs)
-        outputs = self._engine.run(filled)
+        outputs = run_exchanging(self._engine, filled, exchange)
         return self._cut(outputs, len(inputs[0]), len(filled[0]))
 
-    def begin(self, inputs: tuple[Array, ...]) -> None:
+    def begin(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> None:
         """Begin one batch likewise, on an engine that `overlaps`."""
         filled = self._filled(inputs)
-        cast("Overlapping", self._engine).begin(filled)
+        begin_exchanging(cast("Overlapping", self._engine), filled, exchange)
         self._begun.append((len(inputs[0]), len(filled[0])))
 
     def finish(self) -> tuple[Array, ...]:

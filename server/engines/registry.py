@@ -55,6 +55,7 @@ class EngineKind:
         open: loads it; may serve certain batch sizes only. Raises `EngineError`.
         obstacle: what else stands in its way on this machine; empty: nothing. May import the module.
         for_comparison: never served, only compared with.
+        exchanges: whether it takes and answers tensors in clients' memory on the GPU.
     """
 
     name: str
@@ -64,6 +65,7 @@ class EngineKind:
     open: Callable[[EngineRequest], Engine]
     obstacle: Callable[[], str] = str
     for_comparison: bool = False
+    exchanges: bool = False
 
     def available(self) -> str | None:
         """Say why this engine cannot run on this machine and what to do; None: it can, as far as one sees."""
@@ -258,6 +260,7 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
                 "pip install 'boulton[gpu]', on a machine with an NVIDIA GPU",
                 _tensorrt("tensorrt"),
                 _lacks_cuda,
+                exchanges=True,
             ),
             EngineKind(
                 "tensorrt-rtx",
@@ -266,6 +269,7 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
                 "pip install 'boulton[rtx]'",
                 _tensorrt("tensorrt-rtx"),
                 _lacks_cuda,
+                exchanges=True,
             ),
             EngineKind(
                 "tensorflow", "either", ("tensorflow",), _TENSORFLOW, _tensorflow, for_comparison=True

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from server.engines.device_rows import DeviceRows, Tensor
 from server.engines.engine import Array
-from server.errors import InvalidArgument, Unavailable, Unimplemented
+from server.errors import InvalidArgument, Unavailable
 from server.images import decode_image
 from server.inference.plan import InferPlan, InputPlan
 from server.models.repository import ImageInput
@@ -20,16 +21,8 @@ from server.wire.tensors import RegionSlice, RequestMessage, unpack_bytes
 class Regions(Protocol):
     """Shared memory by name."""
 
-    def view(self, slice: RegionSlice) -> memoryview:  # noqa: A002  # the protocol's word
-        """Return the bytes of a slice. Raises `NotFound` or `InvalidArgument`."""
-
-
-class NoRegions:
-    """Stands in where the operator has not enabled shared memory."""
-
-    def view(self, slice: RegionSlice) -> memoryview:  # noqa: A002, ARG002
-        """Raise `Unimplemented`."""
-        raise Unimplemented("system shared memory is not enabled: start the server with --shared-memory")
+    def view(self, slice: RegionSlice) -> memoryview | DeviceRows:  # noqa: A002  # the protocol's word
+        """Return the bytes of a slice. Raises `RequestError`."""
 
 
 class ImageDecoder:
@@ -80,7 +73,7 @@ class InputReader:
         self._regions = regions
         self._decoder = decoder
 
-    def read(self, plan: InferPlan, request: RequestMessage) -> tuple[Array, ...]:
+    def read(self, plan: InferPlan, request: RequestMessage) -> tuple[Tensor, ...]:
         """Return one array per input of the network, over the request's own memory where possible.
 
         None of them may be encoded.
@@ -89,27 +82,35 @@ class InputReader:
 
     async def read_encoded(
         self, plan: InferPlan, request: RequestMessage, image: ImageInput | None
-    ) -> tuple[Array, ...]:
+    ) -> tuple[Tensor, ...]:
         """Do the same where some inputs hold encoded images, which are decoded in other threads."""
-        arrays = []
+        decoded: dict[str, Array] = {}
         for tensor in plan.inputs:
             if tensor.encoded and image is not None:
                 array = await self._decoder.decode(self._encoded(tensor, request), image)
-                arrays.append(array.reshape(tensor.shape))
-            else:
-                arrays.append(self._array(tensor, request))
-        return tuple(arrays)
+                decoded[tensor.spec.name] = array.reshape(tensor.shape)
+        # Regions last, when nothing is waited for any more: a client may unregister them meanwhile.
+        return tuple(
+            [
+                decoded[tensor.spec.name] if tensor.spec.name in decoded else self._array(tensor, request)
+                for tensor in plan.inputs
+            ]
+        )
 
-    def _array(self, tensor: InputPlan, request: RequestMessage) -> Array:
+    def _array(self, tensor: InputPlan, request: RequestMessage) -> Tensor:
         typed = tensor.source.typed
         if typed is not None:
             return _shaped(tensor, np.asarray(typed))
         raw = self._raw(tensor, request)
+        if isinstance(raw, DeviceRows):
+            if raw.nbytes != tensor.nbytes:
+                raise _wrong_size(tensor, f"{raw.nbytes} bytes")
+            return raw.viewed(tensor.shape, tensor.spec.dtype)
         if len(raw) != tensor.nbytes:
             raise _wrong_size(tensor, f"{len(raw)} bytes")
         return np.frombuffer(raw, tensor.spec.dtype).reshape(tensor.shape)
 
-    def _raw(self, tensor: InputPlan, request: RequestMessage) -> memoryview:
+    def _raw(self, tensor: InputPlan, request: RequestMessage) -> memoryview | DeviceRows:
         if tensor.raw_index is not None:
             return request.raw[tensor.raw_index]
         region = tensor.source.region
@@ -124,7 +125,13 @@ class InputReader:
         typed = tensor.source.typed
         if typed is None:
             # The client may change shared memory while it is read: take the bytes once, then look at them.
-            raw = memoryview(bytes(self._raw(tensor, request)))
+            shared = self._raw(tensor, request)
+            if isinstance(shared, DeviceRows):
+                raise InvalidArgument(
+                    f"input '{tensor.spec.name}' lies in CUDA shared memory, where encoded images cannot be "
+                    "decoded: put pixels there, or send the images otherwise"
+                )
+            raw = memoryview(bytes(shared))
             return tuple(bytes(element) for element in unpack_bytes(raw, count))
         if len(typed) != count:
             raise InvalidArgument(f"input '{tensor.spec.name}' expects {count} elements, got {len(typed)}")

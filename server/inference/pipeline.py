@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from server.engines.engine import Array
+from server.engines.device_rows import DeviceRows, Tensor, exchanging
+from server.errors import Unimplemented
 from server.inference.inputs import InputReader, Regions
-from server.inference.outputs import open_regions, place, raw_outputs
+from server.inference.outputs import Place, device_targets, open_regions, place, raw_outputs
 from server.inference.plan import InferPlan
 from server.lifecycle import Lifecycle
 from server.models.service import ModelService
@@ -32,7 +33,7 @@ class Started(NamedTuple):
     """A request in its model's queue; it holds the model until finished or abandoned."""
 
     prepared: Prepared
-    regions: tuple[memoryview | None, ...]
+    regions: tuple[Place, ...]
     queued: CallRequest
 
 
@@ -128,12 +129,15 @@ class InferPipeline:
         model.scheduler.withdraw(started.queued)
         model.release()
 
-    def _queue(self, prepared: Prepared, arrays: tuple[Array, ...], *, alone: bool = False) -> Started:
+    def _queue(self, prepared: Prepared, arrays: tuple[Tensor, ...], *, alone: bool = False) -> Started:
         _, model, plan, deadline_s = prepared
         regions = open_regions(plan, self._regions) if plan.placed else ()
+        targets = device_targets(plan, regions, len(model.spec.outputs)) if plan.placed else ()
+        _check_device(model, arrays, targets)
         queued = model.scheduler.submit(
             arrays,
             plan.images,
+            targets=targets,
             nbytes=plan.nbytes,
             deadline_s=deadline_s,
             priority=plan.priority,
@@ -147,3 +151,14 @@ class InferPipeline:
             return None
         limits = [limit for limit in (time_left_s, timeout_s) if limit is not None]
         return self._clock() + min(limits)
+
+
+def _check_device(
+    model: ModelService, arrays: tuple[Tensor, ...], targets: tuple[DeviceRows | None, ...]
+) -> None:
+    on_device = targets or any(isinstance(array, DeviceRows) for array in arrays)
+    if on_device and exchanging(model.engine) is None:
+        raise Unimplemented(
+            f"model '{model.spec.name}' runs on {model.spec.platform}, which takes no CUDA shared memory: "
+            "use system shared memory, or send raw contents"
+        )

@@ -10,16 +10,15 @@ from google.protobuf.message import Message
 
 from protos import grpc_service_pb2 as pb
 from server.errors import Unimplemented
-from server.inference import shared_memory_control as cuda
 from server.inference.model_metadata import model_config, model_metadata, model_statistics
 from server.inference.pipeline import InferPipeline
 from server.inference.repository_control import RepositoryControl
-from server.inference.shared_memory_control import SystemSharedMemoryControl
+from server.inference.shared_memory_control import CudaSharedMemoryControl, SystemSharedMemoryControl
 from server.inference.stream import InferStream
 from server.lifecycle import Lifecycle
 from server.models.table import ModelTable
 from server.transport.rpc import Context, MethodHandler, bidirectional, generic_handler, unary, unary_message
-from server.wire.shared_memory import SystemSharedMemory
+from server.wire.shared_regions import SharedRegions
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 SERVER_NAME = "boulton"
@@ -43,7 +42,7 @@ class InferenceService:
         lifecycle: whether the server is ready and accepting.
         pipeline: answers inferences.
         stream: answers streams of inferences.
-        shared_memory: POSIX shared memory; None when the operator has not enabled it.
+        regions: shared memory, as far as the operator has enabled it.
     """
 
     def __init__(
@@ -52,13 +51,13 @@ class InferenceService:
         lifecycle: Lifecycle,
         pipeline: InferPipeline,
         stream: InferStream,
-        shared_memory: SystemSharedMemory | None,
+        regions: SharedRegions,
     ) -> None:
         self._models = models
         self._lifecycle = lifecycle
         self._pipeline = pipeline
         self._stream = stream
-        self._shared_memory = shared_memory
+        self._regions = regions
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The service's methods, for `Server.add_generic_rpc_handlers`."""
@@ -101,7 +100,8 @@ class InferenceService:
         }
 
     def _shared_memory_methods(self) -> dict[str, MethodHandler]:
-        system = SystemSharedMemoryControl(self._shared_memory)
+        system = SystemSharedMemoryControl(self._regions)
+        cuda = CudaSharedMemoryControl(self._regions)
         return {
             "SystemSharedMemoryStatus": unary_message(pb.SystemSharedMemoryStatusRequest, system.status),
             "SystemSharedMemoryRegister": unary_message(
@@ -110,10 +110,10 @@ class InferenceService:
             "SystemSharedMemoryUnregister": unary_message(
                 pb.SystemSharedMemoryUnregisterRequest, system.unregister
             ),
-            "CudaSharedMemoryStatus": unary_message(pb.CudaSharedMemoryStatusRequest, cuda.cuda_status),
-            "CudaSharedMemoryRegister": unary_message(pb.CudaSharedMemoryRegisterRequest, cuda.cuda_register),
+            "CudaSharedMemoryStatus": unary_message(pb.CudaSharedMemoryStatusRequest, cuda.status),
+            "CudaSharedMemoryRegister": unary_message(pb.CudaSharedMemoryRegisterRequest, cuda.register),
             "CudaSharedMemoryUnregister": unary_message(
-                pb.CudaSharedMemoryUnregisterRequest, cuda.cuda_unregister
+                pb.CudaSharedMemoryUnregisterRequest, cuda.unregister
             ),
         }
 
@@ -130,10 +130,13 @@ class InferenceService:
         return pb.ModelReadyResponse(ready=self._models.ready(request.name, request.version))
 
     async def _server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        shared = ("system_shared_memory",) if self._shared_memory is not None else ()
+        shared = [name for name, memory in self._shared_memory_kinds() if memory is not None]
         return pb.ServerMetadataResponse(
-            name=SERVER_NAME, version=version("boulton"), extensions=sorted(_EXTENSIONS + shared)
+            name=SERVER_NAME, version=version("boulton"), extensions=sorted((*_EXTENSIONS, *shared))
         )
+
+    def _shared_memory_kinds(self) -> tuple[tuple[str, object], ...]:
+        return ("system_shared_memory", self._regions.system), ("cuda_shared_memory", self._regions.cuda)
 
     async def _model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         return model_metadata(self._models.get(request.name, request.version).spec)

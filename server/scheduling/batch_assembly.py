@@ -9,8 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.batching import Request, Slice
+from server.engines.device_rows import NOTHING, DeviceRows, Exchange, Placed, Tensor, on_host
 from server.engines.engine import Array, Engine
 from server.errors import EngineError
+
+Targets = tuple[DeviceRows | None, ...]
 
 _LARGE_COPY_BYTES = 1 << 20
 """Up to here a copy keeps the interpreter lock (a memoryview does, numpy does not): it is over in less time
@@ -36,14 +39,27 @@ class Answer(NamedTuple):
 class Call:
     """A request on its way through the scheduler. `inputs` is borrowed memory, held until nothing reads it.
 
+    So are `targets`: where on the GPU each output belongs; None: the answer brings it; (): all.
+
     `settled` turns true once, when the request is answered, failed or withdrawn. The event loop writes it;
     the engine thread reads it to leave out rows that nobody waits for any more: a stale read only costs work.
     """
 
-    __slots__ = ("answer", "compute_ns", "input_ns", "inputs", "missing", "parts", "queue_ns", "settled")
+    __slots__ = (
+        *("answer", "compute_ns", "input_ns", "inputs", "missing"),
+        *("on_device", "parts", "queue_ns", "settled", "targets"),
+    )
 
-    def __init__(self, inputs: tuple[Array, ...], images: int, answer: asyncio.Future[Answer]) -> None:
+    def __init__(
+        self,
+        inputs: tuple[Tensor, ...],
+        images: int,
+        answer: asyncio.Future[Answer],
+        targets: Targets = (),
+    ) -> None:
         self.inputs = inputs
+        self.targets = targets
+        self.on_device = tuple([one for one in (*inputs, *targets) if isinstance(one, DeviceRows)])
         self.answer = answer
         self.missing = images
         self.parts: list[tuple[Array, ...]] = []
@@ -51,6 +67,16 @@ class Call:
         self.queue_ns = -1
         self.input_ns = 0
         self.compute_ns = 0
+
+    def hold(self) -> None:
+        """Keep memory on the GPU mapped: once until it is answered, and once for every batch it rides in."""
+        for tensor in self.on_device:
+            tensor.memory.hold()
+
+    def release(self) -> None:
+        """Let go of it, once for every `hold`."""
+        for tensor in self.on_device:
+            tensor.memory.release()
 
     def accept(
         self, outputs: tuple[Array, ...], images: int, queue_ns: int, times_ns: tuple[int, int]
@@ -90,7 +116,7 @@ def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
     """
     if len(pieces) == 1 and engine.reads_foreign_memory:
         rows = _rows(engine, pieces[0])
-        if all(array.flags.aligned for array in rows):
+        if on_host(rows) and all(array.flags.aligned for array in rows):
             return rows
     buffers = engine.input_buffers
     if not engine.max_batch:
@@ -101,6 +127,24 @@ def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
         start, end = end, end + piece.images
         _copy(tuple(buffer[start:end] for buffer in buffers), _rows(engine, piece))
     return tuple(buffer[:end] for buffer in buffers)
+
+
+def exchange_of(engine: Engine, pieces: Sequence[Piece]) -> Exchange:
+    """Return which rows of the batch that `assemble` makes lie, or belong, in clients' memory on the GPU."""
+    if not any(piece.request.payload.on_device for piece in pieces):
+        return NOTHING
+    sources: list[Placed] = []
+    targets: list[Placed] = []
+    end = 0
+    for piece in pieces:
+        start, end = end, end + piece.images
+        sources += _placed(_rows(engine, piece), start)
+        targets += _placed(_targets(engine, piece), start)
+    return Exchange(sources, targets)
+
+
+def _placed(tensors: Sequence[Tensor | None], start: int) -> list[Placed]:
+    return [Placed(i, start, one) for i, one in enumerate(tensors) if isinstance(one, DeviceRows)]
 
 
 def split(outputs: tuple[Array, ...], pieces: Sequence[Piece]) -> Iterator[tuple[Array, ...]]:
@@ -127,18 +171,37 @@ def check_outputs(engine: Engine, outputs: tuple[Array, ...], images: int) -> No
             raise EngineError(f"the model returned output '{spec.name}' as {returned} instead of {expected}")
 
 
-def _rows(engine: Engine, piece: Piece) -> tuple[Array, ...]:
+def _rows(engine: Engine, piece: Piece) -> tuple[Tensor, ...]:
     inputs = piece.request.payload.inputs
-    if not engine.max_batch or piece.images == piece.request.images:
+    if _is_whole(engine, piece):
         return inputs
-    return tuple(array[piece.start : piece.start + piece.images] for array in inputs)
+    return tuple(_some(tensor, piece.start, piece.images) for tensor in inputs)
 
 
-def _copy(targets: tuple[Array, ...], sources: tuple[Array, ...]) -> None:
+def _targets(engine: Engine, piece: Piece) -> Targets:
+    targets = piece.request.payload.targets
+    if _is_whole(engine, piece):
+        return targets
+    return tuple(target and target.rows(piece.start, piece.images) for target in targets)
+
+
+def _is_whole(engine: Engine, piece: Piece) -> bool:
+    return not engine.max_batch or piece.images == piece.request.images
+
+
+def _some(tensor: Tensor, start: int, count: int) -> Tensor:
+    if isinstance(tensor, DeviceRows):
+        return tensor.rows(start, count)
+    return tensor[start : start + count]
+
+
+def _copy(targets: tuple[Array, ...], sources: tuple[Tensor, ...]) -> None:
     for target, source in zip(targets, sources, strict=True):
         if source.shape != target.shape or source.dtype != target.dtype:
             given = f"{source.dtype} of shape {list(source.shape)}"
             raise EngineError(f"rows must be {target.dtype} of shape {list(target.shape)}, got {given}")
+        if isinstance(source, DeviceRows):
+            continue  # the engine copies it, on the GPU
         if source.nbytes > _LARGE_COPY_BYTES:
             np.copyto(target, source)
         else:

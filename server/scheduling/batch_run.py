@@ -6,9 +6,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from optimizer.batching import Batch
+from server.engines.device_rows import begin_exchanging, run_exchanging
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import Overlapping
-from server.scheduling.batch_assembly import Call, Piece, assemble, check_outputs, still_wanted
+from server.scheduling.batch_assembly import (
+    Call,
+    Piece,
+    assemble,
+    check_outputs,
+    exchange_of,
+    still_wanted,
+)
 from server.scheduling.statistics import as_ns
 
 
@@ -38,7 +46,7 @@ def run_batch(engine: Engine, clock: Callable[[], float], batch: Batch[Call]) ->
         try:
             inputs = assemble(engine, pieces)
             assembled_s = clock()
-            outputs = tuple(engine.run(inputs))
+            outputs = tuple(run_exchanging(engine, inputs, exchange_of(engine, pieces)))
             check_outputs(engine, outputs, images)
         except BaseException as raised:  # whatever it is, the requests of this batch must be answered
             outputs, error = None, raised
@@ -66,7 +74,7 @@ def begin_batch(engine: Overlapping, clock: Callable[[], float], batch: Batch[Ca
         try:
             inputs = assemble(engine, pieces)
             assembled_s = clock()
-            engine.begin(inputs)
+            begin_exchanging(engine, inputs, exchange_of(engine, pieces))
         except BaseException as raised:  # as in run_batch
             error = raised
     return Begun(pieces, sum(piece.images for piece in pieces), error, started_s, assembled_s)

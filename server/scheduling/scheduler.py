@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import Traffic
+from server.engines.device_rows import Tensor
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
 from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
 from server.scheduling.accounting import Accounts
-from server.scheduling.batch_assembly import Answer, Call, CallRequest, Timing, split
+from server.scheduling.batch_assembly import Answer, Call, CallRequest, Targets, Timing, split
 from server.scheduling.batch_run import Outcome, run_batch
 from server.scheduling.engine_thread import EngineThread
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
@@ -166,9 +167,10 @@ class Scheduler:
 
     def submit(
         self,
-        inputs: tuple[Array, ...],
+        inputs: tuple[Tensor, ...],
         images: int,
         *,
+        targets: Targets = (),
         nbytes: int,
         deadline_s: float | None = None,
         priority: int = 0,
@@ -181,6 +183,8 @@ class Scheduler:
                 that stays unchanged until the answer; held until nothing reads it. Without a batch dimension
                 the arrays have the inputs' own shapes, and `images` is 1.
             images: rows; may exceed the batch limit.
+            targets: where on the GPU each output belongs, held likewise; None: the answer brings it;
+                (): it brings all. Only for an engine that `exchanges`, as are inputs on the GPU.
             nbytes: memory to count while queued.
             deadline_s: time on the scheduler's clock after which an answer is worthless.
             priority: lower goes first; see `optimizer.batching`.
@@ -195,13 +199,14 @@ class Scheduler:
         if self._loop is None:
             raise RuntimeError("start() the scheduler before a request")
         now_s = self._clock()
-        call = Call(inputs, images, self._loop.create_future())
+        call = Call(inputs, images, self._loop.create_future(), targets)
         request: CallRequest = Request(call, images, nbytes, now_s, deadline_s, priority)
         self._accounts.arrived(images)
         refusal = self._queue.offer(request, now_s)
         if refusal is not None:
             raise self._refused(request, refusal)
         self._outstanding += 1
+        call.hold()
         self._quiet.clear()
         if alone and not self._in_flight and self._is_short(images):
             self._pump()
@@ -315,6 +320,8 @@ class Scheduler:
         if idle and self._is_short(batch.images):
             self._run_here(batch)
             return False
+        for piece in batch.slices:
+            piece.request.payload.hold()  # also for whoever is cancelled meanwhile
         self._in_flight.append(batch)
         self._thread.submit(batch)
         return True
@@ -354,7 +361,16 @@ class Scheduler:
         self._call_in_loop(lambda: self._finish(outcome))
 
     def _post_closed(self) -> None:
-        self._call_in_loop(self._engine_closed.set)
+        self._call_in_loop(self._ended)
+
+    def _ended(self) -> None:
+        while self._in_flight:  # what was staged and never begun
+            self._let_go(self._in_flight.popleft())
+        self._engine_closed.set()
+
+    def _let_go(self, batch: Batch[Call]) -> None:
+        for piece in batch.slices:
+            piece.request.payload.release()
 
     def _call_in_loop(self, callback: Callable[[], None]) -> None:
         assert self._loop is not None, "the thread runs only after start()"  # noqa: S101
@@ -364,9 +380,9 @@ class Scheduler:
             _LOG.debug("the event loop has ended: nobody waits for this any more")
 
     def _finish(self, outcome: Outcome) -> None:
+        self._let_go(self._in_flight.popleft())
         if self._closed:
             return
-        self._in_flight.popleft()
         self._learn(outcome)
         self._pump()  # then the engine: answers are handed out while it runs
         if outcome.outputs is not None:
@@ -439,6 +455,7 @@ class Scheduler:
 
     def _settle(self, call: Call) -> None:
         call.settled = True
+        call.release()
         self._outstanding -= 1
         if not self._outstanding:
             self._quiet.set()

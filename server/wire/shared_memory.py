@@ -47,6 +47,9 @@ class SystemSharedMemory:
         self._root = root
         self._regions: dict[str, _Region] = {}
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._regions
+
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Open an object's bytes `offset` to `offset + byte_size` under a name.
 
@@ -56,7 +59,7 @@ class SystemSharedMemory:
             InvalidArgument: name, key or range is not allowed, or the object is smaller.
             ResourceExhausted: too many regions, or no memory or descriptors for one more.
         """
-        _check_name(name)
+        check_region_name(name)
         if name in self._regions:
             raise AlreadyExists(f"shared memory region '{name}' is registered already: unregister it first")
         if len(self._regions) >= MAX_REGIONS:
@@ -138,7 +141,8 @@ def _too_small(name: str, stop: int, size: int) -> str:
     return f"shared memory region '{name}' ends at byte {stop}, but the object has {size} bytes"
 
 
-def _check_name(name: str) -> None:
+def check_region_name(name: str) -> None:
+    """Raise `InvalidArgument` unless a region may have that name."""
     if not name or len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidArgument(f"a shared memory region needs a name of 1 to {MAX_NAME_BYTES} bytes")
 

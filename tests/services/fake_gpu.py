@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from server.engines.cuda.device import CaptureFailed
+from server.errors import EngineError
 
 Work = Callable[[], None]
 HOLE = 1 << 20
@@ -37,6 +38,20 @@ class FakeMemory:
         self.cuda.check("mem_free")
         self.cuda.memory.pop(self.address, None)
         self.freed = True
+
+
+class FakeForeign:
+    """Memory of another process, mapped here: it can be touched until it is closed."""
+
+    def __init__(self, cuda: FakeCuda, address: int, size: int) -> None:
+        self.cuda, self.address, self.size = cuda, address, size
+        self.closed = False
+
+    def close(self) -> None:
+        self.cuda.check("ipc_close")
+        if not self.closed:
+            self.closed = True
+            self.cuda.unmap(self.address)
 
 
 class FakeEvent:
@@ -129,6 +144,8 @@ class FakeCuda:
         self.capture_fails = ""
         self.broken = False
         self.depth = 0
+        self.exported: dict[bytes, FakeMemory] = {}
+        self.mapped: dict[int, int] = {}
         self._next_address = HOLE
 
     @contextmanager
@@ -166,6 +183,29 @@ class FakeCuda:
         self.memory[memory.address] = memory
         return memory
 
+    def export(self, size: int) -> tuple[bytes, FakeMemory]:
+        """Memory that a client reserves: its handle, and what lies there, which the client may look at."""
+        memory = FakeMemory(self, self._next_address, size)
+        self._next_address += size + HOLE
+        handle = memory.address.to_bytes(64, "little")
+        self.exported[handle] = memory
+        return handle, memory
+
+    def foreign_memory(self, handle: bytes) -> FakeForeign:
+        self.check("ipc_open")
+        if handle not in self.exported:
+            raise EngineError("cuIpcOpenMemHandle failed: invalid argument (1)")
+        memory = self.exported[handle]
+        self.memory[memory.address] = memory
+        self.mapped[memory.address] = self.mapped.get(memory.address, 0) + 1
+        return FakeForeign(self, memory.address, memory.size)
+
+    def unmap(self, address: int) -> None:
+        """The driver counts how often it mapped a handle."""
+        self.mapped[address] -= 1
+        if not self.mapped[address]:
+            del self.mapped[address], self.memory[address]
+
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.ndarray:
         self.check("mem_host_alloc")
         return np.zeros(shape, dtype)
@@ -173,15 +213,23 @@ class FakeCuda:
     def upload(self, target: FakeMemory, source: np.ndarray, stream: FakeStream) -> None:
         self.check("memcpy_htod")
         assert source.flags.c_contiguous
+        address = target.address
         stream.log("upload")
-        stream.push(lambda: self.write(target.address, source))
+        stream.push(lambda: self.write(address, source))
+
+    def copy(self, target: FakeMemory, source: FakeMemory, size: int, stream: FakeStream) -> None:
+        self.check("memcpy_dtod")
+        begin, end = source.address, target.address
+        stream.log("copy")
+        stream.push(lambda: self.write(end, self.read(begin, (size,), np.dtype(np.uint8))))
 
     def download(self, target: np.ndarray, source: FakeMemory, stream: FakeStream) -> None:
         self.check("memcpy_dtoh")
+        address = source.address
         stream.log("download")
 
         def copy() -> None:
-            target[...] = self.read(source.address, target.shape, target.dtype)
+            target[...] = self.read(address, target.shape, target.dtype)
 
         stream.push(copy)
 
@@ -213,11 +261,12 @@ class FakeCuda:
         self._bytes(address, values.nbytes)[:] = values.reshape(-1).view(np.uint8)
 
     def _bytes(self, address: int, size: int) -> np.ndarray:
-        memory = self.memory.get(address)
-        if memory is None or size > memory.size:
-            self.broken = True
-            raise CudaError("an illegal memory access was encountered")
-        return memory.bytes[:size]
+        for memory in self.memory.values():
+            offset = address - memory.address
+            if 0 <= offset <= memory.size - size:
+                return memory.bytes[offset : offset + size]
+        self.broken = True
+        raise CudaError("an illegal memory access was encountered")
 
 
 class FakeContext:

@@ -24,7 +24,7 @@ from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
 from server.engines.engine import Array, Engine
 from server.engines.onnxruntime import load_onnxruntime_engine
-from server.inference.inputs import ImageDecoder, InputReader, NoRegions
+from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import InferenceService
 from server.inference.stream import InferStream
@@ -32,7 +32,9 @@ from server.lifecycle import Lifecycle, Phase
 from server.models.repository import ModelEntry, Repository
 from server.models.table import ModelTable
 from server.scheduling.scheduler import SchedulerSettings
+from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.shared_memory import SystemSharedMemory
+from server.wire.shared_regions import SharedRegions
 
 
 def tensor(name: str, datatype: int, *shape: int | str) -> onnx.ValueInfoProto:
@@ -172,6 +174,8 @@ async def start_server(
     *,
     models: tuple[str, ...] = ("colour", "pair", "whole", "gate"),
     shared_memory: bool = True,
+    cuda_memory: CudaSharedMemory | None = None,
+    make_engine: Callable[[ModelEntry], Engine] | None = None,
     batch_limit: int = 4,
     max_queue_images: int = 4096,
     options: tuple[tuple[str, int], ...] = (),
@@ -181,12 +185,13 @@ async def start_server(
 ) -> AsyncIterator[Served]:
     gate, lifecycle = Gate(), Lifecycle()
     settings = SchedulerSettings(batch_limit, max_queue_images=max_queue_images)
-    table = ModelTable(Repository(root), gate.make_engine, settings, drain_timeout_s=drain_timeout_s)
-    memory = SystemSharedMemory() if shared_memory else None
+    table = ModelTable(
+        Repository(root), make_engine or gate.make_engine, settings, drain_timeout_s=drain_timeout_s
+    )
+    regions = SharedRegions(SystemSharedMemory() if shared_memory else None, cuda_memory)
     decoder = decoder or ImageDecoder()
-    regions = memory or NoRegions()
     pipeline = InferPipeline(table, lifecycle, InputReader(regions, decoder), regions)
-    service = InferenceService(table, lifecycle, pipeline, InferStream(pipeline, in_flight), memory)
+    service = InferenceService(table, lifecycle, pipeline, InferStream(pipeline, in_flight), regions)
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -203,8 +208,7 @@ async def start_server(
     await server.stop(0)
     await table.close(drain_timeout_s)
     decoder.close()
-    if memory is not None:
-        memory.close()
+    regions.close()
 
 
 ONNX_TYPES = {

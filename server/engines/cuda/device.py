@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from server.engines.device_rows import Located
 from server.engines.engine import Array
 from server.errors import CudaLost, EngineError
 
@@ -30,6 +31,21 @@ class DeviceMemory(Protocol):
 
     def free(self) -> None:
         """Give them back. Idempotent."""
+
+
+class ForeignMemory(Protocol):
+    """Bytes on the GPU that another process reserved."""
+
+    @property
+    def address(self) -> int:
+        """Where they begin here."""
+
+    @property
+    def size(self) -> int:
+        """How many there are at least; the driver maps whole blocks."""
+
+    def close(self) -> None:
+        """Let go of them. Idempotent. The context must be bound."""
 
 
 class Event(Protocol):
@@ -100,11 +116,17 @@ class Cuda(Protocol):
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
         """An array of zeros that the GPU reads and writes without a detour."""
 
-    def upload(self, target: DeviceMemory, source: Array, stream: Stream) -> None:
+    def foreign_memory(self, handle: bytes) -> ForeignMemory:
+        """Map memory of another process by its handle of 64 bytes. Raises `EngineError` with the reason."""
+
+    def upload(self, target: Located, source: Array, stream: Stream) -> None:
         """Queue a copy to the GPU; the source must stay as it is until it is done."""
 
-    def download(self, target: Array, source: DeviceMemory, stream: Stream) -> None:
+    def download(self, target: Array, source: Located, stream: Stream) -> None:
         """Queue a copy from the GPU."""
+
+    def copy(self, target: Located, source: Located, size: int, stream: Stream) -> None:
+        """Queue a copy of some bytes from one place on the GPU to another."""
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
         """Make a graph of what `work` queues on a stream, which is not done. Raises `CaptureFailed`."""

@@ -5,12 +5,12 @@ Signatures from the CUDA driver API, "Stream Management" and "Graph Management" 
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
-from ctypes import byref, c_char_p, c_int, c_ulonglong, c_void_p
+from ctypes import byref, c_int, c_ulonglong, c_void_p
 from typing import Any
 
 from server.engines.cuda.device import CaptureFailed, Stream
+from server.engines.cuda.driver_library import DriverLibrary
 from server.errors import EngineError
 
 # Other threads, which may load models meanwhile, must not spoil a capture.
@@ -22,7 +22,6 @@ _ARGUMENTS = {
     "cuGraphLaunch": (c_void_p, c_void_p),
     "cuGraphExecDestroy": (c_void_p,),
     "cuGraphDestroy": (c_void_p,),
-    "cuGetErrorString": (c_int, c_void_p),
 }
 
 
@@ -30,11 +29,11 @@ class GraphLibrary:
     """The driver's functions for graphs. The context must be bound in all calls.
 
     Args:
-        library: libcuda as ctypes has it; None: loaded when it is first needed.
+        library: see `DriverLibrary`.
     """
 
     def __init__(self, library: Any | None = None) -> None:  # noqa: ANN401  # ctypes makes functions on the fly
-        self._library = library
+        self._driver = DriverLibrary(_ARGUMENTS, library)
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> LaunchableGraph:
         """Make a graph of what `work` queues on the stream. The capture is ended whatever happens.
@@ -66,27 +65,18 @@ class GraphLibrary:
 
     def code(self, name: str, *arguments: object) -> int:
         """Call a function and return its CUresult; 0 is success."""
-        function = getattr(self._loaded(), name)
-        function.argtypes, function.restype = _ARGUMENTS[name], c_int
-        return int(function(*arguments))
+        try:
+            return self._driver.code(name, *arguments)
+        except OSError as error:
+            raise CaptureFailed(f"the driver's library cannot be loaded: {error}") from error
 
     def message(self, code: int) -> str:
         """The driver's words for a CUresult."""
-        text = c_char_p()
-        self.code("cuGetErrorString", code, byref(text))
-        return f"{(text.value or b'unknown error').decode()} ({code})"
+        return self._driver.message(code)
 
     def _destroy(self, graph: c_void_p) -> None:
         if graph.value:
             self.code("cuGraphDestroy", graph)
-
-    def _loaded(self) -> Any:  # noqa: ANN401
-        if self._library is None:
-            try:
-                self._library = ctypes.CDLL("libcuda.so.1")
-            except OSError as error:
-                raise CaptureFailed(f"the driver's library cannot be loaded: {error}") from error
-        return self._library
 
 
 class LaunchableGraph:

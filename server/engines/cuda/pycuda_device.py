@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from server.engines.cuda.device import DeviceMemory, Event, Graph, Stream
+from server.engines.cuda.device import DeviceMemory, Event, ForeignMemory, Graph, Stream
 from server.engines.cuda.graphs import GraphLibrary
+from server.engines.cuda.ipc import IpcLibrary
+from server.engines.device_rows import Located
 from server.engines.engine import Array
 from server.errors import EngineError
 
@@ -36,7 +38,7 @@ def open_cuda(index: int) -> PycudaDevice:
             raise EngineError(
                 f"GPU {index} does not exist: CUDA sees {count}; CUDA_VISIBLE_DEVICES may hide some"
             )
-        return PycudaDevice(driver, driver.Device(index), GraphLibrary())
+        return PycudaDevice(driver, driver.Device(index), GraphLibrary(), IpcLibrary())
     except driver.Error as error:
         raise EngineError(f"CUDA cannot be used ({error}): `boulton doctor` says what is missing") from error
 
@@ -47,12 +49,20 @@ class PycudaDevice:
     Args:
         driver: the module `pycuda.driver`.
         device: its Device.
-        graphs: what pycuda lacks.
+        graphs: CUDA graphs, which pycuda lacks.
+        ipc: memory of other processes.
     """
 
-    def __init__(self, driver: Any, device: Any, graphs: GraphLibrary) -> None:  # noqa: ANN401  # untyped package
+    def __init__(
+        self,
+        driver: Any,  # noqa: ANN401  # untyped package
+        device: Any,  # noqa: ANN401
+        graphs: GraphLibrary,
+        ipc: IpcLibrary,
+    ) -> None:
         self._driver = driver
         self._graphs = graphs
+        self._ipc = ipc
         self._context = device.retain_primary_context()
         self.name: str = device.name()
         self.capability = "SM{}{}".format(*device.compute_capability())
@@ -86,13 +96,21 @@ class PycudaDevice:
         array: Array = self._driver.pagelocked_zeros(shape, dtype)
         return array
 
-    def upload(self, target: DeviceMemory, source: Array, stream: Stream) -> None:
+    def foreign_memory(self, handle: bytes) -> ForeignMemory:
+        """Map memory of another process."""
+        return self._ipc.open(handle)
+
+    def upload(self, target: Located, source: Array, stream: Stream) -> None:
         """Queue a copy to the GPU."""
         self._driver.memcpy_htod_async(target.address, source, _raw(stream))
 
-    def download(self, target: Array, source: DeviceMemory, stream: Stream) -> None:
+    def download(self, target: Array, source: Located, stream: Stream) -> None:
         """Queue a copy from the GPU."""
         self._driver.memcpy_dtoh_async(target, source.address, _raw(stream))
+
+    def copy(self, target: Located, source: Located, size: int, stream: Stream) -> None:
+        """Queue a copy on the GPU."""
+        self._driver.memcpy_dtod_async(target.address, source.address, size, _raw(stream))
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
         """Make a graph of what `work` queues."""

@@ -16,9 +16,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from server.engines.cuda.device import Cuda, Stream, on_gpu
+from server.engines.cuda.lane import Lane
+from server.engines.device_rows import NOTHING, Exchange
 from server.engines.engine import Array, TensorSpec
 from server.engines.slots import check_inputs, into_slots
-from server.engines.tensorrt.lane import Lane
 from server.engines.tensorrt.profile_run import ProfileRun
 from server.engines.tensorrt.profiles import profile_index
 from server.errors import EngineError
@@ -55,6 +56,7 @@ class TensorRtEngine:
     reads_foreign_memory = False
     any_thread = False
     overlaps = True
+    exchanges = True
     padded_images = 0
 
     def __init__(
@@ -86,18 +88,19 @@ class TensorRtEngine:
             raise EngineError("all buffers are in use: finish a batch first")
         return self._free[0].host_inputs
 
-    def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         """Run one batch of a served size, alone."""
         if self._begun:
             raise EngineError("a batch is under way: finish it first")
-        self.begin(inputs)
+        self.begin(inputs, exchange)
         return self.finish()
 
-    def begin(self, inputs: tuple[Array, ...]) -> None:
+    def begin(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> None:
         """Queue one batch of a served size and return at once; its answers come from `finish`, in order.
 
         Args:
             inputs: the first rows of `input_buffers` as they are now; rows from elsewhere are copied there.
+            exchange: rows that lie, or belong, in other memory on the GPU, which must stay until `finish`.
 
         Raises:
             EngineError: the inputs do not fit, or the GPU failed; nothing is under way for them.
@@ -110,10 +113,10 @@ class TensorRtEngine:
         into_slots(self.input_buffers, inputs, batched=rows is not None)
         lane = self._free[0]
         with on_gpu(self._cuda):
-            lane.upload(self._cuda, rows, self._uploads)
+            lane.upload(self._cuda, rows, self._uploads, exchange.sources)
             self._compute.wait_for(lane.uploaded)
             run.enqueue(lane.addresses)
-            lane.download(self._cuda, rows, self._compute)
+            lane.download(self._cuda, rows, self._compute, exchange.targets)
         self._begun.append((self._free.popleft(), rows))
 
     def finish(self) -> tuple[Array, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from server.engines.cuda.device import Cuda, on_gpu
+from server.engines.cuda.lane import make_lane
 from server.engines.cuda.pycuda_device import open_cuda
 from server.engines.engine import TensorSpec
 from server.engines.graph_specs import read_graph_specs
@@ -18,7 +19,6 @@ from server.engines.tensorrt.build_progress import logged_progress
 from server.engines.tensorrt.builder import BuildOptions, BuildRequest
 from server.engines.tensorrt.engine import Network, TensorRtEngine, release
 from server.engines.tensorrt.execution_contexts import make_contexts
-from server.engines.tensorrt.lane import make_lane
 from server.engines.tensorrt.messages import messages_of
 from server.engines.tensorrt.parsing import DATATYPES
 from server.engines.tensorrt.plan_cache import PlanCache

@@ -11,8 +11,9 @@ import pytest
 
 from server.errors import InvalidArgument, Unavailable, Unimplemented
 from server.inference import inputs as infer_inputs
-from server.inference.inputs import ImageDecoder, NoRegions
+from server.inference.inputs import ImageDecoder
 from server.models.repository import ImageInput
+from server.wire.shared_regions import SharedRegions
 from server.wire.tensors import RegionSlice
 
 IMAGE = ImageInput("image", 4, 4, 4)
@@ -63,4 +64,4 @@ async def test_after_a_bad_image_and_a_cancelled_request_there_is_room_again(tin
 
 def test_without_shared_memory_it_is_said_how_to_get_it() -> None:
     with pytest.raises(Unimplemented, match="--shared-memory"):
-        NoRegions().view(RegionSlice("io", 0, 1))
+        SharedRegions().view(RegionSlice("io", 0, 1))

@@ -17,6 +17,7 @@ from server.inference.service import InferenceService
 from server.transport.grpc_server import bracketed, client_port, operator_port, register
 from server.transport.security import ROLE_NEEDED
 from server.transport.tls import TlsFiles
+from server.wire.shared_regions import SharedRegions
 
 
 class Recorder(grpc.aio.Server):
@@ -43,7 +44,7 @@ class FakeStream:
 
 def test_the_authorisation_table_lists_exactly_the_rpcs_that_are_registered() -> None:
     recorder = Recorder()
-    inference = InferenceService(None, None, None, FakeStream(), None)
+    inference = InferenceService(None, None, None, FakeStream(), SharedRegions())
     services = {INFERENCE: inference.handler(), OPERATOR: OperatorService(lambda: None).handler()}
     register(recorder, services, health.aio.HealthServicer())
     assert recorder.methods == set(ROLE_NEEDED)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_gpu import FakeCuda, FakeRuntimeModule, FakeUnpacked
 
+from server.engines.device_rows import DeviceRows, Exchange, Placed, exchanging, run_exchanging
 from server.engines.engine import Array
 from server.engines.onnxruntime import load_onnxruntime_engine
 from server.engines.padding import padded
@@ -354,3 +355,140 @@ async def test_behind_the_scheduler_every_request_has_its_answer(rig: Rig, engin
     await scheduler.wait_closed()
     assert rig.cuda.depth == 0
     assert not rig.cuda.memory
+
+
+# What lies in clients' memory on the GPU
+
+
+class Client:
+    """Memory on the GPU that a client fills and reads."""
+
+    def __init__(self, cuda: FakeCuda, size: int) -> None:
+        handle, self.memory = cuda.export(size)
+        with cuda.bound():
+            self.mapped = cuda.foreign_memory(handle)
+
+    def put(self, values: np.ndarray, offset: int = 0) -> DeviceRows:
+        """Write values there, and return them as a request would name them."""
+        self.memory.bytes[offset : offset + values.nbytes] = values.reshape(-1).view(np.uint8)
+        return DeviceRows(self.mapped, offset, values.shape, values.dtype)
+
+    def room(self, shape: tuple[int, ...], dtype: str, offset: int = 0) -> DeviceRows:
+        return DeviceRows(self.mapped, offset, shape, np.dtype(dtype))
+
+    def got(self, rows: DeviceRows) -> np.ndarray:
+        return self.memory.bytes[rows.offset :][: rows.nbytes].view(rows.dtype).reshape(rows.shape)
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (count, 6, 6, 3), dtype=np.uint8)
+
+
+def test_rows_come_from_a_client_s_memory_without_passing_through_the_host(
+    rig: Rig, engine: TensorRtEngine
+) -> None:
+    given = images(4)
+    source = Client(rig.cuda, 1000).put(given, offset=100)
+    outputs = engine.run((engine.input_buffers[0][:4],), Exchange([Placed(0, 0, source)]))
+    check(outputs, expected(rig.path, (given,)))
+    assert rig.calls(engine) == ["copy u", "record u", "wait", "launch", "download", "download", "record"]
+
+
+@pytest.mark.parametrize(("first", "uploads"), [(0, 1), (1, 2), (2, 1)])
+def test_rows_of_host_and_gpu_ride_in_one_batch(
+    rig: Rig, engine: TensorRtEngine, first: int, uploads: int
+) -> None:
+    """Two rows of four lie on the GPU: at the beginning, in the middle, at the end."""
+    given = images(4)
+    inputs = (engine.input_buffers[0][:4],)
+    inputs[0][:] = given
+    inputs[0][first : first + 2] = 7  # what the slots hold for them must not matter
+    source = Client(rig.cuda, 1000).put(given[first : first + 2])
+    outputs = engine.run(inputs, Exchange([Placed(0, first, source)]))
+    check(outputs, expected(rig.path, (given,)))
+    assert rig.calls(engine).count("upload u") == uploads
+
+
+def test_several_clients_rows_ride_in_one_batch(rig: Rig, engine: TensorRtEngine) -> None:
+    given = images(6)
+    inputs = (engine.input_buffers[0][:6],)
+    inputs[0][:] = given
+    one, other = Client(rig.cuda, 300), Client(rig.cuda, 300)
+    sources = [Placed(0, 4, one.put(given[4:6])), Placed(0, 1, other.put(given[1:3]))]
+    inputs[0][1:3] = inputs[0][4:6] = 0
+    check(engine.run(inputs, Exchange(sources)), expected(rig.path, (given,)))
+
+
+def test_outputs_go_to_a_client_s_memory(rig: Rig, engine: TensorRtEngine) -> None:
+    inputs = fill(engine, 4)
+    scores, top = expected(rig.path, inputs)
+    client = Client(rig.cuda, 200)
+    rows, index = client.room((2, 4), "f4", 64), client.room((4,), "i8", 128)
+    outputs = engine.run(inputs, Exchange(targets=[Placed(0, 1, rows), Placed(1, 0, index)]))
+    np.testing.assert_allclose(client.got(rows), scores[1:3], rtol=1e-5)
+    np.testing.assert_array_equal(client.got(index), top)
+    np.testing.assert_allclose(outputs[0][[0, 3]], scores[[0, 3]], rtol=1e-5)
+    assert rig.calls(engine).count("download") == 2  # the two rows that are not the client's; no index
+    assert bytes(client.memory.bytes[:64]) == b"\xa5" * 64  # nothing beside what was named is written
+
+
+def test_without_a_batch_dimension_whole_tensors_are_exchanged(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig((), batch=2)
+    engine = rig.load()
+    given = images(2)
+    client = Client(rig.cuda, 1000)
+    target = client.room((2, 4), "f4", 500)
+    outputs = engine.run(
+        engine.input_buffers, Exchange([Placed(0, 0, client.put(given))], [Placed(0, 0, target)])
+    )
+    scores, top = load_onnxruntime_engine(rig.path).run((given,))
+    np.testing.assert_allclose(client.got(target), scores, rtol=1e-5)
+    np.testing.assert_array_equal(outputs[1], top)
+    engine.close()
+
+
+def test_overlapping_batches_exchange_apart(rig: Rig, engine: TensorRtEngine) -> None:
+    client, wanted, targets = Client(rig.cuda, 20_000), [], []
+    for number in range(12):
+        given = images(4, number)
+        targets.append(client.room((4, 4), "f4", 10_000 + 64 * number))
+        source = client.put(given, 432 * number)
+        wanted.append(expected(rig.path, (given,))[0])
+        engine.begin(
+            (engine.input_buffers[0][:4],), Exchange([Placed(0, 0, source)], [Placed(0, 0, targets[-1])])
+        )
+        if number:
+            engine.finish()
+    engine.finish()
+    for target, scores in zip(targets, wanted, strict=True):
+        np.testing.assert_allclose(client.got(target), scores, rtol=1e-5)
+
+
+def test_padding_passes_an_exchange_on(rig: Rig, engine: TensorRtEngine) -> None:
+    given, client = images(3), Client(rig.cuda, 1000)
+    target = client.room((3, 4), "f4", 400)
+    filled = padded(engine)
+    assert exchanging(filled) is filled
+    exchange = Exchange([Placed(0, 0, client.put(given))], [Placed(0, 0, target)])
+    outputs = filled.run((filled.input_buffers[0][:3],), exchange)
+    scores, top = expected(rig.path, (given,))
+    np.testing.assert_allclose(client.got(target), scores, rtol=1e-5)
+    np.testing.assert_array_equal(outputs[1], top)
+    filled.begin((filled.input_buffers[0][:3],), exchange)
+    np.testing.assert_array_equal(filled.finish()[1], top)
+
+
+def test_memory_that_is_gone_takes_the_gpu_along(rig: Rig, engine: TensorRtEngine) -> None:
+    client = Client(rig.cuda, 1000)
+    source = client.put(images(4))
+    del rig.cuda.memory[client.memory.address]  # the client freed it
+    with pytest.raises(CudaLost):
+        engine.run((engine.input_buffers[0][:4],), Exchange([Placed(0, 0, source)]))
+
+
+def test_an_engine_that_cannot_exchange_says_so(rig: Rig) -> None:
+    plain = load_onnxruntime_engine(rig.path, max_batch=4)
+    assert exchanging(plain) is None
+    source = Client(rig.cuda, 1000).put(images(1))
+    with pytest.raises(EngineError, match="onnxruntime_onnx takes no tensors that lie on a GPU"):
+        run_exchanging(plain, (plain.input_buffers[0][:1],), Exchange([Placed(0, 0, source)]))

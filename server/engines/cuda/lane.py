@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from server.engines.cuda.device import Cuda, DeviceMemory, Event, Stream
+from server.engines.device_rows import Placed
 from server.engines.engine import Array, TensorSpec
 
 
@@ -32,16 +33,27 @@ class Lane:
     uploaded: Event
     done: Event
 
-    def upload(self, cuda: Cuda, rows: int | None, stream: Stream) -> None:
-        """Queue the copy of the first rows to the GPU, of everything without a batch dimension (None)."""
-        for target, source in zip(self.device_inputs, self.host_inputs, strict=True):
-            cuda.upload(target, _first(source, rows), stream)
+    def upload(self, cuda: Cuda, rows: int | None, stream: Stream, sources: Sequence[Placed] = ()) -> None:
+        """Queue the copy of the first rows to the GPU, of everything without a batch dimension (None).
+
+        Rows among `sources` come from where they lie on the GPU.
+        """
+        for index, (target, host) in enumerate(zip(self.device_inputs, self.host_inputs, strict=True)):
+            placed = [one for one in sources if one.tensor == index]
+            for first, part in _outside(host, rows, placed):
+                cuda.upload(_Row(target, first, host), part, stream)
+            for one in placed:
+                cuda.copy(_Row(target, one.first, host), one.rows, one.rows.nbytes, stream)
         self.uploaded.record(stream)
 
-    def download(self, cuda: Cuda, rows: int | None, stream: Stream) -> None:
-        """Queue the copy back."""
-        for target, source in zip(self.host_outputs, self.device_outputs, strict=True):
-            cuda.download(_first(target, rows), source, stream)
+    def download(self, cuda: Cuda, rows: int | None, stream: Stream, targets: Sequence[Placed] = ()) -> None:
+        """Queue the copy back; rows among `targets` go where they belong on the GPU."""
+        for index, (source, host) in enumerate(zip(self.device_outputs, self.host_outputs, strict=True)):
+            placed = [one for one in targets if one.tensor == index]
+            for first, part in _outside(host, rows, placed):
+                cuda.download(part, _Row(source, first, host), stream)
+            for one in placed:
+                cuda.copy(one.rows, _Row(source, one.first, host), one.rows.nbytes, stream)
         self.done.record(stream)
 
     def outputs(self, rows: int | None) -> tuple[Array, ...]:
@@ -71,6 +83,29 @@ def make_lane(
         uploaded=cuda.event(),
         done=cuda.event(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Where a row begins in memory on the GPU that is laid out as an array on the host is."""
+
+    memory: DeviceMemory
+    row: int
+    like: Array
+
+    @property
+    def address(self) -> int:
+        return self.memory.address + self.row * (self.like.strides[0] if self.row else 0)
+
+
+def _outside(array: Array, rows: int | None, placed: Sequence[Placed]) -> list[tuple[int, Array]]:
+    """The parts of the first rows that are not `placed` elsewhere, each with its first row."""
+    if rows is None:
+        return [] if placed else [(0, array)]
+    taken = sorted((one.first, one.first + one.rows.shape[0]) for one in placed)
+    begins = [0, *(end for _, end in taken)]
+    ends = [*(first for first, _ in taken), rows]
+    return [(begin, array[begin:end]) for begin, end in zip(begins, ends, strict=True) if begin < end]
 
 
 def _first(array: Array, rows: int | None) -> Array:
