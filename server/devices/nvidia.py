@@ -54,6 +54,7 @@ def open_nvidia(
         keeper,
         memory_clock_mhz=settings.memory_clock_mhz,
         power_limit_w=settings.power_limit_w,
+        reopen=lambda: _find_again(nvml, card),
         simulated=simulated,
     )
     return ServedDevice(
@@ -78,6 +79,11 @@ def _warn_of_company(card: Card) -> None:
             card.uuid,
             ", ".join(f"process {pid}" for pid in others),
         )
+
+
+def _find_again(nvml: Nvml, card: Card) -> None:
+    nvml.reopen()
+    nvml.find_again(card)
 
 
 def _await(keeper: KeeperClient, sleep: Callable[[float], None]) -> None:

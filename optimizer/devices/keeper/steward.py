@@ -161,7 +161,13 @@ class Steward:
         self._write_marker(Marker())
 
     def _card(self) -> Card:
-        # Looked up each time: a GPU that was lost and came back has another handle.
+        # Looked up each time: a GPU that was lost and came back has another handle, and so has NVML.
+        try:
+            return self._nvml.card(self._uuid)
+        except NvmlFailure as failure:
+            if not failure.absent:
+                raise
+        self._nvml.reopen()
         return self._nvml.card(self._uuid)
 
 

@@ -44,6 +44,7 @@ class GpuEnergy:
         The counter is refreshed every 20 to 100 ms: two calls in quick succession may see 0 J between them.
         """
         if self._watch.lost:
+            self._last_j = None  # should it come back, what it used meanwhile belongs to no interval
             return NOT_MEASURED
         first, self._began = not self._began, True
         return self._integral.take() if self._integrates else self._from_counter(first)

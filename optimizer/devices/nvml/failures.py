@@ -112,6 +112,11 @@ class NvmlFailure(DeviceError):
         """Whether the GPU, or all of NVML, is out of reach: no other call will do better."""
         return self.remedy in (Remedy.STOP, Remedy.ABSENT)
 
+    @property
+    def absent(self) -> bool:
+        """Whether there is no NVML at the moment: opened anew, it may answer again."""
+        return self.remedy is Remedy.ABSENT
+
 
 def _code(code: int) -> _Code:
     return _CODES.get(code) or _Code(f"CODE_{code}", Remedy.OBSERVE, _REPORT)

@@ -27,7 +27,8 @@ class NvmlGpu:
     was asked for is looked for in the GPU's own readings from 0.3 s later on. The only other thread is the
     sampler of power, for cards without an energy counter: `read` starts it and `close` ends it.
 
-    A GPU that is lost, or needs a reset, is neither read nor set any more.
+    A GPU that is lost, or needs a reset, is neither read nor set any more. When NVML itself goes away, as
+    while the driver is being reloaded, `read` opens it again every minute.
 
     Args:
         card: the GPU.
@@ -35,6 +36,8 @@ class NvmlGpu:
         clock: the time in seconds.
         memory_clock_mhz: the memory clock to set along with every SM clock; None leaves it to the device.
         power_limit_w: the power limit to set along with every SM clock; None leaves it to the device.
+        reopen: opens NVML anew and gives the card a valid handle, or raises NvmlFailure; None: a GPU that is
+            gone stays gone.
         simulated: whether the card is one of the stand-in library's, whose readings are modelled.
     """
 
@@ -46,6 +49,7 @@ class NvmlGpu:
         clock: Callable[[], float] = time.monotonic,
         memory_clock_mhz: int | None = None,
         power_limit_w: float | None = None,
+        reopen: Callable[[], None] | None = None,
         simulated: bool = False,
     ) -> None:
         self._card = card
@@ -54,7 +58,7 @@ class NvmlGpu:
         self._wanted = GpuSetting(memory_clock_mhz=memory_clock_mhz, power_limit_w=power_limit_w)
         self._fixed = GpuSetting()  # what of it may be set, once that is known
         self._simulated = simulated
-        self._watch = Watch(card.uuid, clock)
+        self._watch = Watch(card.uuid, clock, reopen)
         self._energy = GpuEnergy(card, self._watch, clock)
         self._legal_mhz: tuple[int, ...] = ()
         self._disturbances = 0
@@ -73,7 +77,7 @@ class NvmlGpu:
 
     @property
     def lost(self) -> str:
-        """Why the GPU is out of reach for good; empty while it is not."""
+        """Why the GPU is out of reach, for good or until NVML answers again; empty while it is not."""
         return self._watch.lost
 
     @property
@@ -92,7 +96,7 @@ class NvmlGpu:
             try:
                 self._legal_mhz = self._settable_mhz(self._actuator)
             except DeviceError as error:
-                self._say(f"{error}; until then the batch size alone is governed")
+                self._say(f"{error}; meanwhile the batch size alone is governed")
         return self._legal_mhz
 
     def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
@@ -113,6 +117,8 @@ class NvmlGpu:
 
     def read(self) -> DeviceReading:
         """Return readings since the previous call; the first call opens the interval: its energy is 0."""
+        if self.lost:
+            self._watch.come_back()
         energy = self._energy.read()
         power = self._watch.ask("the power", self._card.power_w)
         temperature_c = self._watch.ask("the temperature", self._card.temperature_c)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from threading import RLock
+from threading import Lock, RLock
 from types import TracebackType
 from typing import Any
 
@@ -107,6 +107,7 @@ class Nvml:
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
         self._call = Calls(sleep)
         self._open = False
+        self._reopening = Lock()
 
     def __enter__(self) -> Nvml:
         self.open()
@@ -137,6 +138,18 @@ class Nvml:
             except NvmlFailure:
                 return
 
+    def reopen(self) -> None:
+        """Open NVML anew if it does not answer, as after a reload of the driver; raises NvmlFailure.
+
+        Several threads may find that it does not answer: the first opens it for all.
+        """
+        with self._reopening:
+            try:
+                self.count()
+            except NvmlFailure:
+                self.close()
+                self.open()
+
     @property
     def simulated(self) -> bool:
         """Whether the library that was opened is our stand-in, whose GPUs exist in software only."""
@@ -158,8 +171,15 @@ class Nvml:
 
     def card(self, uuid: str) -> Card:
         """Return a GPU by its whole UUID."""
-        handle = self._call("nvmlDeviceGetHandleByUUID", uuid, asked=f"the GPU {uuid}")
-        return Card(uuid, handle, self._call)
+        return Card(uuid, self._handle(uuid), self._call)
+
+    def find_again(self, card: Card) -> None:
+        """Make a card usable after NVML was opened anew; raises NvmlFailure when it is not there."""
+        card.renew(self._handle(card.uuid))
+
+    def _handle(self, uuid: str) -> object:
+        handle: object = self._call("nvmlDeviceGetHandleByUUID", uuid, asked=f"the GPU {uuid}")
+        return handle
 
 
 class Card:
@@ -173,6 +193,10 @@ class Card:
         self.uuid = uuid
         self._handle = handle
         self._call = call
+
+    def renew(self, handle: object) -> None:
+        """Take another handle, as NVML gives one to the same GPU each time that it is opened."""
+        self._handle = handle
 
     @property
     def failures(self) -> Counter[tuple[str, str]]:
@@ -285,6 +309,10 @@ class Card:
     def power_usage_w(self) -> float:
         """Return what nvmlDeviceGetPowerUsage says: all that there is before the fields 185 and 186."""
         return _thousandth(self._ask("nvmlDeviceGetPowerUsage", asked="its power"))
+
+    def use(self) -> float:
+        """Return the share of NVML's last sample period (1/6 s to 1 s) in which the GPU computed, 0 to 1."""
+        return float(self._ask("nvmlDeviceGetUtilizationRates", asked="how busy it is").gpu) / 100.0
 
     def event_reasons(self) -> EventReason:
         """Return why the GPU is not at its clock; bits that we have no name for are left out."""

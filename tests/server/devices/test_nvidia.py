@@ -92,7 +92,7 @@ def test_without_a_keeper_the_clock_is_left_alone_until_there_is_one_and_that_is
         assert served.gpu.sm_clocks_mhz == ()
         served.gpu.read()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "its clock is left alone: no keeper at k.sock; until then the batch size alone" in caplog.text
+    assert "its clock is left alone: no keeper at k.sock; meanwhile the batch size alone" in caplog.text
     assert served.gpu.sm_clocks_mhz
     served.close()
     assert keeper.closed

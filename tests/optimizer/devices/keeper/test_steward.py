@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 from nvml_rack import CardSpec, Rack, make_card, make_rack, nvml_here
 
@@ -153,6 +154,19 @@ def test_an_axis_that_is_left_out_goes_back_by_itself(world: World) -> None:
     steward.apply(GpuSetting(world.all_of_it.sm_clock_mhz))
     assert world.rack.card().power_limit_w == 250.0
     steward.apply(GpuSetting())
+    assert world.default
+    assert world.markers.uuids() == []
+
+
+def test_a_gpu_is_given_back_also_after_nvml_had_to_be_opened_anew(world: World) -> None:
+    steward = world.steward()
+    steward.apply(world.all_of_it)
+    pynvml.nvmlShutdown()  # as after a reload of the driver: whatever is asked is UNINITIALIZED
+    world.rack.fail("nvmlInit", 9, times=1)
+    with pytest.raises(NvmlFailure, match="DRIVER_NOT_LOADED"):
+        steward.restore()
+    assert world.markers.uuids() == [world.spec.uuid]
+    steward.restore()
     assert world.default
     assert world.markers.uuids() == []
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import pynvml
 import pytest
 from nvml_rack import CardSpec, OpenRack, Rack, make_card
 from rack_time import DirectActuator, RackTime
@@ -38,12 +39,21 @@ class Benches:
         self._open_rack = open_rack
         self._stack = stack
 
-    def __call__(self, spec: CardSpec | None = None, *, observe: bool = False, **settings: object) -> Bench:
+    def __call__(
+        self,
+        spec: CardSpec | None = None,
+        *,
+        observe: bool = False,
+        reopens: bool = False,
+        **settings: object,
+    ) -> Bench:
         rack = self._open_rack(spec or make_card())
         nvml = self._stack.enter_context(Nvml(sleep=lambda _: None))
         time = RackTime(rack)
         card = nvml.card_at(0)
         actuator = DirectActuator(card)
+        if reopens:
+            settings["reopen"] = lambda: (nvml.reopen(), nvml.find_again(card))
         gpu = NvmlGpu(card, None if observe else actuator, clock=time, **settings)
         self._stack.callback(gpu.close)
         return Bench(rack, time, actuator, gpu)
@@ -231,6 +241,41 @@ def test_a_gpu_that_is_lost_is_let_be(
     assert len(bench.actuator.asked) == settings
     bench.gpu.set_sm_clock_mhz(None)  # what was set is given back all the same
     assert bench.actuator.asked[-1] is None
+
+
+def test_nvml_that_went_away_is_opened_again_every_minute(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench(reopens=True)
+    bench.gpu.read()
+    pynvml.nvmlShutdown()  # what a reload of the driver looks like: whatever is asked is UNINITIALIZED
+    bench.rack.fail("nvmlInit", 9, times=1)
+    assert bench.gpu.read() == DeviceReading()
+    assert "UNINITIALIZED" in bench.gpu.lost
+    for _ in range(2):
+        bench.time.pass_by(59.0)
+        assert bench.gpu.read() == DeviceReading()
+    assert bench.rack.calls("nvmlInit") == 2  # the first one opened it
+    assert "UNINITIALIZED" in bench.gpu.lost
+    bench.time.pass_by(60.0)
+    reading = bench.gpu.read()
+    assert bench.gpu.lost == ""
+    assert reading.sm_clock_mhz == 210
+    assert reading.energy == NOT_MEASURED  # nobody knows what belongs to this interval
+    bench.time.pass_by(1.0)
+    assert bench.gpu.read().energy.joules == pytest.approx(32.0, rel=0.03)
+    bench.gpu.set_sm_clock_mhz(705)
+    assert len(warnings(caplog)) == 2
+
+
+def test_a_gpu_that_is_lost_while_nvml_answers_stays_lost(make_bench: Benches) -> None:
+    bench = make_bench(reopens=True)
+    bench.rack.lose(0)
+    bench.gpu.read()
+    bench.rack.recover(0)
+    bench.time.pass_by(1000.0)
+    assert bench.gpu.read() == DeviceReading()
+    assert bench.rack.calls("nvmlInit") == 1
 
 
 # Setting.

@@ -70,3 +70,11 @@ def test_what_lacks_is_asked_again_after_a_while() -> None:
     assert watch.ask("the age", lambda: 3) == 3
     now_s[0] = 61.0
     assert watch.ask("the name", lambda: "late") == "late"
+
+
+def test_the_line_says_that_nvml_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch("GPU-1", lambda: 0.0, list)
+    ask(watch, 1)
+    assert "until NVML, opened anew every minute, answers again" in caplog.text
+    watch.come_back()
+    assert watch.lost
