@@ -1,0 +1,149 @@
+"""Layers as rows of numbers: what a predictor sees of a step, at any batch size.
+
+Everything is a plain physical quantity; logarithms, products and the like are made by the predictors. Bytes
+and operations are those of the whole step, with the followers that it swallowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.layers.fusion import SUMS, Kind, Step
+
+Array = NDArray[np.float64]
+
+NAMES = (
+    "batch",
+    "in_channels",
+    "in_height",
+    "in_width",
+    "out_channels",
+    "out_height",
+    "out_width",
+    "kernel_height",
+    "kernel_width",
+    "stride",
+    "padding",
+    "groups",
+    "inputs",  # tensors that flow in
+    "activated",  # 1 where an activation follows, else 0
+    "summed",  # 1 where another branch is added, else 0
+    "bits",  # of an element that flows
+    "weight_bits",
+    "multiply_adds",
+    "operations",
+    "input_bytes",
+    "weight_bytes",
+    "output_bytes",
+)
+"""The columns of a `FeatureTable`, in their order."""
+
+_WITH_BATCH = frozenset({"batch", "multiply_adds", "operations", "input_bytes", "output_bytes"})
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """One row a step.
+
+    Args:
+        kinds: of each row.
+        names: of each row, as in the graph.
+        values: float64 `[rows, len(NAMES)]`.
+    """
+
+    kinds: tuple[Kind, ...]
+    names: tuple[str, ...]
+    values: Array
+
+    def column(self, name: str) -> Array:
+        """Return one column. Raises ValueError for a name that is not in `NAMES`."""
+        return self.values[:, NAMES.index(name)]
+
+    def rows(self, wanted: Sequence[int] | NDArray[np.bool_] | NDArray[np.int64]) -> FeatureTable:
+        """Return some of the rows: by a mask or by their numbers."""
+        numbers = np.arange(len(self.kinds))[np.asarray(wanted)]
+        return FeatureTable(
+            tuple(self.kinds[number] for number in numbers),
+            tuple(self.names[number] for number in numbers),
+            self.values[numbers],
+        )
+
+    def of(self, kind: Kind) -> NDArray[np.bool_]:
+        """Return which rows are of a kind."""
+        return np.array([found is kind for found in self.kinds], bool)
+
+    def at(self, batches: Sequence[int]) -> FeatureTable:
+        """Repeat a table that was made at batch 1 for each batch: all rows at the first, then at the next.
+
+        What flows grows with the batch, weights and shapes of one image do not.
+        """
+        growing = np.array([name in _WITH_BATCH for name in NAMES])
+        factors = np.where(growing, np.asarray(batches, float)[:, np.newaxis, np.newaxis], 1.0)
+        values = (factors * self.values).reshape(-1, len(NAMES))
+        return FeatureTable(self.kinds * len(batches), self.names * len(batches), values)
+
+
+def features(steps: Iterable[Step]) -> FeatureTable:
+    """Return the table of steps, in their order."""
+    steps = tuple(steps)
+    values = np.array([_row(step) for step in steps], float).reshape(-1, len(NAMES))
+    return FeatureTable(tuple(step.kind for step in steps), tuple(step.name for step in steps), values)
+
+
+def join(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """Return the rows of all tables, one after the other."""
+    return FeatureTable(
+        tuple(kind for table in tables for kind in table.kinds),
+        tuple(name for table in tables for name in table.names),
+        np.concatenate([np.empty((0, len(NAMES))), *(table.values for table in tables)]),
+    )
+
+
+def _row(step: Step) -> list[float]:
+    values = _values(step)
+    return [float(values[name]) for name in NAMES]
+
+
+def _values(step: Step) -> Mapping[str, float]:
+    layer = step.leader
+    flowing = layer.inputs[0] if layer.inputs else layer.outputs[0]
+    in_channels, in_height, in_width = _sizes(flowing.shape)
+    out_channels, out_height, out_width = _sizes(layer.outputs[0].shape)
+    kernel = layer.kernel or (in_height, in_width) if step.kind is Kind.POOLING else layer.kernel or (1, 1)
+    summed = [follower for follower in step.followers if follower.operator in SUMS]
+    return {
+        "batch": layer.outputs[0].shape[0] if layer.outputs[0].shape else 1,
+        "in_channels": sum(_sizes(tensor.shape)[0] for tensor in layer.inputs)
+        if layer.operator == "Concat"
+        else in_channels,
+        "in_height": in_height,
+        "in_width": in_width,
+        "out_channels": out_channels,
+        "out_height": out_height,
+        "out_width": out_width,
+        "kernel_height": kernel[0],
+        "kernel_width": kernel[-1],
+        "stride": layer.strides[0] if layer.strides else 1,
+        "padding": layer.pads[0] if layer.pads else 0,
+        "groups": layer.groups,
+        "inputs": len(layer.inputs) + len(summed),
+        "activated": float(any(f.operator not in SUMS and not f.weights for f in step.followers)),
+        "summed": float(bool(summed)),
+        "bits": flowing.bits,
+        "weight_bits": layer.weights[0].bits if layer.weights else flowing.bits,
+        "multiply_adds": layer.multiply_adds,
+        "operations": sum(part.operations or 0 for part in (layer, *step.followers)),
+        "input_bytes": layer.input_bytes + sum(part.output_bytes for part in summed),
+        "weight_bytes": sum(part.weight_bytes for part in (layer, *step.followers)),
+        "output_bytes": layer.output_bytes,
+    }
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return channels, height and width; numbers in a row are channels, a third dimension is a height."""
+    flat = (*shape[1:], 1, 1, 1)
+    return (flat[0], flat[1], flat[2]) if len(shape) <= 4 else (flat[0], flat[1], int(np.prod(shape[3:])))

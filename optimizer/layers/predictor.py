@@ -1,0 +1,167 @@
+"""Our predictor: for each kind of step a regression in logarithms, with its doubt.
+
+Time and power are products of causes, so their logarithms are fitted: a straight line, which holds far away
+(twice the work, about twice the time), and around it a Gaussian process, which learns what the line cannot
+say, e.g. how well windows, groups and half-filled blocks of channels suit the processor. Fused followers and
+groups are among what it sees. Steps of kinds that were measured too rarely, and operators that nobody knows,
+are judged by their arithmetic and traffic alone, and named.
+
+Where clocks were set, every step was measured at the same few clocks; between them the logarithms go straight
+against the logarithm of the clock, and beyond them time goes on as between the last two while power stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.layers.dataset import Dataset, Rows
+from optimizer.layers.features import FeatureTable
+from optimizer.layers.fusion import Kind
+from optimizer.layers.gaussian import GaussianProcess, fit_gaussian_process
+from optimizer.layers.view import view
+
+Array = NDArray[np.float64]
+
+_LEAST_ROWS = 25
+_ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Rows as in the table, columns as the clocks asked for (one where there are none).
+
+    Args:
+        seconds: of each step.
+        spread: standard deviation of the logarithm of `seconds`: 0.1 is about 10 %.
+        watts: None where power was never measured.
+        guessed: operators' kinds that were never measured enough: judged by work and traffic alone.
+    """
+
+    seconds: Array
+    spread: Array
+    watts: Array | None
+    guessed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPredictor:
+    """A fitted predictor.
+
+    Args:
+        provenance: of the dataset that it was fitted to.
+        clocks_mhz: at which steps were measured; () where no clock was set.
+        processes: by kind, and `any`. Targets: the logarithm of the time at each clock, then of the power.
+        between_s: what passes between two steps.
+        has_power: whether power was measured.
+    """
+
+    provenance: Mapping[str, Any]
+    clocks_mhz: tuple[int, ...]
+    processes: Mapping[str, GaussianProcess]
+    between_s: float
+    has_power: bool
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it was fitted to a simulated device."""
+        return bool(self.provenance["simulated"])
+
+    def predict(self, table: FeatureTable, clocks_mhz: Sequence[float] = ()) -> Predicted:
+        """Predict every row at every clock.
+
+        Raises:
+            ValueError: clocks are asked for and none was measured, or the other way round.
+        """
+        if bool(clocks_mhz) != bool(self.clocks_mhz):
+            known = f"{self.clocks_mhz[0]} to {self.clocks_mhz[-1]} MHz" if self.clocks_mhz else "none"
+            raise ValueError(f"this predictor was fitted at clocks: {known}; asked for {list(clocks_mhz)}")
+        distinct, place = _distinct(table)
+        logs, spread, guessed = self._logs(distinct)
+        count = max(1, len(self.clocks_mhz))
+        times, powers = logs[:, :count], logs[:, count:]
+        if clocks_mhz:
+            times, spread = (
+                self._at(times, clocks_mhz, beyond=True),
+                self._at(spread, clocks_mhz, beyond=False),
+            )
+            powers = self._at(powers, clocks_mhz, beyond=False) if self.has_power else powers
+        watts = np.exp(powers)[place] if self.has_power else None
+        return Predicted(np.exp(times)[place], spread[place], watts, guessed)
+
+    def _logs(self, table: FeatureTable) -> tuple[Array, Array, tuple[str, ...]]:
+        targets = self.processes[_ANY].slopes.shape[1]
+        count = max(1, len(self.clocks_mhz))
+        logs, spread = np.zeros((len(table.kinds), targets)), np.zeros((len(table.kinds), count))
+        guessed = []
+        for kind in set(table.kinds):
+            rows, known = table.of(kind), kind.value in self.processes
+            guessed += [] if known else [kind.value]
+            process = self.processes[kind.value if known else _ANY]
+            means, deviations = process.predict(view(table.rows(rows), kind if known else None))
+            logs[rows], spread[rows] = means, deviations[:, :count]
+        return logs, spread, tuple(sorted(guessed))
+
+    def _at(self, values: Array, clocks_mhz: Sequence[float], *, beyond: bool) -> Array:
+        """Interpolate columns between clocks; `beyond` the last ones go on straight or stay."""
+        known, wanted = np.log(self.clocks_mhz), np.log(np.asarray(clocks_mhz, float))
+        if len(known) == 1:
+            return np.repeat(values, len(wanted), axis=1)
+        left = np.clip(np.searchsorted(known, wanted) - 1, 0, len(known) - 2)
+        part = (wanted - known[left]) / (known[left + 1] - known[left])
+        part = part if beyond else np.clip(part, 0.0, 1.0)
+        answer: Array = values[:, left] * (1.0 - part) + values[:, left + 1] * part
+        return answer
+
+
+def fit_predictor(dataset: Dataset) -> LayerPredictor:
+    """Fit to a dataset. Needs scikit-learn.
+
+    Raises:
+        ValueError: the same steps were not measured at every clock, or there are hardly any.
+    """
+    clocks = dataset.clocks_mhz
+    sweeps = [dataset.at_clock(clock).rows() for clock in clocks or (None,)]
+    first = sweeps[0]
+    _check(sweeps)
+    measured_power = all(rows.watts is not None for rows in sweeps)
+    targets = [np.log(rows.seconds) for rows in sweeps]
+    targets += [np.log(rows.watts) for rows in sweeps if measured_power and rows.watts is not None]
+    logs = np.column_stack(targets)
+    processes = {_ANY: fit_gaussian_process(view(first.table, None), logs)}
+    for kind in Kind:
+        own = first.table.of(kind)
+        if kind is not Kind.UNKNOWN and own.sum() >= _LEAST_ROWS:
+            processes[kind.value] = fit_gaussian_process(view(first.table.rows(own), kind), logs[own])
+    return LayerPredictor(dataset.provenance, clocks, processes, _between_s(dataset), measured_power)
+
+
+def _check(sweeps: Sequence[Rows]) -> None:
+    first = sweeps[0]
+    if len(first.seconds) < _LEAST_ROWS:
+        raise ValueError(f"only {len(first.seconds)} steps were measured; at least {_LEAST_ROWS} are needed")
+    for rows in sweeps[1:]:
+        if (
+            rows.table.values.shape != first.table.values.shape
+            or (rows.table.values != first.table.values).any()
+        ):
+            raise ValueError("not all steps were measured at every clock: let the calibration finish")
+
+
+def _between_s(dataset: Dataset) -> float:
+    """Return the median over networks of what a run takes beyond its steps, for each step."""
+    gaps = [(one.run_s - one.layout_s - one.seconds.sum()) / len(one.seconds) for one in dataset.measured]
+    return max(0.0, float(np.median(gaps)))
+
+
+def _distinct(table: FeatureTable) -> tuple[FeatureTable, NDArray[np.int64]]:
+    """Return each different row once, and where each row's is: networks repeat their layers."""
+    kinds = list(Kind)
+    numbers = np.array([kinds.index(kind) for kind in table.kinds], float)
+    keyed = np.column_stack([numbers, table.values])
+    _, first, place = np.unique(keyed, axis=0, return_index=True, return_inverse=True)
+    return table.rows(first), place.reshape(-1)

@@ -1,0 +1,65 @@
+"""What our predictor looks at in a step, in logarithms, because time is a product of causes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.layers.features import FeatureTable
+from optimizer.layers.fusion import Kind
+
+Array = NDArray[np.float64]
+
+_BLOCK = 16
+"""Channels that a vector unit or a tensor core takes at once: a last block that is not full costs as much."""
+
+_TRAFFIC = ("operations", "input_bytes", "output_bytes")
+_WINDOWED = (*_TRAFFIC, "pixels", "window", "stride", "batch", "out_channels", "in_width", "padding", "waste")
+_LOGS: Mapping[Kind, tuple[str, ...]] = {
+    Kind.CONVOLUTION: (
+        *(*_WINDOWED, "weight_bytes", "channels_a_group", "answers_a_group", "groups", "in_waste"),
+        *("activated", "summed"),
+    ),
+    Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed"),
+    Kind.FULLY_CONNECTED: ("operations", "weight_bytes", "batch", "in_channels", "out_channels", "waste"),
+    Kind.POOLING: (*_WINDOWED, "in_waste"),
+    Kind.MOVE: (*_TRAFFIC, "inputs", "batch", "out_channels", "waste", "pixels"),
+    Kind.NORMALISATION: (*_TRAFFIC, "batch", "out_channels", "activated"),
+    Kind.ELEMENTWISE: (*_TRAFFIC, "inputs", "batch", "out_channels"),
+    Kind.LOCAL_RESPONSE: (*_TRAFFIC, "batch", "out_channels", "pixels"),
+}
+_ANY = ("operations", "traffic")
+
+
+def view(table: FeatureTable, kind: Kind | None) -> Array:
+    """Return the columns for a kind; for None the few that every step has."""
+    names = _ANY if kind is None else _LOGS[kind]
+    return np.column_stack([_column(table, name) for name in names])
+
+
+def _column(table: FeatureTable, name: str) -> Array:
+    column = table.column
+    made = {
+        "pixels": lambda: np.log(column("out_height") * column("out_width")),
+        "window": lambda: np.log(column("kernel_height") * column("kernel_width")),
+        "waste": lambda: _waste(column("out_channels")),
+        "in_waste": lambda: _waste(column("in_channels")),
+        "channels_a_group": lambda: np.log(column("in_channels") / column("groups")),
+        "answers_a_group": lambda: np.log(column("out_channels") / column("groups")),
+        "traffic": lambda: np.log(
+            1.0 + column("input_bytes") + column("weight_bytes") + column("output_bytes")
+        ),
+        "activated": lambda: column("activated"),
+        "summed": lambda: column("summed"),
+        "padding": lambda: np.minimum(column("padding"), 3.0),
+    }
+    answer: Array = made[name]() if name in made else np.log(np.maximum(column(name), 1.0))
+    return answer
+
+
+def _waste(channels: Array) -> Array:
+    """Return the logarithm of how much the channels grow when their last block is filled up."""
+    answer: Array = np.log(np.ceil(channels / _BLOCK) * _BLOCK / np.maximum(channels, 1.0))
+    return answer
