@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from optimizer.devices.gpu import DeviceError, DeviceGone
+from optimizer.holdback import Holdback
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
-from optimizer.revenue import Revenue, Targets, window_revenue
+from optimizer.revenue import Outcome, Revenue, Targets, score, window_revenue
 from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
@@ -48,13 +49,15 @@ class Plant(Protocol):
 class Record:
     """One turn of the loop: what was measured, what it earned, what was decided.
 
-    `error` is what the device refused, said once until it takes a clock again.
+    `error` is what the device refused, said once until it takes a clock again. `held_back`: the default
+    setting is in force in spite of the decision, to be compared with.
     """
 
     window: Window
     revenue: Revenue
     decision: Decision
     error: str | None = None
+    held_back: bool = False
 
 
 class Governor:
@@ -68,6 +71,7 @@ class Governor:
         clock: the time in seconds, on which windows are stamped.
         time_of_day: seconds since midnight, for prices that depend on it; None takes the clock modulo a day.
         hear: called when the plant sounds the alarm; has the owner call `alarm`. None ignores alarms.
+        holdback: holds the default setting now and then, to measure what governing saves; None never.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Governor:
         *,
         time_of_day: Callable[[], float] | None = None,
         hear: Callable[[], None] | None = None,
+        holdback: Holdback | None = None,
     ) -> None:
         self.targets = targets
         self.paused = False
@@ -87,6 +92,7 @@ class Governor:
         self._alarm: Alarm | None = None
         self._time_of_day = time_of_day or (lambda: clock() % SECONDS_PER_DAY)
         self.hear = hear
+        self.holdback = holdback
         self._plant = plant
         self._policy = policy
         self._grid = grid
@@ -141,11 +147,13 @@ class Governor:
         targets = self.targets.at(self._time_of_day())
         window = self._window(targets)
         decision = self._decide(window, targets)
-        wanted = self._permitted(self._pinned or decision.point)
+        revenue = window_revenue(targets, window)
+        held_back = self._held_back(window, revenue, targets)
+        wanted = self._permitted(self._pinned or (self._grid.default if held_back else decision.point))
         if wanted != self._point:
             error = self._act(wanted)
-        self._set_alarm(decision.alarm)
-        return Record(window, window_revenue(targets, window), decision, error)
+        self._set_alarm(None if held_back else decision.alarm)
+        return Record(window, revenue, decision, error, held_back)
 
     def alarm(self) -> str | None:
         """Take refuge at once, as the last decision said. Returns what the device refused."""
@@ -165,6 +173,23 @@ class Governor:
         if self.paused:
             return Decision(self._point, f"{self._point}: paused by the operator")
         return self._policy.decide(window, targets)
+
+    def _held_back(self, window: Window, revenue: Revenue, targets: Targets) -> bool:
+        """Whether the default setting is to be held now: never against the operator or the device.
+
+        What is compared is how far a window falls short of the most that its images could have earned, so
+        that it does not matter how many happened to come.
+        """
+        if self.holdback is None:
+            return False
+        if self.paused or self._pinned is not None or self._clock_retry_in:
+            self.holdback.abandon()
+            return False
+        traffic = window.traffic
+        settled = traffic.completed + traffic.refused + traffic.expired
+        ideal = score(targets, Outcome(window.duration_s, settled, 0.0, 0.0, 0.0)).total
+        self.holdback.observe(window, revenue.total - float(ideal))
+        return self.holdback.holds
 
     def _set_alarm(self, alarm: Alarm | None) -> None:
         if self.paused or self._pinned is not None or self.hear is None:

@@ -421,6 +421,7 @@ class Decision(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     DECIDED_UNIX_S_FIELD_NUMBER: _builtins.int
+    HELD_BACK_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     reason: _builtins.str
     """one line that a person can read"""
@@ -438,6 +439,8 @@ class Decision(_message.Message):
     """what was learned since the decision before"""
     paused: _builtins.bool
     decided_unix_s: _builtins.float
+    held_back: _builtins.bool
+    """the default setting is held in spite of `point`, to be compared with"""
     @_builtins.property
     def window(self) -> Global___Window: ...
     @_builtins.property
@@ -478,10 +481,11 @@ class Decision(_message.Message):
         pinned: Global___OperatingPoint | None = ...,
         paused: _builtins.bool = ...,
         decided_unix_s: _builtins.float = ...,
+        held_back: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alarm", b"_alarm", "_infeasible", b"_infeasible", "_pinned", b"_pinned", "_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "alarm", b"alarm", "infeasible", b"infeasible", "pinned", b"pinned", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alarm", b"_alarm", "_infeasible", b"_infeasible", "_pinned", b"_pinned", "_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "alarm", b"alarm", "alternatives", b"alternatives", "decided_unix_s", b"decided_unix_s", "error", b"error", "infeasible", b"infeasible", "learned", b"learned", "line", b"line", "model", b"model", "paused", b"paused", "pinned", b"pinned", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "reason", b"reason", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alarm", b"_alarm", "_infeasible", b"_infeasible", "_pinned", b"_pinned", "_predicted_p99_ms", b"_predicted_p99_ms", "_predicted_power_w", b"_predicted_power_w", "_predicted_revenue_per_s", b"_predicted_revenue_per_s", "_runner_up", b"_runner_up", "_runner_up_revenue_per_s", b"_runner_up_revenue_per_s", "alarm", b"alarm", "alternatives", b"alternatives", "decided_unix_s", b"decided_unix_s", "error", b"error", "held_back", b"held_back", "infeasible", b"infeasible", "learned", b"learned", "line", b"line", "model", b"model", "paused", b"paused", "pinned", b"pinned", "point", b"point", "predicted_p99_ms", b"predicted_p99_ms", "predicted_power_w", b"predicted_power_w", "predicted_revenue_per_s", b"predicted_revenue_per_s", "reason", b"reason", "revenue", b"revenue", "runner_up", b"runner_up", "runner_up_revenue_per_s", b"runner_up_revenue_per_s", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alarm: _TypeAlias = _typing.Literal["alarm"]  # noqa: Y015
     _WhichOneofArgType__alarm: _TypeAlias = _typing.Literal["_alarm", b"_alarm"]  # noqa: Y015
@@ -519,6 +523,76 @@ class Decision(_message.Message):
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
+class Interval(_message.Message):
+    """A mean with its 95 % confidence interval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    mean: _builtins.float
+    low: _builtins.float
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        mean: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "mean", b"mean"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
+
+@_typing.final
+class Saving(_message.Message):
+    """What governing saves, measured against the default setting, which is held now and then for that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    REVENUE_PER_S_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
+    comparisons: _builtins.int
+    energy_source: _builtins.str
+    @_builtins.property
+    def revenue_per_s(self) -> Global___Interval:
+        """gained; absent while there are too few comparisons"""
+
+    @_builtins.property
+    def power_w(self) -> Global___Interval:
+        """spared; absent as well where energy is not measured"""
+
+    def __init__(
+        self,
+        *,
+        comparisons: _builtins.int = ...,
+        revenue_per_s: Global___Interval | None = ...,
+        power_w: Global___Interval | None = ...,
+        energy_source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "_revenue_per_s", b"_revenue_per_s", "power_w", b"power_w", "revenue_per_s", b"revenue_per_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "_revenue_per_s", b"_revenue_per_s", "comparisons", b"comparisons", "energy_source", b"energy_source", "power_w", b"power_w", "revenue_per_s", b"revenue_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
+    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    _WhichOneofReturnType__revenue_per_s: _TypeAlias = _typing.Literal["revenue_per_s"]  # noqa: Y015
+    _WhichOneofArgType__revenue_per_s: _TypeAlias = _typing.Literal["_revenue_per_s", b"_revenue_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revenue_per_s) -> _WhichOneofReturnType__revenue_per_s | None: ...
+
+Global___Saving: _TypeAlias = Saving  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -551,6 +625,7 @@ class Status(_message.Message):
     BATCH_LIMITS_FIELD_NUMBER: _builtins.int
     SM_CLOCKS_MHZ_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
+    SAVING_FIELD_NUMBER: _builtins.int
     governed: _builtins.bool
     model: _builtins.str
     policy: _builtins.str
@@ -576,6 +651,10 @@ class Status(_message.Message):
     def sm_clocks_mhz(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """none: the clock is not governed"""
 
+    @_builtins.property
+    def saving(self) -> Global___Saving:
+        """absent: nothing is held back"""
+
     def __init__(
         self,
         *,
@@ -593,21 +672,26 @@ class Status(_message.Message):
         batch_limits: _abc.Iterable[_builtins.int] | None = ...,
         sm_clocks_mhz: _abc.Iterable[_builtins.int] | None = ...,
         alarms: _builtins.int = ...,
+        saving: Global___Saving | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "last", b"last", "pinned", b"pinned", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_saving", b"_saving", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "last", b"last", "pinned", b"pinned", "saving", b"saving", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "alarms", b"alarms", "batch_limits", b"batch_limits", "governed", b"governed", "gpu_uuid", b"gpu_uuid", "last", b"last", "model", b"model", "paused", b"paused", "pinned", b"pinned", "policy", b"policy", "simulated", b"simulated", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "sm_clocks_mhz", b"sm_clocks_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last", b"_last", "_pinned", b"_pinned", "_saving", b"_saving", "_sm_clock_actual_mhz", b"_sm_clock_actual_mhz", "alarms", b"alarms", "batch_limits", b"batch_limits", "governed", b"governed", "gpu_uuid", b"gpu_uuid", "last", b"last", "model", b"model", "paused", b"paused", "pinned", b"pinned", "policy", b"policy", "saving", b"saving", "simulated", b"simulated", "sm_clock_actual_mhz", b"sm_clock_actual_mhz", "sm_clocks_mhz", b"sm_clocks_mhz", "target", b"target", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__last: _TypeAlias = _typing.Literal["last"]  # noqa: Y015
     _WhichOneofArgType__last: _TypeAlias = _typing.Literal["_last", b"_last"]  # noqa: Y015
     _WhichOneofReturnType__pinned: _TypeAlias = _typing.Literal["pinned"]  # noqa: Y015
     _WhichOneofArgType__pinned: _TypeAlias = _typing.Literal["_pinned", b"_pinned"]  # noqa: Y015
+    _WhichOneofReturnType__saving: _TypeAlias = _typing.Literal["saving"]  # noqa: Y015
+    _WhichOneofArgType__saving: _TypeAlias = _typing.Literal["_saving", b"_saving"]  # noqa: Y015
     _WhichOneofReturnType__sm_clock_actual_mhz: _TypeAlias = _typing.Literal["sm_clock_actual_mhz"]  # noqa: Y015
     _WhichOneofArgType__sm_clock_actual_mhz: _TypeAlias = _typing.Literal["_sm_clock_actual_mhz", b"_sm_clock_actual_mhz"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__last) -> _WhichOneofReturnType__last | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pinned) -> _WhichOneofReturnType__pinned | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__saving) -> _WhichOneofReturnType__saving | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_actual_mhz) -> _WhichOneofReturnType__sm_clock_actual_mhz | None: ...
 

@@ -54,6 +54,7 @@ class Settings:
     govern: str | None = None
     policy: str = "boulton"
     decision_interval_s: float = 1.0
+    holdback: float = 0.0
     state_dir: Path | None = None
     shared_memory: bool = False
     cuda_shared_memory: bool = False
@@ -106,6 +107,7 @@ PORT = whole(0, 65535)
 BATCH = whole(1, 4096)
 
 OPERATOR_PORT = 8003
+MOST_HELD_BACK = 0.5
 KEEPER_SOCKET = Path("/run/boulton/keeper.sock")
 AUTO, CPU = "auto", "cpu"
 
@@ -121,6 +123,7 @@ _SERVED_BATCHES = (
     "batch sizes that run as they are; others are filled up to the next one (default: the engine's choice)"
 )
 _MISSING_PLAN = "TensorRT: what to do for a model without a plan on disk, build one (minutes) or refuse it"
+_HOLDBACK = "share of the time, up to 0.5, at the default setting, to measure what governing saves; 0: never"
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
 
 OPTIONS = {
@@ -160,6 +163,7 @@ OPTIONS = {
     "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
     "policy": Option(one_of("boulton", "fixed"), _POLICY, "NAME"),
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
+    "holdback": Option(number(0.0), _HOLDBACK, "SHARE"),
     "state_dir": Option(path, _STATE_DIR, "DIR"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
     "cuda_shared_memory": Option(switch, "let clients pass tensors in memory of the GPU that they share"),
@@ -267,6 +271,8 @@ def _check_shared_memory(settings: Settings) -> None:
 
 
 def _check_governing(settings: Settings) -> None:
+    if settings.holdback > MOST_HELD_BACK:
+        raise ConfigError(f"--holdback {settings.holdback:g} is over {MOST_HELD_BACK:g} of the time")
     if settings.no_govern and settings.govern is not None:
         raise ConfigError("--govern and --no-govern contradict each other; give one of them")
     if settings.govern is not None and settings.model and settings.govern not in settings.model:

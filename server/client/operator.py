@@ -168,4 +168,21 @@ def status_line(status: pb.Status) -> str:
     orders = ["paused"] if status.paused else []
     orders += [f"pinned at {point_of(status.pinned)}"] if status.HasField("pinned") else []
     mode = ", ".join(orders) or f"governed by {status.policy}"
-    return f"{status.model} on {status.gpu_uuid}: {mode}; now {point_of(status.target)}"
+    saving = f"; {saving_text(status.saving)}" if status.HasField("saving") else ""
+    return f"{status.model} on {status.gpu_uuid}: {mode}; now {point_of(status.target)}{saving}"
+
+
+def saving_text(saving: pb.Saving) -> str:
+    """Say what governing saves, with its confidence interval, or that too little was compared yet."""
+    if not saving.HasField("revenue_per_s"):
+        return f"what is saved is not known yet ({saving.comparisons} comparisons)"
+    gained = _bounded(saving.revenue_per_s, 3600.0)
+    parts = [f"saves {gained} an hour"]
+    if saving.HasField("power_w"):
+        parts.append(f"{_bounded(saving.power_w, 1.0)} W ({saving.energy_source})")
+    return f"{' and '.join(parts)}, by {saving.comparisons} comparisons with the default"
+
+
+def _bounded(interval: pb.Interval, factor: float) -> str:
+    mean, low, high = (factor * value for value in (interval.mean, interval.low, interval.high))
+    return f"{mean:.3g} (95 %: {low:.3g} .. {high:.3g})"

@@ -14,6 +14,8 @@ def decision_line(record: Record, pinned: OperatingPoint | None = None) -> str:
     decision = record.decision
     point, reason = str(decision.point), decision.reason
     decided = reason if reason.startswith(point) else f"{point}: {reason}"
+    if record.held_back:
+        decided = f"the default setting is held for comparison; else {decided}"
     if pinned is not None:
         decided = f"{pinned}: pinned by the operator; else {decided}"
     return " | ".join([decided, *_warnings(decision), window_text(record)])

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor
+from optimizer.holdback import Holdback
 from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.fixed import FixedPolicy
@@ -91,7 +93,15 @@ class _Appointment:
         policy = POLICIES[self.settings.policy](grid)
         keeping = self._keeping(grid, policy)
         wanted = keeping.targets.load()
-        governor = Governor(self.plant, policy, grid, wanted, time.monotonic, time_of_day=local_time_of_day)
+        governor = Governor(
+            self.plant,
+            policy,
+            grid,
+            wanted,
+            time.monotonic,
+            time_of_day=local_time_of_day,
+            holdback=Holdback(self.settings.holdback, Random()) if self.settings.holdback else None,
+        )
         return governor, keeping
 
     def _keeping(self, grid: OperatingGrid, policy: Policy) -> Keeping:

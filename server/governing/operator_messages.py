@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from optimizer.energy_price import PriceSchedule, PriceStep
+from optimizer.holdback import Interval, Saving
 from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Alarm, Prediction
 from optimizer.revenue import Revenue
@@ -124,6 +125,7 @@ def decision_message(model: str, turn: Turn) -> pb.Decision:
         pinned=point_message(turn.pinned) if turn.pinned else None,
         paused=turn.paused,
         decided_unix_s=turn.decided_unix_s,
+        held_back=record.held_back,
     )
 
 
@@ -134,6 +136,20 @@ def _prediction_message(prediction: Prediction) -> pb.Prediction:
         p99_ms=prediction.p99_ms,
         power_w=prediction.power_w,
     )
+
+
+def saving_message(saving: Saving) -> pb.Saving:
+    """Return what was saved as the wire has it."""
+    return pb.Saving(
+        comparisons=saving.comparisons,
+        revenue_per_s=_interval_message(saving.revenue_per_s),
+        power_w=_interval_message(saving.power_w),
+        energy_source=saving.source,
+    )
+
+
+def _interval_message(interval: Interval | None) -> pb.Interval | None:
+    return None if interval is None else pb.Interval(mean=interval.mean, low=interval.low, high=interval.high)
 
 
 def _alarm_message(alarm: Alarm) -> pb.Alarm:

@@ -16,6 +16,7 @@ from server.governing.operator_messages import (
     decision_message,
     parse_point,
     point_message,
+    saving_message,
     targets_message,
 )
 from server.transport.rpc import MethodHandler, generic_handler, server_stream, unary_message
@@ -148,6 +149,7 @@ def _status(governing: Governing) -> pb.Status:
         batch_limits=governor.grid.batch_limits,
         sm_clocks_mhz=governor.grid.sm_clocks_mhz,
         alarms=governing.alarms,
+        saving=saving_message(governor.holdback.saving) if governor.holdback else None,
     )
 
 

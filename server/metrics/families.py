@@ -18,10 +18,12 @@ from prometheus_client.metrics_core import (
     UnknownMetricFamily,
 )
 
+from optimizer.holdback import Interval, Saving
 from optimizer.telemetry import EnergySource
 from server.metrics.values import GovernorMetrics, ModelMetrics
 from server.scheduling.statistics import ModelStatistics
 
+_SECONDS_PER_HOUR = 3600.0
 _MODEL_LABELS = ("model", "version")
 _GOVERNED = ("gpu_uuid", "model")
 _GPU_SOURCE = ("gpu_uuid", "source")
@@ -87,6 +89,8 @@ def governor_families(governor: GovernorMetrics) -> Iterator[Metric]:
     yield from _energy(governor)
     yield _latencies(governor)
     yield from _orders(governor)
+    if governor.saving is not None:
+        yield from _saving(governor, governor.saving)
     yield InfoMetricFamily(
         "boulton_governor",
         "What is governed, and by which policy",
@@ -228,6 +232,29 @@ def _orders(governor: GovernorMetrics) -> Iterator[Metric]:
     yield _one(governor, "boulton_targets_infeasible", "1 while SLO or cap cannot be kept", infeasible)
     yield _count(governor, "boulton_alarms_total", "Refuges taken before a decision", governor.alarms)
     yield _score(governor)
+
+
+def _saving(governor: GovernorMetrics, saving: Saving) -> Iterator[Metric]:
+    """What was measured against the default setting; the bounds of the 95 % confidence interval beside it."""
+    text = "Comparisons of governed windows with the default setting"
+    yield _count(governor, "boulton_saving_comparisons_total", text, saving.comparisons)
+    gained = GaugeMetricFamily(
+        "boulton_saved_revenue_per_hour", "Gained over the default setting", labels=(*_GOVERNED, "bound")
+    )
+    _add_interval(gained, [governor.gpu_uuid, governor.model], saving.revenue_per_s, _SECONDS_PER_HOUR)
+    spared = GaugeMetricFamily(
+        "boulton_saved_watts", "Spared against the default setting", labels=(*_GOVERNED, "source", "bound")
+    )
+    _add_interval(spared, [governor.gpu_uuid, governor.model, saving.source.value], saving.power_w, 1.0)
+    yield from (gained, spared)
+
+
+def _add_interval(
+    family: GaugeMetricFamily, labels: list[str], interval: Interval | None, factor: float
+) -> None:
+    if interval is not None:
+        for bound in ("mean", "low", "high"):
+            family.add_metric([*labels, bound], factor * getattr(interval, bound))
 
 
 def _score(governor: GovernorMetrics) -> Metric:

@@ -56,6 +56,7 @@ class ServerMetrics:
             pinned=governing.governor.pinned is not None,
             alarms=governing.alarms,
             cpu_s=governing.cpu_s,
+            saving=governing.governor.holdback.saving if governing.governor.holdback else None,
         )
 
     def device(self) -> DeviceMetrics:

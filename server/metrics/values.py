@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from optimizer.governor import Record
+from optimizer.holdback import Saving
 from optimizer.operating_point import OperatingPoint
 from optimizer.revenue import Revenue
 from optimizer.telemetry import EnergySource
@@ -92,6 +93,7 @@ class GovernorMetrics:
         pinned: whether the operator holds a setting.
         alarms: how often a refuge was taken before a decision.
         cpu_s: processor time of the governor's thread.
+        saving: what governing saves, measured; None when nothing is held back.
     """
 
     gpu_uuid: str
@@ -104,6 +106,7 @@ class GovernorMetrics:
     pinned: bool = False
     alarms: int = 0
     cpu_s: float = 0.0
+    saving: Saving | None = None
 
 
 class MetricsSource(Protocol):

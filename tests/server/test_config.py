@@ -80,6 +80,7 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--missing-plan", "refuse"], "for --engine tensorrt and tensorrt-rtx, got --engine onnxruntime"),
         (["--cuda-shared-memory"], "for the engines tensorrt, tensorrt-rtx, got --engine onnxruntime"),
         (["--no-govern", "--govern", "a"], "contradict"),
+        (["--holdback", "0.6"], "--holdback 0.6 is over 0.5"),
         (["--govern", "b", "--model", "a"], "--govern b is not among the models served: a"),
         (["--tls-cert", "c.pem"], "go together"),
         (["--tls-key", "k.pem"], "go together"),

@@ -139,6 +139,20 @@ def test_settings_and_states_are_read() -> None:
     assert "pinned at batch <= 8" in status_line(status(pinned=SMALL))
 
 
+def test_the_status_says_what_is_saved_and_how_surely() -> None:
+    assert "saves" not in status_line(status())
+    assert "not known yet (3 comparisons)" in status_line(status(saving=pb.Saving(comparisons=3)))
+    saving = pb.Saving(
+        comparisons=9,
+        revenue_per_s=pb.Interval(mean=0.002, low=0.001, high=0.003),
+        power_w=pb.Interval(mean=12.0, low=10.0, high=14.0),
+        energy_source="rapl",
+    )
+    line = status_line(status(saving=saving))
+    assert "saves 7.2 (95 %: 3.6 .. 10.8) an hour and 12 (95 %: 10 .. 14) W (rapl)" in line
+    assert "by 9 comparisons with the default" in line
+
+
 def test_a_decision_is_explained_with_its_runners_up() -> None:
     explained = decision(
         predicted_revenue_per_s=0.001,

@@ -7,12 +7,14 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import grpc
 import pytest
 from daemon_process import put_double, put_profile, start_daemon
 
 from optimizer.governor import Governor
+from optimizer.holdback import Holdback
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy, Prediction
 from optimizer.revenue import Targets
@@ -136,6 +138,24 @@ async def test_the_status_before_the_first_decision() -> None:
     assert status.targets.slo_p99_ms == 2.0
     assert not status.targets.HasField("power_cap_w")
     assert not status.HasField("last")
+
+
+async def test_the_status_tells_what_is_saved_where_something_is_held_back() -> None:
+    governing = make_governing()
+    governing.governor.holdback = Holdback(0.5, Random(2))
+    async with serving(governing) as stub:
+        stream = stub.WatchDecisions(pb.WatchDecisionsRequest())
+        reading = asyncio.ensure_future(stream.read())
+        await governing.start()
+        held = await reading
+        while not held.held_back:
+            held = await stream.read()
+        assert held.line.startswith("the default setting is held for comparison; else ")
+        while (status := await stub.GetStatus(pb.GetStatusRequest())).saving.comparisons < 5:
+            await stream.read()
+    assert status.saving.HasField("revenue_per_s")
+    assert status.saving.HasField("power_w")
+    assert status.saving.energy_source == SOME_ENERGY.source
 
 
 async def test_decisions_are_streamed_with_everything_they_rest_on() -> None:

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from optimizer.governor import Record
+from optimizer.holdback import Interval, Saving
 from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Decision
 from optimizer.revenue import Targets, window_revenue
@@ -440,3 +441,18 @@ def test_rows_computed_in_vain_are_counted(source: Source, server: MetricsServer
     source.shown = (replace(model(), padded_images=17),)
     labels = {"model": "net", "version": "3", "gpu_uuid": GPU}
     assert samples(server)[key("boulton_padded_images_total", **labels)] == 17.0
+
+
+def test_what_is_saved_comes_with_its_bounds(source: Source, server: MetricsServer) -> None:
+    saving = Saving(9, Interval(0.002, 0.001, 0.003), Interval(12.0, 10.0, 14.0), EnergySource.SIMULATED)
+    source.governed = replace(governor(record()), saving=saving)
+    found = samples(server)
+    labels = {"gpu_uuid": GPU, "model": "net"}
+    assert found[key("boulton_saving_comparisons_total", **labels)] == 9
+    assert found[key("boulton_saved_revenue_per_hour", **labels, bound="mean")] == pytest.approx(7.2)
+    assert found[key("boulton_saved_watts", **labels, source="simulated", bound="low")] == 10.0
+
+
+def test_where_nothing_is_held_back_nothing_is_called_saved(source: Source, server: MetricsServer) -> None:
+    source.governed = governor(record())
+    assert not any("saved" in name or "saving" in name for name in samples(server))
