@@ -50,6 +50,12 @@ def find_origins(given: ModelProto, executed: ModelProto) -> Origins:
     )
 
 
+def operators_of(model: ModelProto) -> dict[str, str]:
+    """Map the nodes that run for each batch to their operators, in order; constants are left out."""
+    index = _index(model)
+    return {name_of(index.nodes[place]): index.nodes[place].op_type for place in sorted(index.listed)}
+
+
 def name_of(node: NodeProto) -> str:
     """Name a node as `optimizer.layers` does."""
     return node.name or node.output[0]
@@ -132,11 +138,11 @@ class _Search:
         if node.op_type in _LAYOUT:
             return None
         renamed = _RENAMED.fullmatch(node.name)
-        candidates = (*node.output, *((renamed["answer"],) if renamed else ()))
+        candidates: list[str] = [*node.output, *([renamed["answer"]] if renamed else [])]
         for name in candidates:
             if name in self.index.maker:
                 return name
-        same = [given.output[0] for given in self.index.nodes if given.name == node.name != ""]
+        same: list[str] = [given.output[0] for given in self.index.nodes if given.name == node.name != ""]
         return same[0] if len(same) == 1 else None
 
     def _pass_on(self, node: NodeProto) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from onnx import ModelProto
 from bench.layers.inputs import make_inputs
 from bench.layers.origin import find_origins, name_of
 from bench.layers.profile import Profile, read_profile
+from bench.layers.reading import read_named
 from bench.layers.timed import TimedLayer, TimedRun, quicker_half
 from server.engines.engine import Array
 from server.errors import EngineError
@@ -47,7 +47,7 @@ def time_network(onnx_path: Path, batch: int, *, threads: int = 1, repeats: int 
         EngineError: the file cannot be used, and why.
     """
     with TemporaryDirectory() as folder:
-        given = _named(onnx_path)
+        given = read_named(onnx_path)
         inputs = make_inputs(given, batch)
         alone = _open(onnx_path, _options(threads))
         watched = _open(onnx_path, _profiling(threads, Path(folder)))
@@ -55,17 +55,6 @@ def time_network(onnx_path: Path, batch: int, *, threads: int = 1, repeats: int 
         profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
         executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
         return _joined(given, executed, profile, alone_s)
-
-
-def _named(path: Path) -> ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf, onnx and the file system each raise their own
-        raise EngineError(f"{path}: not a readable ONNX file: {error}") from error
-    names = Counter(map(name_of, model.graph.node))
-    if repeated := [name for name, times in names.items() if times > 1]:
-        raise EngineError(f"{path}: several nodes are called {repeated[0]}: their times cannot be told apart")
-    return model
 
 
 def _options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types

@@ -49,6 +49,7 @@ def _convert(model: onnx.ModelProto) -> fx.GraphModule:
     opset = max((entry.version for entry in model.opset_import if entry.domain in _DOMAINS), default=1)
     shapes = _shapes(model)
     for node in model.graph.node:
+        builder.begin(node.name or next(iter(node.output), ""))
         made = _outputs(builder, node, values, shapes.get(next(iter(node.input), "")), opset)
         values.update(zip(node.output, made, strict=False))
     return builder.finish(tuple(builder.tensor(values[output.name]) for output in model.graph.output))

@@ -22,6 +22,18 @@ Value: TypeAlias = "fx.Node | NDArray[Any] | Sizes"
 Given = TypeVar("Given")
 
 
+_ORIGIN = "onnx_node"
+
+
+def origin_of(node: fx.Node) -> str:
+    """Name the node of the ONNX graph that a call was made for, by its first output where it has no name.
+
+    Empty for what was made for none.
+    """
+    name: str = node.meta.get(_ORIGIN, "")
+    return name
+
+
 class Unsupported(Exception):
     """The graph asks for something that has no counterpart here."""
 
@@ -33,6 +45,11 @@ class Builder:
         self._root = nn.Module()
         self._graph = fx.Graph()
         self._constants = 0
+        self._origin = ""
+
+    def begin(self, origin: str) -> None:
+        """Mark the calls that follow as those of this node of the ONNX graph; see `origin_of`."""
+        self._origin = origin
 
     def input(self, index: int) -> fx.Node:
         """Add an input of the module."""
@@ -40,7 +57,9 @@ class Builder:
 
     def call(self, function: Callable[..., Any], *args: object, **named: object) -> fx.Node:
         """Add a call."""
-        return self._graph.call_function(function, args, named)
+        made = self._graph.call_function(function, args, named)
+        made.meta[_ORIGIN] = self._origin
+        return made
 
     def tensor(self, value: Value) -> fx.Node:
         """Return the value as a tensor of the module; a constant becomes one of its buffers."""
@@ -55,6 +74,7 @@ class Builder:
 
     def finish(self, outputs: tuple[fx.Node, ...]) -> fx.GraphModule:
         """Return the module; its forward returns the outputs as a tuple, never a constant itself."""
+        self.begin("")
         own = [self.call(torch.clone, node) if node.op == "get_attr" else node for node in outputs]
         self._graph.output(tuple(own))
         return fx.GraphModule(self._root, self._graph).eval()

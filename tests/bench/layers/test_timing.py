@@ -5,18 +5,12 @@ from typing import Any
 import onnx
 import pytest
 from onnx import helper
-from small_cnn import write_small_cnn
 
 from bench.layers.profile import read_profile
 from bench.layers.timed import TimedLayer, TimedRun, quicker_half
 from bench.layers.timing import time_layers, time_network
 from optimizer.layers.count import count_layers_of_file
 from server.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_cnn(tmp_path_factory.mktemp("layers"))
 
 
 @pytest.fixture(scope="module")
