@@ -5,8 +5,10 @@
 # make wheel   build the wheel;  make wheel-test  run the tests against the built wheel
 #
 # Each makes its virtual environment on first use. Another interpreter: make test PYTHON=python3.12
+# Tests run in two processes; make test WORKERS=0 runs them in one.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -23,7 +25,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m bench.demo $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("server", "optimizer", "bench", "protos")
-ABOUT_THE_CHECKOUT = ("tests/test_packaging.py", "tests/protos/test_generate.py")
+ABOUT_THE_CHECKOUT = ("tests/test_packaging.py", "tests/protos/test_generate.py", "tests/deploy")
 NOT_DATA = {".py", ".pyc", ".pyo"}
 
 Run = Callable[..., str]
@@ -156,5 +156,5 @@ def test_the_suite_passes_against_the_wheel(suite_python: Path, shell: Run, tmp_
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     left_out = [f"--ignore={name}" for name in ABOUT_THE_CHECKOUT]
-    options = ["-q", "-p", "no:cacheprovider", *left_out]
+    options = ["-q", "-n", "2", "-p", "no:cacheprovider", *left_out]
     print(shell(suite_python, "-m", "pytest", *options, cwd=tmp_path, timeout_s=1500))
