@@ -65,12 +65,15 @@ class Conditions:
     def method(self) -> tuple[str, ...]:
         """How it was measured, a paragraph an item."""
         s = self.settings
-        turns = (
+        processes = (
             "Every engine runs in a process of its own, on pictures of noise; one on the CPU has "
-            f"{s.threads} threads. All processes of a network are started first, and each batch size is warmed "
-            f"up {s.settling}. Then come {s.turns} turns: in each, in another order, every cell runs "
-            f"{s.lead_s:g} s uncounted and {s.window_s:g} s counted. Batches follow without pause. Engines that "
-            "overlap the upload of one batch with the run of another do so for throughput and energy; they run "
+            f"{s.threads} threads. All processes of a network are started first, and each batch size is "
+            f"warmed up {s.settling}."
+        )
+        turns = (
+            f"Then come {s.turns} turns: in each, in another order, every cell runs {s.lead_s:g} s uncounted "
+            f"and {s.window_s:g} s counted. Batches follow each other without pause. Engines that overlap "
+            "the upload of one batch with the run of another do so for throughput and energy; they run "
             "batches one by one for latency."
         )
-        return (turns, _INTERVALS, _ENERGY)
+        return (processes, turns, _INTERVALS, _ENERGY)

@@ -14,7 +14,9 @@ from bench.compare.summary import NOISE_ALLOWED, Baseline, Line, Ratio, Verdict,
 NOT_MEASURED = "not measured"
 ENERGY = ("W", "J/image", "images/J", "thrift")
 HEADINGS = ("engine", "precision", "batch", "p50 ms", "p99 ms", "images/s", "speed", *ENERGY)
-START_HEADINGS = ("engine", "precision", "runs on", "host MiB", "GPU MiB", "start s", "build s", "idle W")
+START_HEADINGS = (
+    "engine", "precision", "runs on", "host MiB", "GPU MiB", "start s", "build s", "idle W", "energy from"
+)  # fmt: skip
 
 
 def show(
@@ -112,6 +114,7 @@ def _start_row(line: Line) -> tuple[str, ...]:
         f"{start.start_s:.1f}",
         "" if start.build_s is None else f"{start.build_s:.1f}",
         figure(line.record.idle_w) or NOT_MEASURED,
+        ", ".join(line.sources) or NOT_MEASURED,
     )
 
 

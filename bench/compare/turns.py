@@ -18,7 +18,7 @@ def order(cells: Sequence[T], turn: int) -> tuple[T, ...]:
         return ()
     begin = _spread(turn, len(cells))
     turned = (*cells[begin:], *cells[:begin])
-    return turned if turn % 2 == 0 else turned[::-1]
+    return turned if turn % 2 == 0 else (turned[0], *turned[:0:-1])
 
 
 def _spread(turn: int, count: int) -> int:
