@@ -39,10 +39,21 @@ def _pytorch() -> Timer:
     return time_network
 
 
+def _tensorrt(toolkit: str) -> Callable[[], Timer]:
+    def load() -> Timer:
+        from bench.layers.tensorrt_timing import timer
+
+        return timer(toolkit)
+
+    return load
+
+
 TIMERS: Mapping[str, Callable[[], Timer]] = MappingProxyType(
     {
         "onnxruntime": _onnxruntime,
         "pytorch": _pytorch,
+        "tensorrt": _tensorrt("tensorrt"),
+        "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
     }
 )
 """Loaders by the engine's name, so that no framework is imported but the one asked for."""

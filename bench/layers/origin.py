@@ -9,13 +9,14 @@ earlier. What would have to read something that the executed node does not read 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto
 
 _RENAMED = re.compile(r"(?P<answer>.+)_nchwc(_token_\d+)?")
 _SUMMAND = 3  # the input that a convolution in blocked layout adds to its answer
+_WEIGHTY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 _OFTEN_ADDED = frozenset(
     {"Transpose", "Cast", "QuantizeLinear", "DequantizeLinear", "MemcpyToHost", "MemcpyFromHost"}
@@ -54,6 +55,12 @@ def operators_of(model: ModelProto) -> dict[str, str]:
     """Map the nodes that run for each batch to their operators, in order; constants are left out."""
     index = _index(model)
     return {name_of(index.nodes[place]): index.nodes[place].op_type for place in sorted(index.listed)}
+
+
+def main_node(names: Sequence[str], operators: Mapping[str, str]) -> str:
+    """Choose the node that several are named after: the convolution or matrix product, else the first."""
+    weighty = [name for name in names if operators.get(name) in _WEIGHTY]
+    return (weighty or list(names))[0]
 
 
 def name_of(node: NodeProto) -> str:

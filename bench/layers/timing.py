@@ -13,7 +13,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from bench.layers.inputs import make_inputs
-from bench.layers.origin import find_origins, name_of
+from bench.layers.origin import find_origins, main_node, operators_of
 from bench.layers.profile import Profile, read_profile
 from bench.layers.reading import read_named
 from bench.layers.timed import TimedLayer, TimedRun, quicker_half
@@ -114,16 +114,10 @@ def _run(
 
 
 def _joined(given: ModelProto, executed: ModelProto, profile: Profile, alone_s: float) -> TimedRun:
-    origins = find_origins(given, executed)
-    main = {name_of(node): node for node in given.graph.node}
+    origins, operators = find_origins(given, executed), operators_of(given)
     layers = []
     for node in profile.nodes:
         fused = origins.nodes.get(node.name, ())
-        name = _heaviest(fused, main) if fused else node.name
+        name = main_node(fused, operators) if fused else node.name
         layers.append(TimedLayer(name, node.operator, quicker_half(node.seconds), fused))
     return TimedRun(tuple(layers), alone_s, min(profile.runs_s), profile.covered, origins.unseen)
-
-
-def _heaviest(fused: tuple[str, ...], nodes: dict[str, Any]) -> str:
-    weighty = [name for name in fused if nodes[name].op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}]
-    return (weighty or fused)[0]
