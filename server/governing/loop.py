@@ -33,7 +33,7 @@ SAVE_EVERY_S = 60.0
 # A device that hangs must not hold up the end of the server.
 STOP_LIMIT_S = 10.0
 # Nor its beginning, nor an operator.
-ANSWER_LIMIT_S = 10.0
+ANSWER_LIMIT_S = 5.0
 # From one look for a keeper that was not there to the next.
 CLOCKS_AGAIN_S = 5.0
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from optimizer.devices.gpu import DeviceError
 from optimizer.devices.keeper.marker import ANYTHING, Marker, decode_marker, encode_marker, is_uuid
 
 _SUFFIX = ".json"
@@ -23,8 +24,15 @@ class MarkerFiles:
         self._directory = directory
 
     def uuids(self) -> list[str]:
-        """Return the GPUs that have a marker, sorted."""
-        names = (path.stem for path in self._directory.glob(f"GPU-*{_SUFFIX}"))
+        """Return the GPUs that have a marker, sorted; raises DeviceError when that cannot be found out."""
+        try:
+            names = [path.stem for path in self._directory.iterdir() if path.suffix == _SUFFIX]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DeviceError(
+                f"the markers in {self._directory} cannot be read: {error.strerror}; run as root"
+            ) from error
         return sorted(name for name in names if is_uuid(name))
 
     def read(self, uuid: str) -> Marker | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from keeper_process import KeeperHome, RawClient, holder
 from nvml_rack import Rack, rack_env
 
+from optimizer.devices.gpu import DeviceError
 from optimizer.devices.keeper.marker import Axis, Marker
 from optimizer.devices.keeper.marker_files import MarkerFiles
 
@@ -42,6 +46,34 @@ def test_without_a_marker_everything_goes_to_the_cards_default(rack: Rack, tmp_p
     assert rack.card(0).is_default
     assert "power limit: its default" in done.stdout
     assert {call.card for call in rack.set_history()} == {0}
+
+
+def test_a_gpu_may_be_named_by_its_index_or_the_beginning_of_its_uuid(rack: Rack, tmp_path: Path) -> None:
+    beginning = rack.uuid(0)[:12]
+    for name, card in (("1", 1), (beginning, 0)):
+        done = reset(rack, "--gpu", name, "--state-dir", tmp_path / "none")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f"{rack.uuid(card)}: ") == len(Axis)
+    wrong = reset(rack, "--gpu", "7", "--state-dir", tmp_path / "none")
+    assert wrong.returncode == 2
+    assert f"no GPU 7 here; choose of 0 ({rack.uuid(0)})" in wrong.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_who_may_not_see_the_markers_is_not_told_that_there_are_none(rack: Rack, tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir(mode=0o700)
+    with as_nobody(), pytest.raises(DeviceError, match=r"cannot be read: .*; run as root"):
+        MarkerFiles(state_dir).uuids()
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def test_the_gpus_may_come_from_the_keepers_configuration(rack: Rack, tmp_path: Path) -> None:
