@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ from torch import Tensor, fx
 from bench.layers.inputs import make_inputs
 from bench.layers.origin import operators_of
 from bench.layers.reading import read_named
-from bench.layers.timed import TimedLayer, TimedRun, quicker_half
+from bench.layers.timed import TimedLayer, TimedRun, clock_for, quickest_quarter
 from server.engines.pytorch.engine import best_device
 from server.engines.pytorch.graph import load_module
 from server.engines.pytorch.operands import origin_of
@@ -38,9 +37,12 @@ class Stopwatch(Protocol):
 class HostClock:
     """For the CPU, where a call returns when its work is done."""
 
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
     def mark(self) -> float:
         """Now."""
-        return time.perf_counter()
+        return self._clock()
 
     def between(self, first: float, last: float) -> float:
         """The difference."""
@@ -87,7 +89,7 @@ def time_network(onnx_path: Path, batch: int, *, threads: int, repeats: int) -> 
     given = read_named(onnx_path)
     module = load_module(onnx_path).to(device, memory_format=torch.channels_last)
     inputs = [torch.from_numpy(array).to(device) for array in make_inputs(given, batch).values()]
-    clock = HostClock() if device.type == "cpu" else CudaClock()
+    clock = HostClock(clock_for(threads)) if device.type == "cpu" else CudaClock()
     with torch.inference_mode():
         alone_s, watched = _take_turns(module, inputs, clock, -(-repeats // _BLOCKS))
     return _joined(watched, alone_s, operators_of(given))
@@ -173,7 +175,7 @@ def _run(module: fx.GraphModule, inputs: list[Tensor], clock: Stopwatch) -> floa
 
 def _joined(watch: _Watch, alone_s: float, operators: Mapping[str, str]) -> TimedRun:
     layers = tuple(
-        TimedLayer(name, operators[name], quicker_half(seconds), (name,))
+        TimedLayer(name, operators[name], quickest_quarter(seconds), (name,))
         for name, seconds in watch.nodes.items()
     )
     unseen = tuple(name for name in operators if name not in watch.nodes)

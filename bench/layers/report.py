@@ -15,7 +15,7 @@ from bench.layers.groups import KindCost
 from bench.layers.study import Study
 
 _UNKNOWN = "-"
-_LITTLE = 0.9  # of the time of a batch
+_FAR_OFF = 0.1  # of the time of a batch
 NOT_MEASURED = "not measured"
 _RULES = {
     Rule.REPEATED: "power of each layer repeated alone, less idle, times its time in the network",
@@ -128,15 +128,15 @@ def _totals(study: Study) -> Iterator[str]:
         f"            while timed, layers are {run.covered:.1%} of a run; timing makes a batch take "
         f"{run.watching:.2f} times as long"
     )
+    if abs(run.adds_up - 1.0) > _FAR_OFF:
+        yield (
+            "            the layers do not explain the whole: time passes between them, or other processes "
+            "interrupted either; try more --repeats, or an idle machine"
+        )
     yield (
         f"roofline    {roof.operations_per_s / 1e9:.1f} GFLOP/s, {roof.bytes_per_s / 1e9:.1f} GB/s "
         f"({roof.source}); layers whose data lie in caches may be above it"
     )
-    if run.adds_up < _LITTLE <= run.covered:
-        yield (
-            "            other processes interrupted every batch, as it seems: layers are timed without "
-            "interruptions, batches are not"
-        )
     if run.unseen:
         yield f"not seen    {', '.join(run.unseen)}: done inside others, or not at all"
     yield from _energy(study)

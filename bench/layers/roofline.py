@@ -24,9 +24,7 @@ TimeFile = Callable[[Path], TimedRun]
 """Times an ONNX file at batch 1 on the engine in question."""
 
 _SIDES = (256, 512, 1024, 2048, 4096, 8192)
-_LONG_ENOUGH_S = (
-    2e-3  # large enough for any overhead; longer ones are interrupted on a machine that is shared
-)
+_LONG_ENOUGH_S = 2e-3  # beside any overhead; on a machine that is shared, longer ones are interrupted
 _STREAMED = 1 << 24  # numbers: 64 MiB in float32, more than caches hold
 
 

@@ -14,7 +14,7 @@ from bench.layers.inputs import make_inputs
 from bench.layers.origin import main_node, operators_of
 from bench.layers.reading import read_named
 from bench.layers.tensorrt_layers import PlanLayer, nodes_in_name, read_plan_layers
-from bench.layers.timed import TimedLayer, TimedRun, quicker_half
+from bench.layers.timed import TimedLayer, TimedRun, quickest_quarter
 from server.engines.cuda.device import Cuda, on_gpu
 from server.engines.cuda.lane import make_lane
 from server.engines.cuda.pycuda_device import open_cuda
@@ -188,7 +188,7 @@ def _joined(
     for name, seconds in times.items():
         known = plan.get(name) or PlanLayer("", nodes_in_name(name, operators.keys()))
         shown = main_node(known.nodes, operators) if known.nodes else name
-        layers.append(TimedLayer(shown, known.kind or "TensorRT", quicker_half(seconds), known.nodes))
+        layers.append(TimedLayer(shown, known.kind or "TensorRT", quickest_quarter(seconds), known.nodes))
     seen = {node for layer in layers for node in layer.fused}
     unseen = tuple(node for node in operators if node not in seen)
     covered = float(np.median(np.sum(list(times.values()), axis=0) / np.asarray(watched_s)))

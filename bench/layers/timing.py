@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from bench.layers.inputs import make_inputs
 from bench.layers.origin import find_origins, main_node, operators_of
 from bench.layers.profile import Profile, read_profile
 from bench.layers.reading import read_named
-from bench.layers.timed import TimedLayer, TimedRun, quicker_half
+from bench.layers.timed import TimedLayer, TimedRun, clock_for, quickest_quarter
 from server.engines.engine import Array
 from server.errors import EngineError
 
@@ -51,10 +50,11 @@ def time_network(onnx_path: Path, batch: int, *, threads: int = 1, repeats: int 
         inputs = make_inputs(given, batch)
         alone = _open(onnx_path, _options(threads))
         watched = _open(onnx_path, _profiling(threads, Path(folder)))
-        alone_s, firsts = _take_turns(alone, watched, inputs, repeats)
+        alone_s, watched_s, firsts = _take_turns(alone, watched, inputs, repeats, clock_for(threads))
         profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
         executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
-        return _joined(given, executed, profile, alone_s)
+        layers, unseen = _joined(given, executed, profile)
+        return TimedRun(layers, alone_s, watched_s, profile.covered, unseen)
 
 
 def _options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
@@ -87,21 +87,23 @@ def _take_turns(
     watched: Any,  # noqa: ANN401
     inputs: dict[str, Array],
     repeats: int,
-) -> tuple[float, list[int]]:
-    """Return the seconds of the quickest untimed run, and which timed ones began a block, on cold caches."""
+    clock: Callable[[], float],
+) -> tuple[float, float, list[int]]:
+    """Return the quickest run without and with timing, and which timed ones began a block, on cold caches."""
     each = -(-repeats // _BLOCKS)
     alone_s: list[float] = []
+    watched_s: list[float] = []
     for _ in range(_BLOCKS):
-        alone_s += _run(alone, inputs, each)
-        _run(watched, inputs, each)
-    return min(alone_s), [block * (each + 1) for block in range(_BLOCKS)]
+        alone_s += _run(alone, inputs, each, clock)
+        watched_s += _run(watched, inputs, each, clock)
+    return min(alone_s), min(watched_s), [block * (each + 1) for block in range(_BLOCKS)]
 
 
 def _run(
     session: Any,  # noqa: ANN401
     inputs: dict[str, Array],
     times: int,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float],
 ) -> list[float]:
     """Run once to warm up and then `times` times."""
     session.run(None, inputs)
@@ -113,11 +115,14 @@ def _run(
     return seconds
 
 
-def _joined(given: ModelProto, executed: ModelProto, profile: Profile, alone_s: float) -> TimedRun:
+def _joined(
+    given: ModelProto, executed: ModelProto, profile: Profile
+) -> tuple[tuple[TimedLayer, ...], tuple[str, ...]]:
+    """Return the layers, and the nodes that none of them is known to do."""
     origins, operators = find_origins(given, executed), operators_of(given)
     layers = []
     for node in profile.nodes:
         fused = origins.nodes.get(node.name, ())
         name = main_node(fused, operators) if fused else node.name
-        layers.append(TimedLayer(name, node.operator, quicker_half(node.seconds), fused))
-    return TimedRun(tuple(layers), alone_s, min(profile.runs_s), profile.covered, origins.unseen)
+        layers.append(TimedLayer(name, node.operator, quickest_quarter(node.seconds), fused))
+    return tuple(layers), origins.unseen

@@ -33,7 +33,7 @@ def test_a_node_of_several_calls_is_one_layer() -> None:
     from bench.layers.pytorch_timing import HostClock, _Watch
 
     watch = _Watch()
-    watch.add([("split", 0.0, 1.0), ("split", 1.0, 1.5), ("", 2.0, 9.0)], HostClock(), 10.0)
+    watch.add([("split", 0.0, 1.0), ("split", 1.0, 1.5), ("", 2.0, 9.0)], HostClock(float), 10.0)
 
     assert watch.nodes == {"split": [1.5]}
     assert watch.covered == 0.15

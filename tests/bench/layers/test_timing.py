@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from onnx import helper
 
 from bench.layers.profile import read_profile
-from bench.layers.timed import TimedLayer, TimedRun, quicker_half
+from bench.layers.timed import TimedLayer, TimedRun, clock_for, quickest_quarter
 from bench.layers.timing import time_layers, time_network
 from optimizer.layers.count import count_layers_of_file
 from server.errors import EngineError
@@ -123,9 +124,14 @@ def test_a_node_that_did_not_run_each_time_is_refused(tmp_path: Path) -> None:
 
 
 def test_interruptions_do_not_count() -> None:
-    assert quicker_half([2.0, 900.0, 4.0, 800.0]) == 3.0
-    assert quicker_half([1.0, 2.0, 900.0]) == 1.5
-    assert quicker_half([7.0]) == 7.0
+    assert quickest_quarter([2.0, 900.0, 4.0, 800.0, 700.0, 900.0, 900.0, 900.0]) == 3.0
+    assert quickest_quarter([900.0, 1.0, 2.0]) == 1.0
+    assert quickest_quarter([7.0]) == 7.0
+
+
+def test_a_thread_alone_is_timed_by_its_own_clock() -> None:
+    assert clock_for(1) is time.thread_time
+    assert clock_for(2) is time.perf_counter
 
 
 def test_the_parts_are_held_against_the_whole() -> None:
