@@ -81,7 +81,7 @@ _PRECISION = "may be repeated (default: fp32 for a built-in network; an ONNX fil
 _BASELINE = "what ratios are to; without precision, that of each line (default: pytorch, else onnxruntime)"
 _LEAD = f"the same work, uncounted, before each measurement (default: {Settings().lead_s:g})"
 _WARM_UP = f"the longest warm-up of a batch size (default: {Settings().settling.limit_s:g})"
-_MINUTES = "begin no more turns after so long; run again to go on"
+_MINUTES = "begin no turn that would end later; run again to go on"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -205,11 +205,11 @@ def _exit_code(records: Sequence[Record], settings: Settings, unavailable: Seque
     return 0 if records and whole_ones and not unavailable else EXIT_INCOMPLETE
 
 
-def _timer(minutes: float | None) -> Callable[[], bool]:
+def _timer(minutes: float | None) -> Callable[[float], bool]:
     if minutes is None:
-        return lambda: True
+        return lambda _seconds: True
     until_s = time.monotonic() + 60.0 * minutes
-    return lambda: time.monotonic() < until_s
+    return lambda seconds: time.monotonic() + seconds < until_s
 
 
 def _chosen_baseline(wanted: Baseline | None, present: Sequence[str]) -> Baseline | None:

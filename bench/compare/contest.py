@@ -49,7 +49,7 @@ class Ground:
         meters: open.
         machine: JSON-able, what else a result belongs to.
         run: names this run of the command.
-        time_left: whether another turn may be begun.
+        time_left: whether there is time for something that takes so many seconds.
     """
 
     settings: Settings
@@ -58,7 +58,7 @@ class Ground:
     meters: Meters
     machine: object
     run: str
-    time_left: Callable[[], bool]
+    time_left: Callable[[float], bool]
 
 
 class Contest:
@@ -106,7 +106,7 @@ class Contest:
         self._progress.expect(sum(map(len, lacking.values())))
         try:
             for subject in dict.fromkeys(cell.subject for cell in wanting):
-                if self._ground.time_left():
+                if self._ground.time_left(0.0):
                     self._start(subject, [cell for cell in wanting if cell.subject == subject])
             self._note_idle()
             self._take_turns(lacking)
@@ -117,7 +117,8 @@ class Contest:
     def _take_turns(self, lacking: Mapping[Cell, tuple[int, ...]]) -> None:
         for number in range(self._settings.turns):
             due = [cell for cell, numbers in lacking.items() if number in numbers]
-            if not self._ground.time_left():
+            # A turn that was broken off would not be side by side with the rest of it.
+            if not self._ground.time_left(len(due) * self._settings.measurement_s):
                 return
             for cell in order(due, number):
                 if cell.subject in self._workers and not self._records[cell].failure:

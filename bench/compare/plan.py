@@ -62,6 +62,11 @@ class Settings:
     start_limit_s: float = 1800.0
     device_index: int = 0
 
+    @property
+    def measurement_s(self) -> float:
+        """About how long one measurement takes, the wait for the counter's ticks included."""
+        return self.window_s + 1.5 * self.lead_s + 0.2
+
     def fingerprint(self) -> tuple[object, ...]:
         """What a measurement depends on; more turns and longer limits can be added later."""
         rule = self.settling

@@ -166,3 +166,11 @@ def test_a_file_as_it_is_needs_no_export(network: Path, tmp_path: Path) -> None:
     assert found.path == network
     assert not list(tmp_path.iterdir())
     assert found.precision in {*Precision, "uint8"}
+
+
+def test_no_turn_is_begun_that_would_not_end_in_time() -> None:
+    time_left = command._timer(1.0)
+    assert time_left(0.0)
+    assert time_left(50.0)
+    assert not time_left(61.0)
+    assert command._timer(None)(1e9)
