@@ -50,7 +50,7 @@ def cells(found: Findings) -> Table:
     """Every cell in medians."""
     cost = f"{found.unit} an image"
     headings = (
-        *("device", "network", "batch", "runs", cost, "F1", "accuracy", "use", "GFLOPs", "seconds", "J"),
+        *("device", "network", "batch", "runs", cost, "F1", "accuracy", "use", "GFLOPs", "seconds", "kJ"),
         "best",
     )
     rows = [
@@ -58,7 +58,7 @@ def cells(found: Findings) -> Table:
             *(one.cell.gpu, one.cell.architecture, str(one.cell.batch_size), str(one.runs)),
             *(number(one.cost), number(one.f1, ".4f"), number(one.accuracy, ".4f")),
             *(percent(one.gpu_use, 0), number(one.gigaflops), number(one.seconds, ".4g")),
-            *(number(one.joules, ".4g"), "yes" if one.best else ""),
+            *(number(one.joules and one.joules / 1e3, ".4g"), "yes" if one.best else ""),
         )
         for one in found.cells
     ]

@@ -81,6 +81,15 @@ def test_energy_and_power_of_a_busy_card(open_rack: OpenRack, nvml: Nvml) -> Non
     assert reading.field is PowerField.AVERAGE
 
 
+def test_how_busy_a_card_is(open_rack: OpenRack, nvml: Nvml) -> None:
+    rack = open_rack()
+    nvml.open()
+    card = nvml.card_at(0)
+    assert card.use() == 0.0
+    rack.keep_busy(0, BUSY_S, 0.75)
+    assert card.use() == 0.75
+
+
 def test_settings_arrive_and_are_given_back(open_rack: OpenRack, nvml: Nvml) -> None:
     rack = open_rack(make_card("hopper"))
     nvml.open()
