@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     studies = parser.add_subparsers(dest="study", metavar="STUDY", required=True)
     training = studies.add_parser("training", help="networks, GPUs, F1, FLOPs", description=_TRAINING)
     training.add_argument("data", type=Path, metavar="DATA", help=_DATA)
-    training.add_argument(
-        "--least-f1", type=number(0.0, 1.0, zero=True), default=LEAST_F1, metavar="F", help=_F1
-    )
+    training.add_argument("--least-f1", type=number(0.0, 1.0, zero=True), metavar="F", help=_F1)
     training.add_argument("--fence", type=number(0.0, 100.0), default=3.0, metavar="N", help=_FENCE)
     _add_output(training)
     zeus = studies.add_parser("zeus", help="batch size x power limit", description=_ZEUS)
@@ -50,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 _TRAINING = "What networks, GPUs and batch sizes do to the energy of training."
 _ZEUS = "What batch size and power limit do to time, energy and cost of an epoch."
 _DATA = "the data set of del Rey et al. (.parquet, .csv), or the folder of boulton train-energy"
-_F1 = f"a training below has failed and is left out (default: {LEAST_F1:g})"
+_F1 = f"a training below has failed and is left out (default: {LEAST_F1:g}; for a folder 0)"
 _FENCE = "interquartile ranges outside the quartiles of its cell from which a run is left out (default: 3)"
 _ETA = "weight of energy in the cost, the rest being time's (default: 0.5)"
 
@@ -77,19 +75,20 @@ def run(arguments: argparse.Namespace) -> int:
 def _study_training(arguments: argparse.Namespace) -> int:
     from bench.study.report import examine, figures_of, sections_of
 
-    study = examine(_read(arguments.data), arguments.least_f1, arguments.fence)
+    least_f1 = arguments.least_f1
+    if least_f1 is None:
+        least_f1 = 0.0 if arguments.data.is_dir() else LEAST_F1
+    study = examine(_read(arguments.data), least_f1, arguments.fence)
     lead = f"{len(study.runs)} trainings from {arguments.data.name}, {len(study.cleaned.kept)} compared"
-    rules = {"least_f1": arguments.least_f1, "fence": arguments.fence}
+    rules = {"least_f1": least_f1, "fence": arguments.fence}
     figures = {**_provenance([arguments.data]), "rules": rules, **figures_of(study)}
     publish("What training costs", lead, sections_of(study), figures, arguments.output, make_console())
     return 0 if all(claim.held for claim in study.claims) else EXIT_NOT_REPRODUCED
 
 
 def _read(path: Path) -> tuple[Run, ...]:
-    """The folder of `boulton train-energy`, its file of runs, or the data set of del Rey et al."""
-    if path.is_dir() or path.name == RUNS:
-        return read_kept(path if path.is_dir() else path.parent)
-    return read_delrey(path)
+    """The folder of `boulton train-energy`, or the data set of del Rey et al."""
+    return read_kept(path) if path.is_dir() else read_delrey(path)
 
 
 def _study_zeus(files: Sequence[Path], eta: float, output: Path) -> int:
