@@ -70,6 +70,7 @@ class Contest:
         engines: names of those that are here.
         batches: ascending.
         progress: told how far it is.
+        open_worker: makes the other end of a process, not yet started.
     """
 
     def __init__(
@@ -79,7 +80,9 @@ class Contest:
         engines: Sequence[str],
         batches: tuple[int, ...],
         progress: Progress,
+        open_worker: Callable[[str, EngineRequest, Path], Worker] = Worker,
     ) -> None:
+        self._open_worker = open_worker
         self._ground = ground
         self._settings = ground.settings
         self._files = files
@@ -226,7 +229,7 @@ class Contest:
             served_batches=self._batches,
             cache_dir=cache,
         )
-        return Worker(subject.engine, request, logs / f"{subject.slug}.log")
+        return self._open_worker(subject.engine, request, logs / f"{subject.slug}.log")
 
     def _note_idle(self) -> None:
         """Measure each device in use while every process is loaded and none works."""

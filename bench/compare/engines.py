@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 from server.engines.registry import engine_kind, engine_names
@@ -32,10 +33,16 @@ def choose_engines(wanted: Sequence[str] | None) -> Engines:
 
 def versions_of(engine: str) -> dict[str, str]:
     """Return the versions of the packages that an engine is made of."""
-    distributions = packages_distributions()
+    distributions = _distributions()
     modules = (*engine_kind(engine).modules, "server")
     names = {name for module in modules for name in distributions.get(module, ())}
     return {name: _version(name) for name in sorted(names)}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which packages bring which modules: they stay while this process lives, and finding them takes a second."""
+    return packages_distributions()
 
 
 def _version(name: str) -> str:

@@ -160,7 +160,10 @@ def _accuracy(lines: Sequence[Line], conditions: Conditions) -> Iterator[str]:
     engines = dict.fromkeys(line.cell.subject.engine for line in lines)
     series = [Series(engine, tuple(_best_of(lines, engine, true))) for engine in engines]
     picture = plot(
-        "Precision: throughput against accuracy", Axis("agreement with float32"), Axis("images/s"), series
+        "Precision: throughput against accuracy",
+        Axis("agreement with float32", from_zero=False),
+        Axis("images/s"),
+        series,
     )
     yield drawing(
         picture,

@@ -37,15 +37,27 @@ class Scale:
         return _log_marks(self.low, self.high) if self.log else _even_marks(self.low, self.high)
 
 
-def scale_of(values: Iterable[float], begin: float, end: float, *, log: bool) -> Scale:
-    """Return a scale that holds all values with a little room; without `log` it begins at 0 or below."""
+def scale_of(
+    values: Iterable[float], begin: float, end: float, *, log: bool, from_zero: bool = True
+) -> Scale:
+    """Return a scale that holds all values with a little room.
+
+    Args:
+        values: any; what the scale cannot show is left out.
+        begin: pixels of the lowest.
+        end: pixels of the highest.
+        log: equal ratios equally far apart.
+        from_zero: without `log`, begin at 0 or below.
+    """
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)] or [1.0]
     low, high = min(known), max(known)
     if log:
         room = max(1.08, (high / low) ** 0.06)
         return Scale(low / room, high * room, begin, end, log=True)
-    low = min(0.0, low)
-    return Scale(low, (high + 0.06 * (high - low)) if high > low else low + 1.0, begin, end)
+    if from_zero:
+        low = min(0.0, low)
+    room = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
+    return Scale(low if from_zero else low - room, high + room, begin, end)
 
 
 def _even_marks(low: float, high: float) -> tuple[float, ...]:

@@ -37,6 +37,26 @@ def test_series_of_one_name_share_a_colour_and_a_legend() -> None:
     assert colours[0] == colours[2] == colours[3] != colours[1] == colours[4]
 
 
+def test_many_series_look_different() -> None:
+    svg = drawn([Series(str(number), (Point(number, 1),)) for number in range(16)])
+    looks = {(c.attrib["fill"], c.attrib["stroke"]) for c in svg.iter(f"{SVG}circle")}
+    assert len(looks) == 16
+
+
+def test_numbers_are_never_powers_of_ten() -> None:
+    svg = drawn([Series("a", (Point(1, 30_000), Point(1e5, 0.002)))], log=True)
+    texts = [text.text or "" for text in svg.iter(f"{SVG}text")]
+    assert "10\u2009000" in texts
+    assert not any("e+" in text for text in texts)
+
+
+def test_an_axis_need_not_begin_at_zero() -> None:
+    near = scale_of([0.97, 1.0], 0, 100, log=False, from_zero=False)
+    assert near.low > 0.9
+    assert scale_of([0.97, 1.0], 0, 100, log=False).low == 0.0
+    assert scale_of([1.0], 0, 100, log=False, from_zero=False).marks()
+
+
 def test_what_a_logarithm_cannot_show_is_left_out() -> None:
     svg = drawn([Series("a", (Point(0, 1), Point(1, 0), Point(1, 1)))], log=True)
     assert len(list(svg.iter(f"{SVG}circle"))) == 2  # a point and the legend
