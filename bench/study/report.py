@@ -81,7 +81,10 @@ def _energy(study: Study) -> Text:
     sources = sorted({run.energy.source.value for run in study.runs})
     if study.findings.measure == ENERGY.name:
         simulated = EnergySource.SIMULATED.value in sources
-        return Text(f"Energy is of the device alone, source: {', '.join(sources)}.", warning=simulated)
+        shared = (
+            " RAPL counts the whole package, whoever used it." if EnergySource.RAPL.value in sources else ""
+        )
+        return Text(f"Energy is of the device, source: {', '.join(sources)}.{shared}", warning=simulated)
     unmeasured = sum(run.energy.joules is None for run in study.runs)
     return Text(
         f"Energy was not measured in {unmeasured} of {len(study.runs)} runs: time per image is compared in"

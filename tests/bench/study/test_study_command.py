@@ -59,6 +59,18 @@ def test_runs_without_energy_say_so(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Energy was not measured" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_runs_of_ones_own_are_all_compared_unless_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scikit_posthocs", reason="studies need the extra study")
+    for number in range(2):
+        keep(tmp_path, make_run(number=number, f1=0.1))
+    call = ["study", "training", str(tmp_path), "--output", str(tmp_path)]
+    assert main(call) == 0
+    assert "No run is left out." in capsys.readouterr().out
+    assert main([*call, "--least-f1", "0.2"]) == 2
+
+
 def test_a_study_in_which_every_training_failed_says_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

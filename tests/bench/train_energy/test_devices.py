@@ -7,8 +7,10 @@ from nvml_rack import make_card, make_rack, nvml_here
 
 pytest.importorskip("torch", reason="training needs the extra torch")
 
+from bench.train_energy import devices
 from bench.train_energy.devices import cpu_trainer, gpu_trainer, indices, spell_out
 from optimizer.devices.cpu_package import RaplCpu
+from optimizer.devices.gpu import DeviceError
 from optimizer.devices.nvml.library import Nvml
 from optimizer.telemetry import NOT_MEASURED, EnergySource
 from server.errors import ConfigError
@@ -62,6 +64,18 @@ def test_a_cpu_with_a_counter_is_measured(tmp_path: Path) -> None:
     energy = trainer.energy.stop()
     assert energy.joules == pytest.approx(0.5)
     assert energy.source is EnergySource.RAPL
+
+
+def test_gpus_without_nvml_train_unmeasured_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(nvml: Nvml, gpus: tuple[int, ...]) -> None:
+        raise DeviceError("no NVML here")
+
+    monkeypatch.setattr(devices, "_cards", refuse)
+    with devices.open_trainer("cuda:0+1") as trainer:
+        assert (trainer.gpus, trainer.why_not_measured) == ((0, 1), "no NVML here")
+        trainer.energy.start()
+        trainer.use.start()
+        assert (trainer.energy.stop(), trainer.use.stop()) == (NOT_MEASURED, None)
 
 
 def test_several_gpus_are_measured_as_one(tmp_path: Path) -> None:
