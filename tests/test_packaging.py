@@ -17,7 +17,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-TESTED_EXTRAS = ("cpu", "torch", "photos", "tournament")
+TESTED_EXTRAS = ("cpu", "torch", "photos", "tournament", "study")
 
 
 def _named_requirements() -> list[Requirement]:
