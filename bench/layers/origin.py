@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto
 
+from optimizer.layers.arithmetic import VIEWS
+
 _RENAMED = re.compile(r"(?P<answer>.+)_nchwc(_token_\d+)?")
 _SUMMAND = 3  # the input that a convolution in blocked layout adds to its answer
 _WEIGHTY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -21,6 +23,8 @@ _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 _OFTEN_ADDED = frozenset(
     {"Transpose", "Cast", "QuantizeLinear", "DequantizeLinear", "MemcpyToHost", "MemcpyFromHost"}
 )
+
+_REPEATED = VIEWS | _OFTEN_ADDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +184,14 @@ class _Search:
         return None
 
     def _before(self, answer: str) -> set[int]:
-        """Return what leads to an answer and was not executed before."""
+        """Return what leads to an answer and was not executed before, back to what others answered with."""
         found: set[int] = set()
         open_tensors = [answer]
         while open_tensors:
             place = self.index.maker.get(open_tensors.pop())
             if place is not None and place not in found and place not in self.done:
                 found.add(place)
-                open_tensors += self.index.nodes[place].input
+                open_tensors += set(self.index.nodes[place].input) - self.answers
         return found
 
     def _believed(self, node: NodeProto, found: set[int], reads: set[str]) -> bool:
@@ -199,10 +203,12 @@ class _Search:
         return all(self._known(name, reads) for name in needed)
 
     def _known(self, tensor: str, reads: set[str]) -> bool:
-        """Whether a tensor is read, or follows from what is read: nodes that exist nowhere are repeated."""
+        """Whether a tensor is read, or follows from what is read: nodes that cost little are repeated."""
         if tensor in reads:
             return True
         place = self.index.maker.get(tensor)
-        if place is None or tensor in self.answers:
+        if place is None:
+            return False
+        if tensor in self.answers and self.index.nodes[place].op_type not in _REPEATED:
             return False
         return all(self._known(name, reads) for name in self.index.flowing(place))

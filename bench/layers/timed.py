@@ -75,7 +75,7 @@ def quickest_quarter(seconds: Sequence[float]) -> float:
 def clock_for(threads: int) -> Callable[[], float]:
     """Return the clock for work on so many CPU threads, in seconds.
 
-    Work that is done in the calling thread alone is timed by that thread's own clock, which stands still while
-    the thread is interrupted.
+    Work that is done in the calling thread alone is timed by that thread's own clock, which stands still
+    while the thread is interrupted.
     """
     return time.thread_time if threads == 1 else time.perf_counter

@@ -102,3 +102,35 @@ def test_a_view_that_two_read_and_nobody_executes_is_looked_through() -> None:
     origins = find_origins(model, blocked())
 
     assert origins.nodes["depth_act_nchwc_token_7"] == ("view", "depth", "depth_relu")
+
+
+def test_what_is_executed_once_may_be_repeated_inside_another() -> None:
+    """As with quantised graphs: one reader takes the bytes, for another they are turned to floats."""
+    model = small_cnn()
+    model.graph.node.insert(3, helper.make_node("Cast", ["stem_act"], ["floats"], "to_float", to=1))
+    model.graph.node[4].input[0] = model.graph.node[7].input[1] = "floats"
+
+    origins = find_origins(
+        model,
+        executed(
+            node("FusedConv", ["images", "w"], ["stem_act"], "stem", activation="Relu"),
+            node("Cast", ["stem_act"], ["floats"], "to_float", to=1),
+            node("FusedConv", ["floats", "w"], ["depth_act"], "depth", activation="Relu"),
+            node("FusedConv", ["depth_act", "w"], ["point_out"], "point"),
+            node("FusedAdd", ["point_out", "stem_act"], ["sum_act"], "sum", activation="Relu"),
+        ),
+    )
+
+    assert origins.nodes["sum"] == ("add", "add_relu")
+
+
+def test_what_cannot_be_told_does_not_spread() -> None:
+    given = executed(
+        node("FusedConv", ["nowhere", "w"], ["stem_act"], "stem", activation="Relu"),
+        node("FusedConv", ["stem_act", "w"], ["depth_act"], "depth", activation="Relu"),
+    )
+
+    origins = find_origins(small_cnn(), given)
+
+    assert origins.nodes["stem"] == ()
+    assert origins.nodes["depth"] == ("depth", "depth_relu")
