@@ -48,8 +48,12 @@ _SETS_CLOCKS = ("nvmlDeviceSetGpuLockedClocks", "nvmlDeviceSetApplicationsClocks
 # A card without locked clocks is set by its application clocks.
 _OTHER_WAY = {("nvmlDeviceSetGpuLockedClocks", code) for code in (NOT_SUPPORTED, FUNCTION_NOT_FOUND)}
 _RESETS = "nvmlDeviceReset"
-# What only the start asks for says nothing about the GPU later.
-_ASKED_ONCE = ("nvmlDeviceGetMigMode", "nvmlDeviceGetComputeRunningProcesses")
+# What is asked once, to find out what may be set, says nothing about the GPU later.
+_ASKED_ONCE = (
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetComputeRunningProcesses",
+    "nvmlDeviceGetPowerManagementLimitConstraints",
+)
 
 
 class Phase(StrEnum):
