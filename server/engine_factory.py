@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from optimizer.devices.cpu_package import RaplCpu
 from optimizer.devices.gpu import Gpu
@@ -46,6 +47,8 @@ def engine_factory(settings: Settings, clock: Callable[[], float] = time.monoton
     """Read what the settings name. Raises `ConfigError` for a profile or a device that cannot be used."""
     if settings.engine == "simulated":
         return _simulated(settings, clock) if settings.device == AUTO else _rehearsal(settings)
+    if settings.cuda_shared_memory and find_spec("pycuda") is None:
+        raise ConfigError("--cuda-shared-memory needs the module pycuda: pip install 'boulton[gpu]'")
     kind = engine_kind(settings.engine)
     served = choose_device(settings, kind.where)
     return EngineFactory(served, lambda entry: kind.load(_request(settings, entry)))

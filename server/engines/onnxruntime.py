@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from server.engines.cuda.device import Cuda
 from server.engines.engine import Array, TensorSpec
+from server.engines.onnxruntime_bound import BoundOnnxRuntimeEngine, bind
 from server.engines.onnxruntime_providers import CPU, PLACEMENT_KEY, Placement, Providers, refuse_fallback
 from server.engines.padding import check_served_batches
 from server.engines.slots import check_inputs, largest_batch, make_buffers
@@ -47,6 +49,8 @@ class _Session(Protocol):
     def get_provider_graph_assignment_info(self) -> Sequence[Placement]: ...
     def disable_fallback(self) -> None: ...
     def run(self, output_names: list[str], feed: dict[str, Array]) -> list[Array]: ...
+    def io_binding(self) -> Any: ...  # noqa: ANN401
+    def run_with_iobinding(self, binding: Any) -> None: ...  # noqa: ANN401
 
 
 def load_onnxruntime_engine(
@@ -56,7 +60,8 @@ def load_onnxruntime_engine(
     threads: int = 0,
     providers: Providers = CPU,
     served_batches: tuple[int, ...] = (),
-) -> OnnxRuntimeEngine:
+    cuda: Cuda | None = None,
+) -> OnnxRuntimeEngine | BoundOnnxRuntimeEngine:
     """Load an ONNX file.
 
     The first dimension of every input and output is the batch when it is dynamic; when it is fixed
@@ -68,6 +73,7 @@ def load_onnxruntime_engine(
         threads: threads of one batch; 0 leaves the number to ONNX Runtime.
         providers: what executes the graph.
         served_batches: the only sizes to run, ending with `max_batch`; (): any.
+        cuda: the GPU that `providers` names, to lay tensors out on beforehand; None: ONNX Runtime does it.
 
     Raises:
         EngineError: the file cannot be used, or not on what was asked for, and why.
@@ -82,6 +88,9 @@ def load_onnxruntime_engine(
         largest = largest_batch(inputs, max_batch, batched=batched)
         if served_batches:
             check_served_batches(served_batches, largest)
+        if cuda is not None:
+            specs = inputs, outputs
+            return bind(session, cuda, providers, specs, largest, served_batches, device=providers.device)
         return OnnxRuntimeEngine(session, inputs, outputs, largest, providers, served_batches)
     except (EngineError, UnicodeDecodeError) as error:  # a damaged name is no text
         raise EngineError(f"{path} cannot be served: {error}") from error

@@ -87,6 +87,12 @@ class Providers:
         """Whether the work is to be done on a GPU."""
         return self.wanted != _CPU
 
+    @property
+    def device(self) -> tuple[str, int]:
+        """Where it lays tensors out: the kind and the number of the device."""
+        kind = "cuda" if self.on_gpu else "cpu"
+        return kind, int(self.chain[0][1].get("device_id", 0))
+
     def check_offered(self, offered: Sequence[str]) -> None:
         """Raise EngineError unless the installed ONNX Runtime was built with the provider."""
         if self.wanted not in offered:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from server.engines.cuda.device import Cuda
 from server.engines.engine import Engine
 from server.engines.onnxruntime_providers import CUDA, INSTALL_GPU, TENSORRT, cuda, tensorrt
 from server.engines.padding import padded
@@ -123,7 +124,17 @@ def _onnxruntime_cuda(request: EngineRequest) -> Engine:
         threads=request.threads or 0,
         providers=cuda(request.device_index, few_shapes=bool(request.served_batches)),
         served_batches=request.served_batches,
+        cuda=_bound_to(request.device_index),
     )
+
+
+def _bound_to(device_index: int) -> Cuda | None:
+    """The GPU, to lay tensors out on; without pycuda ONNX Runtime does so itself, at the price of a copy."""
+    if find_spec("pycuda") is None:
+        return None
+    from server.engines.cuda.pycuda_device import open_cuda
+
+    return open_cuda(device_index)
 
 
 def _onnxruntime_tensorrt(request: EngineRequest) -> Engine:
@@ -242,6 +253,7 @@ ENGINE_KINDS: Mapping[str, EngineKind] = MappingProxyType(
                 INSTALL_GPU,
                 _onnxruntime_cuda,
                 _lacks_provider(CUDA),
+                exchanges=True,
             ),
             EngineKind(
                 "onnxruntime-tensorrt",

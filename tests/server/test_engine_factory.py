@@ -165,3 +165,9 @@ def test_whether_plans_may_be_built_is_passed_on(
     chosen = settings(engine="tensorrt", missing_plan=missing_plan)
     engine_factory(chosen).make(entry)
     assert asked[0].build_missing is build
+
+
+def test_memory_shared_on_the_gpu_needs_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.engine_factory.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"--cuda-shared-memory needs the module pycuda: .*boulton\[gpu\]"):
+        engine_factory(settings(engine="onnxruntime-cuda", cuda_shared_memory=True))

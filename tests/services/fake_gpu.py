@@ -128,13 +128,15 @@ class FakeCuda:
     """Implements `server.engines.cuda.device.Cuda`.
 
     `failures` names calls that fail once, `broken` makes all of them fail for good from the next one on that
-    needs the GPU; `capture_fails` is the reason why nothing can be captured.
+    needs the GPU; `capture_fails` is the reason why nothing can be captured. With `real_addresses` what is
+    reserved here can be reached by others, such as ONNX Runtime on the CPU.
     """
 
     name, capability, driver = "Simulated A100", "SM80", "580.1"
     errors = (CudaError,)
 
-    def __init__(self) -> None:
+    def __init__(self, *, real_addresses: bool = False) -> None:
+        self.real_addresses = real_addresses
         self.memory: dict[int, FakeMemory] = {}
         self.streams: dict[int, FakeStream] = {}
         self.graphs: list[FakeGraph] = []
@@ -180,6 +182,8 @@ class FakeCuda:
         self.check("mem_alloc")
         memory = FakeMemory(self, self._next_address, size)
         self._next_address += size + HOLE
+        if self.real_addresses:
+            memory.address = memory.bytes.ctypes.data
         self.memory[memory.address] = memory
         return memory
 

@@ -23,6 +23,7 @@ from optimizer.devices.simulated import SimulatedGpu
 from optimizer.twin.profile import load_profile
 from server.engines.engine import NUMPY_DTYPES, Array, Engine
 from server.engines.graph_specs import read_graph_specs
+from server.engines.onnxruntime import load_onnxruntime_engine
 from server.engines.padding import default_served_batches, padded
 from server.engines.registry import ENGINE_KINDS, EngineRequest
 from server.engines.simulated import SimulatedEngine
@@ -71,6 +72,11 @@ def tensorrt_simulated(path: Path, max_batch: int | None) -> Engine:
     )
 
 
+def onnxruntime_bound(path: Path, max_batch: int | None) -> Engine:
+    """Bindings and answers are real; the GPU's memory, and copies there and back, are simulated."""
+    return load_onnxruntime_engine(path, max_batch=max_batch, threads=1, cuda=FakeCuda(real_addresses=True))
+
+
 def registered(name: str) -> Load:
     return lambda path, max_batch: ENGINE_KINDS[name].load(EngineRequest(path, max_batch, threads=1))
 
@@ -79,6 +85,7 @@ ENGINES: dict[str, Load] = {
     **{name: registered(name) for name in ENGINE_KINDS},
     "pytorch-compiled": pytorch_compiled,
     "onnxruntime in two sizes": sizes_named,
+    "onnxruntime bound, GPU simulated": onnxruntime_bound,
     "simulated": simulated,
     **({"tensorrt-rtx, GPU simulated": tensorrt_simulated} if find_spec("tensorrt_rtx_bindings") else {}),
 }
