@@ -41,7 +41,7 @@ def versions_of(engine: str) -> dict[str, str]:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Which packages bring which modules: they stay while this process lives, and finding them takes a second."""
+    """Which packages bring which modules: the same while this process lives, and a second to find."""
     return packages_distributions()
 
 

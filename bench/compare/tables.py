@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.compare.estimates import Estimate
+from bench.compare.plan import Subject
 from bench.compare.summary import NOISE_ALLOWED, Baseline, Line, Ratio, Verdict, noisy_share
 
 NOT_MEASURED = "not measured"
+_NAMES_SHOWN = 6
 ENERGY = ("W", "J/image", "images/J", "thrift")
 HEADINGS = ("engine", "precision", "batch", "p50 ms", "p99 ms", "images/s", "speed", *ENERGY)
 START_HEADINGS = (
@@ -165,18 +167,27 @@ def _hoped(verdict: Verdict) -> str:
 
 def remarks(lines: Sequence[Line]) -> tuple[str, ...]:
     """Say what failed, what never settled, what a GPU was held back by, and whether the machine was quiet."""
-    failures = [
-        f"failed: {line.cell.subject}, batch {line.cell.batch}: {line.record.failure}"
-        for line in lines
-        if line.record.failure
-    ]
+    apart = any(ratio and not ratio.side_by_side for line in lines for ratio in (line.speed, line.thrift))
     unsettled = _names(lines, lambda x: x.record.start is not None and not x.record.start.settled)
     throttled = _names(lines, lambda x: any(turn.throttled for turn in x.record.turns))
     return (
-        *failures,
+        *failures(lines),
+        *(["* not measured side by side with the baseline, but in another run"] if apart else []),
         *([f"the warm-up never settled: {unsettled}"] if unsettled else []),
         *([f"below its clock in some turns ({_reasons(lines)}): {throttled}"] if throttled else []),
         noise_text(lines),
+    )
+
+
+def failures(lines: Sequence[Line]) -> tuple[str, ...]:
+    """Say what failed and why, the batch sizes of one reason together."""
+    reasons: dict[tuple[Subject, str], list[str]] = {}
+    for line in lines:
+        if line.record.failure:
+            reasons.setdefault((line.cell.subject, line.record.failure), []).append(str(line.cell.batch))
+    return tuple(
+        f"failed: {subject}, batch {', '.join(batches)}: {reason}"
+        for (subject, reason), batches in reasons.items()
     )
 
 
@@ -202,7 +213,9 @@ def missing_texts(missing: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _names(lines: Sequence[Line], which: Callable[[Line], bool]) -> str:
-    return "; ".join(f"{line.cell.subject} b{line.cell.batch}" for line in lines if which(line))
+    names = [f"{line.cell.subject} b{line.cell.batch}" for line in lines if which(line)]
+    more = len(names) - _NAMES_SHOWN
+    return "; ".join(names[:_NAMES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _reasons(lines: Sequence[Line]) -> str:

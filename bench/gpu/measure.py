@@ -25,6 +25,7 @@ from pathlib import Path
 
 from bench.compare import command
 from bench.flags import number
+from server.engines.registry import engine_kind, engine_names
 from server.errors import BoultonError
 
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2", "efficientnet-lite0")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="boulton compare")
     command.add_arguments(parser)
     try:
-        code = command.run(parser.parse_args([*_words(arguments), *theirs]))
+        code = command.run(parser.parse_args([*_words(arguments), *_engines(theirs), *theirs]))
     except BoultonError as error:
         print(f"bench.gpu.measure: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -88,6 +89,14 @@ def _words(arguments: argparse.Namespace) -> list[str]:
         *("--minutes", str(arguments.minutes)),
         *("--out", str(arguments.out)),
     ]
+
+
+def _engines(theirs: Sequence[str]) -> list[str]:
+    """Name what can run on a GPU, unless engines are given: a CPU takes minutes for what a GPU does in one."""
+    if "--engine" in theirs:
+        return []
+    names = [name for name in engine_names(served=False) if engine_kind(name).where != "cpu"]
+    return [word for name in names for word in ("--engine", name)]
 
 
 def _tell(out: Path, copy: Path | None) -> None:

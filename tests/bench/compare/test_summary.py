@@ -52,6 +52,10 @@ def test_ratios_say_when_they_were_not_measured_side_by_side() -> None:
     speed = summarise([base, ours], Baseline("pytorch"))[1].speed
     assert speed is not None
     assert not speed.side_by_side
+    lines = summarise([base, ours], Baseline("pytorch"))
+    assert cells(lines[1])[6] == "1.00x*"
+    assert any(text.startswith("* not measured side by side") for text in remarks(lines))
+    assert not any(text.startswith("*") for text in remarks(lines[:1]))
 
 
 def test_a_baseline_may_fix_the_precision() -> None:
@@ -105,6 +109,12 @@ def test_noise_is_told() -> None:
     assert "too noisy" in noise_text(lines)
     assert "net fp32 on pytorch b8" in noise_text(lines)
     assert "agree within 5%" in noise_text(lines[:1])
+    many = noise_text(
+        summarise([record(cell(batch=n), [10, 10, 10, 11, 11, 11]) for n in range(1, 21)], None)
+    )
+    assert "in 20 of 20 cells" in many
+    assert many.count("net fp32 on pytorch b") == 6
+    assert "and 14 more" in many
     assert "too few turns" in noise_text(summarise([record(cell(), [10.0])], None))
 
 
@@ -122,7 +132,9 @@ def test_failures_and_the_rest_are_shown() -> None:
     lost = Record(cell("tensorrt"), "f", None, (), "no memory for this batch")
     lines = summarise([lost, record(cell(), STEADY)], Baseline("pytorch"))
     assert "failed" in cells(lines[0])
-    assert any("no memory for this batch" in text for text in remarks(lines))
+    other = Record(cell("tensorrt", 64), "f", None, (), "no memory for this batch")
+    said = remarks([*lines, *summarise([other], None)])
+    assert "failed: net fp32 on tensorrt, batch 8, 64: no memory for this batch" in said
     headings, rows = main_table(lines)
     assert "J/image" not in headings
     assert {len(row) for row in rows} == {len(headings)}

@@ -20,6 +20,13 @@ def test_a_comparison_is_made_and_copied(tmp_path: Path, capsys: pytest.CaptureF
     assert "| CNN | precision | engine |" in capsys.readouterr().out
 
 
+def test_engines_of_the_cpu_are_left_out_unless_they_are_asked_for() -> None:
+    named = measure._engines([])[1::2]
+    assert {"tensorrt", "pytorch", "tensorflow", "onnxruntime-cuda"} <= set(named)
+    assert "onnxruntime" not in named
+    assert measure._engines(["--engine", "onnxruntime"]) == []
+
+
 def test_the_table_has_what_was_measured_and_gaps_for_the_rest() -> None:
     empty = dict.fromkeys((name for name, _, _ in measure._COLUMNS), "")
     measured = {**empty, "network": "n", "engine": "e", "p50_ms": "1.23456", "images_per_s": "812.4"}
