@@ -84,7 +84,7 @@ def measure_roofline(time_file: TimeFile, datatype: str) -> Roofline:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """The best that layers of a network reached, and how long all of them took."""
+    """The best that a network or one of its layers reached, and how long all of them took."""
 
     operations_per_s: float
     bytes_per_s: float
@@ -109,11 +109,12 @@ def _measure(time_file: TimeFile, probe: ModelProto, path: Path) -> _Rates:
     layers = {layer.name: layer for layer in count_layers(probe)}
     run = time_file(path)
     timed = [(layers[layer.name], layer.seconds) for layer in run.layers if layer.name in layers]
-    return _Rates(
-        max(((layer.operations or 0) / seconds for layer, seconds in timed if seconds), default=0.0),
-        max((layer.traffic_bytes / seconds for layer, seconds in timed if seconds), default=0.0),
-        run.layers_s,
-    )
+    # The whole is timed by a clock that may stand still in interruptions, which its layers' clock does not.
+    operations = [sum(layer.operations or 0 for layer in layers.values()) / run.alone_s]
+    size_bytes = [sum(layer.traffic_bytes for layer in layers.values()) / run.alone_s]
+    operations += [(layer.operations or 0) / seconds for layer, seconds in timed if seconds]
+    size_bytes += [layer.traffic_bytes / seconds for layer, seconds in timed if seconds]
+    return _Rates(max(operations), max(size_bytes), run.layers_s)
 
 
 def _product(side: int, kind: int) -> ModelProto:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -55,3 +56,13 @@ def test_the_longer_of_the_two_bounds() -> None:
     assert roof.bound(operations=10, size_bytes=10) is Bound.MEMORY
     assert roof.least_s(operations=1000, size_bytes=1) == 10.0
     assert roof.least_s(operations=10, size_bytes=10) == 1.0
+
+
+def test_a_whole_network_may_be_quicker_than_its_interrupted_layers() -> None:
+    class Interrupted(Machine):
+        def __call__(self, path: Path) -> TimedRun:
+            run = super().__call__(path)
+            slow = tuple(replace(layer, seconds=100 * layer.seconds) for layer in run.layers)
+            return replace(run, layers=slow, alone_s=run.layers_s)
+
+    assert measure_roofline(Interrupted(), "float").bytes_per_s == pytest.approx(BYTES)
