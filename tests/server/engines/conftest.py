@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from exported_networks import lite0_uint8, shared_directory
 from onnx import TensorProto, helper
-
-from server.export import export_model
-from server.exporting.request import ExportRequest
 
 Dims = Sequence[int | str | None]
 WriteModel = Callable[..., Path]
@@ -48,16 +45,10 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-class Silence:
-    def step(self, text: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 @pytest.fixture(scope="session")
 def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 with its real weights, as it would be served; exporting takes seconds."""
-    root = tmp_path_factory.mktemp("efficientnet")
-    return export_model(ExportRequest("efficientnet-lite0", root, uint8=True), Silence()).path
+    """EfficientNet-Lite0 with its real weights, as it would be served."""
+    return lite0_uint8(shared_directory(tmp_path_factory)).path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +11,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from server.engines.tensorrt.toolkit import TENSORRT_RTX, Toolkit, load_toolkit
-from server.export import export_model
-from server.exporting.request import ExportRequest
 
 Dims = tuple[int | str, ...]
-
-
-class Silence:
-    def step(self, text: str) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @pytest.fixture(scope="session")
 def rtx() -> Toolkit:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: boulton[rtx]")
     return load_toolkit(TENSORRT_RTX)
-
-
-@pytest.fixture(scope="session")
-def efficientnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EfficientNet-Lite0 with its real weights, as it would be served; exporting takes seconds."""
-    root = tmp_path_factory.mktemp("efficientnet")
-    return export_model(ExportRequest("efficientnet-lite0", root, uint8=True), Silence()).path
 
 
 @pytest.fixture
