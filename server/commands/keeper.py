@@ -7,6 +7,7 @@ Other modules of the server are not imported: what runs as root stays small.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from optimizer.devices.keeper.config import (
     STATE_DIR,
     KeeperConfig,
     admission,
+    check_private,
     load_config,
     parse_gpu,
 )
@@ -60,7 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def config_from(arguments: argparse.Namespace) -> KeeperConfig:
     """Join the file named by `--config` and the flags. Raises SettingsError."""
-    values: dict[str, Any] = {"gpus": {}} if arguments.config is None else load_config(arguments.config)
+    values: dict[str, Any] = {"gpus": {}}
+    if arguments.config is not None:
+        if os.geteuid() == 0:
+            check_private(arguments.config)
+        values = load_config(arguments.config)
     if arguments.gpu:
         values["gpus"] = dict(map(parse_gpu, arguments.gpu))
     if arguments.user or arguments.group:

@@ -19,6 +19,8 @@ from server.errors import ConfigError
 KEEPER_PAUSES_S = (0.0, 0.2, 0.4, 0.8)
 """Before each question to a keeper, which may be being started at the same time."""
 
+_HANGS_S = 1.0
+
 logger = logging.getLogger("boulton.device")
 
 
@@ -87,8 +89,9 @@ def _find_again(nvml: Nvml, card: Card) -> None:
 
 
 def _await(keeper: KeeperClient, sleep: Callable[[float], None]) -> None:
-    """Wait a moment for a keeper that is being started; one that comes later still is found later."""
+    """Wait a moment for a keeper that is being started; one that hangs or comes later is found later."""
     for pause_s in KEEPER_PAUSES_S:
         sleep(pause_s)
-        if keeper.bounds() is not None:
+        asked_s = time.monotonic()
+        if keeper.bounds() is not None or time.monotonic() - asked_s > _HANGS_S:
             return

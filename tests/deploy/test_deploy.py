@@ -76,7 +76,10 @@ def keeper_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     user = pwd.struct_passwd(("boulton", "x", UID, UID, "", "/", ""))
     monkeypatch.setattr(pwd, "getpwnam", {"boulton": user}.__getitem__)
     monkeypatch.setattr(pwd, "getpwuid", {UID: user}.__getitem__)
-    return DEPLOY / "keeper.toml"
+    installed = tmp_path / "installed.toml"  # as `install -m 0644` does it
+    installed.write_bytes((DEPLOY / "keeper.toml").read_bytes())
+    installed.chmod(0o644)
+    return installed
 
 
 def test_there_is_a_keeper_and_a_daemon_for_each_way() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +70,19 @@ def load_config(path: Path) -> dict[str, object]:
     socket_group = table.take("socket_group") if "socket_group" in table else None
     table.finish()
     return values | _admission(str(path), users, groups, socket_group)
+
+
+def check_private(path: Path) -> None:
+    """Raise SettingsError when others could write this file: they would have root set GPUs as they like."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"{path} belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}, so others"
+            " could have root set GPUs: chown it to root, and chmod it to 0644"
+        )
 
 
 def admission(where: str, users: Sequence[object], groups: Sequence[object] = ()) -> dict[str, object]:

@@ -79,6 +79,14 @@ def test_a_keeper_that_is_being_started_is_waited_for(rack: Rack, monkeypatch: p
     served.close()
 
 
+def test_a_keeper_that_hangs_is_asked_once(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = FakeKeeper(8)
+    with_keeper(monkeypatch, keeper)
+    monkeypatch.setattr(nvidia, "_HANGS_S", -1.0)
+    open_nvidia(settings(), sleep=lambda _: None).close()
+    assert keeper.questions == 1
+
+
 def test_without_a_keeper_the_clock_is_left_alone_until_there_is_one_and_that_is_said_once(
     rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optimizer.devices.keeper.config import KeeperConfig, load_config, parse_gpu
+from optimizer.devices.keeper.config import KeeperConfig, check_private, load_config, parse_gpu
 from optimizer.devices.keeper.peers import Peer, PeerPolicy, own_policy
 from optimizer.devices.keeper.permits import Permit
 from optimizer.settings_table import SettingsError
@@ -131,3 +131,26 @@ def test_users_and_groups_are_either_enough() -> None:
     assert not policy.allows(Peer(1, 8, frozenset({1})))
     assert not policy.allows(Peer(1, 0, frozenset({0})))
     assert str(policy) == "uid 7 and gid 8, 9"
+
+
+@pytest.mark.parametrize(("mode", "private"), [(0o600, True), (0o644, True), (0o664, False), (0o646, False)])
+def test_a_file_that_others_may_write_is_not_root_s(tmp_path: Path, mode: int, private: bool) -> None:
+    path = tmp_path / "keeper.toml"
+    path.write_text(WHOLE)
+    path.chmod(mode)
+    if private:
+        check_private(path)
+        return
+    with pytest.raises(SettingsError, match=rf"with mode {mode:04o}, so others could have root set GPUs"):
+        check_private(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_file_of_somebody_else_is_refused_by_a_keeper_that_runs_as_root(tmp_path: Path) -> None:
+    path = tmp_path / "keeper.toml"
+    path.write_text(WHOLE)
+    os.chown(path, 65534, -1)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(SettingsError, match="belongs to uid 65534"):
+        config_from(parser.parse_args(["--config", str(path)]))
