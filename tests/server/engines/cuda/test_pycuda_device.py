@@ -75,6 +75,9 @@ class Driver(ModuleType):
     def memcpy_dtoh_async(self, target: np.ndarray, source: int, stream: object) -> None:
         self.call("dtoh")(target.nbytes, source, stream.handle)
 
+    def memcpy_dtod_async(self, target: int, source: int, size: int, stream: object) -> None:
+        self.call("dtod")(target, source, size, stream.handle)
+
     def get_driver_version(self) -> int:
         return 13000
 
@@ -179,6 +182,16 @@ def test_calls_reach_pycuda_with_its_own_objects(cuda: PycudaDevice, driver: Dri
     assert driver.log[3] == ("htod", 4096, 32, 77)
     assert driver.log[6] == ("dtoh", 64, 4096, 77)
     assert (stream.handle, memory.address) == (77, 4096)
+
+
+def test_copies_on_the_gpu_go_from_place_to_place(cuda: PycudaDevice, driver: Driver) -> None:
+    cuda.copy(SimpleNamespace(address=8192), SimpleNamespace(address=4100), 12, cuda.stream())
+    assert driver.log[-1] == ("dtod", 8192, 4100, 12, 77)
+
+
+def test_memory_of_others_is_mapped_by_libcuda(cuda: PycudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda._ipc, "open", lambda handle: f"mapped {len(handle)} bytes of handle")
+    assert cuda.foreign_memory(bytes(64)) == "mapped 64 bytes of handle"
 
 
 def test_an_error_that_passes_and_one_that_stays(cuda: PycudaDevice, driver: Driver) -> None:
