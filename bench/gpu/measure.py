@@ -92,7 +92,7 @@ def _words(arguments: argparse.Namespace) -> list[str]:
 
 
 def _engines(theirs: Sequence[str]) -> list[str]:
-    """Name what can run on a GPU, unless engines are given: a CPU takes minutes for what a GPU does in one."""
+    """Name what can run on a GPU, unless engines are given: a CPU would take most of the minutes."""
     if "--engine" in theirs:
         return []
     names = [name for name in engine_names(served=False) if engine_kind(name).where != "cpu"]

@@ -48,13 +48,15 @@ class Scene:
     expected: int = 0
     counted: int = 0
     time_left: Callable[[float], bool] = lambda _seconds: True
+    on_gpu: bool = False
+    used_mib: float = 500.0
 
     def of(self, *, on_gpu: bool) -> Meter:
-        assert not on_gpu
+        assert on_gpu == self.on_gpu
         return self.meter
 
-    def gpu_memory_mib(self) -> None:
-        return None
+    def gpu_memory_mib(self) -> float:
+        return self.used_mib
 
     def expect(self, count: int) -> None:
         self.expected += count
@@ -102,11 +104,13 @@ class FakeWorker:
         built = self.request.cache_dir is not None and not any(self.request.cache_dir.iterdir())
         if built and self.request.cache_dir is not None:
             (self.request.cache_dir / "plan").touch()
-        return Ready("fake_cpu", on_gpu=False), self.scene.start_s + (30.0 if built else 0.0)
+        self.scene.used_mib += 100.0
+        return Ready("fake", self.scene.on_gpu), self.scene.start_s + (30.0 if built else 0.0)
 
     def warm_up(self, batch: int, rule: SettlingRule) -> Warmed:
         del rule
         self._do("warm", batch)
+        self.scene.used_mib += batch
         return Warmed(0.5, settled=True, host_peak_mib=10.0)
 
     def measure(self, batch: int, lead_s: float, meanwhile: Callable[[], None]) -> Ran:
@@ -223,3 +227,16 @@ def test_turns_end_when_time_is_up(tmp_path: Path) -> None:
     assert {len(record.turns) for record in records} == {1}
     (path, *_) = (tmp_path / "cells").iterdir()
     assert len(json.loads(path.read_text())["turns"]) == 1
+
+
+def test_memory_of_the_gpu_is_what_an_engine_adds_to_it(tmp_path: Path) -> None:
+    records = Scene(tmp_path, on_gpu=True).hold("onnxruntime-cuda", "pytorch")
+    grown = {(r.cell.subject.engine, r.cell.batch): r.start.gpu_mib for r in records if r.start}
+    assert grown == {
+        (e, b): mib for e in ("onnxruntime-cuda", "pytorch") for b, mib in ((1, 101.0), (8, 109.0))
+    }
+
+
+def test_memory_of_the_gpu_is_not_told_of_engines_on_the_cpu(tmp_path: Path) -> None:
+    records = Scene(tmp_path).hold("onnxruntime")
+    assert {record.start.gpu_mib for record in records if record.start} == {None}
