@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from bench.compare.building import built_once
 from bench.compare.energy import Meters, Span, idle_w
 from bench.compare.engines import BUILDERS, versions_of
 from bench.compare.networks import NetworkFile
@@ -205,18 +204,16 @@ class Contest:
             return None, None
         name = fingerprint_of([self._fingerprint(Cell(subject, largest)), self._batches])
         cache = self._ground.folder / "builds" / f"{subject.slug}-{name}"
-        done = cache / "built.json"
-        if not done.exists():
-            shutil.rmtree(cache, ignore_errors=True)
-            cache.mkdir(parents=True)
+
+        def build() -> float:
             self._progress.doing(f"building {subject}")
             builder = self._worker(subject, cache)
             try:
-                _, seconds = builder.start(self._settings.start_limit_s)
+                return builder.start(self._settings.start_limit_s)[1]
             finally:
                 builder.close()
-            done.write_text(json.dumps({"seconds": seconds}), encoding="utf-8")
-        return float(json.loads(done.read_text(encoding="utf-8"))["seconds"]), cache
+
+        return built_once(cache, build), cache
 
     def _worker(self, subject: Subject, cache: Path | None) -> Worker:
         logs = self._ground.folder / "logs"
