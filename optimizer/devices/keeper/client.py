@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -24,6 +25,8 @@ from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
 
 TIMEOUT_S = 2.0
 RENEW_S = 0.3
+SILENCE_S = 10.0
+"""For so long a keeper that gave no answer is not asked again: each question may cost the whole timeout."""
 _TRY_AGAIN_S = 0.05
 _OWN = GpuSetting()
 # After these the GPU has its own clocks, or gets them, and the lease is gone.
@@ -65,6 +68,8 @@ class KeeperClient:
         self._wanted = _OWN
         self._trouble = ""
         self._disturbances = 0
+        self._silence = ""  # what was said of a keeper that gave no answer
+        self._ask_again_s = -math.inf
         self._ended = Event()
         self._thread: Thread | None = None
 
@@ -160,22 +165,29 @@ class KeeperClient:
                 time.sleep(_TRY_AGAIN_S)
 
     def _ask(self, request: Request) -> dict[str, object]:
-        if self._session is None:
-            self._session, lease_s = open_session(self._path, self._timeout_s)
-            self._renew_s = min(self._renew_s, lease_s / 3)
+        if time.monotonic() < self._ask_again_s:
+            raise KeeperSilent(self._silence)
         held = self._holds
         try:
-            return self._session.ask(request)
+            return self._open().ask(request)
         except Refused as refused:
             if refused.code in _HUNG_UP:
                 self._hang_up()
             self._holds = self._holds and refused.code is Refusal.OUT_OF_BOUNDS
             raise
-        except DeviceError:
+        except DeviceError as error:
+            if isinstance(error, KeeperSilent):
+                self._silence, self._ask_again_s = str(error), time.monotonic() + SILENCE_S
             self._hang_up()
             raise
         finally:
             self._disturbances += held and not self._holds
+
+    def _open(self) -> Session:
+        if self._session is None:
+            self._session, lease_s = open_session(self._path, self._timeout_s)
+            self._renew_s = min(self._renew_s, lease_s / 3)
+        return self._session
 
     def _check_returned(self) -> None:
         if self._unreturned:

@@ -18,6 +18,7 @@ from keeper_process import KeeperHome, eventually, keeper_home
 from nvml_rack import Rack
 
 from optimizer.devices.gpu import DeviceError
+from optimizer.devices.keeper import client as client_module
 from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.keeper.protocol import Refusal, Refused
 from optimizer.devices.keeper.session import KeeperSilent, KeeperUnreachable
@@ -179,13 +180,30 @@ def test_of_a_keeper_that_stands_still_nothing_is_asked_twice(tmp_path: Path) ->
             came.release()
 
         pool.submit(accept)
-        with pytest.raises(KeeperSilent):
-            client.set(FAST)
+        for _ in range(3):
+            with pytest.raises(KeeperSilent):
+                client.set(FAST)
+        assert client.bounds() is None
         client.close()
         assert came.acquire(timeout=30)
         listener.settimeout(0.2)
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+def test_after_a_while_a_silent_keeper_is_asked_again(
+    home: KeeperHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.0)
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=0.3)
+    home.tell(signal.SIGSTOP)
+    try:
+        with pytest.raises(KeeperSilent):
+            client.set(FAST)
+    finally:
+        home.tell(signal.SIGCONT)
+    eventually(lambda: client.bounds() is not None, "it answers")
+    client.close()
 
 
 def test_after_a_keeper_came_back_it_is_known_that_everything_was_given_back(home: KeeperHome) -> None:
