@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 
 from onnx import ModelProto, NodeProto
 
-from optimizer.layers.arithmetic import VIEWS
+from optimizer.layers.arithmetic import MOVES, VIEWS
 
 _RENAMED = re.compile(r"(?P<answer>.+)_nchwc(_token_\d+)?")
 _SUMMAND = 3  # the input that a convolution in blocked layout adds to its answer
+_NUMBERED = re.compile(r"(?P<name>.+)_token_\d+")
 _WEIGHTY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 _OFTEN_ADDED = frozenset(
     {"Transpose", "Cast", "QuantizeLinear", "DequantizeLinear", "MemcpyToHost", "MemcpyFromHost"}
 )
 
+_CHEAP = VIEWS | MOVES | _OFTEN_ADDED
 _REPEATED = VIEWS | _OFTEN_ADDED
 
 
@@ -153,7 +155,9 @@ class _Search:
         for name in candidates:
             if name in self.index.maker:
                 return name
-        same: list[str] = [given.output[0] for given in self.index.nodes if given.name == node.name != ""]
+        own = _NUMBERED.fullmatch(node.name)
+        name = own["name"] if own else node.name
+        same: list[str] = [given.output[0] for given in self.index.nodes if given.name == name != ""]
         return same[0] if len(same) == 1 else None
 
     def _pass_on(self, node: NodeProto) -> None:
@@ -196,7 +200,7 @@ class _Search:
 
     def _believed(self, node: NodeProto, found: set[int], reads: set[str]) -> bool:
         operators = {self.index.nodes[place].op_type for place in found}
-        if node.op_type in _OFTEN_ADDED and node.op_type not in operators:
+        if node.op_type in _OFTEN_ADDED and (node.op_type not in operators or not operators <= _CHEAP):
             return False
         made = {output for place in found for output in self.index.nodes[place].output}
         needed = {name for place in found for name in self.index.flowing(place)} - made

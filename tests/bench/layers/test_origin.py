@@ -134,3 +134,19 @@ def test_what_cannot_be_told_does_not_spread() -> None:
 
     assert origins.nodes["stem"] == ()
     assert origins.nodes["depth"] == ("depth", "depth_relu")
+
+
+def test_a_cheap_node_does_no_arithmetic() -> None:
+    """A conversion that was added took the place of one that was there: the convolution before is not its."""
+    model = small_cnn()
+    model.graph.node.insert(3, helper.make_node("Cast", ["stem_act"], ["floats"], "to_float", to=1))
+
+    origins = find_origins(model, executed(node("Cast", ["images"], ["floats"], "to_float", to=1)))
+
+    assert origins.nodes["to_float"] == ()
+
+
+def test_a_numbered_name_is_the_nodes() -> None:
+    given = executed(node("QLinearConv", ["images", "w"], ["stem"], "stem_token_93", "com.microsoft"))
+
+    assert find_origins(small_cnn(), given).nodes["stem_token_93"] == ("subtract", "stem")
