@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_ROWS_TO_TUNE = 400
-_MOST_ROWS = 2000
-_RIDGE = 1e-3
+_ROWS_TO_TUNE = 250
+_MOST_ROWS = 1000
+_RIDGE = 1e-2
 _SEED = 0
 _FIRST_LENGTH, _LENGTHS = 4.0, (0.2, 200.0)
 _FIRST_NOISE, _NOISES = 0.03, (1e-3, 3.0)
-_STEPS = (4.0, 4.0, 2.0, 2.0, 1.5)
+_STEPS = (4.0, 2.0, 2.0)
 """By which factors lengths and noise are changed, in rounds."""
 
 
@@ -50,6 +50,12 @@ class GaussianProcess:
     variances: Array
     noise: float
 
+    @classmethod
+    def of(cls, *, lengths: Array, points: Array, noise: float, **others: Array) -> GaussianProcess:
+        """Make a process again whose `doubt` was not kept."""
+        doubt = _doubt(points, lengths, noise)
+        return cls(lengths=lengths, points=points, noise=noise, doubt=doubt, **others)
+
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Return means and standard deviations, `[rows, targets]` both; those of a new measurement."""
         unit = (features - self.means) / self.scales
@@ -75,20 +81,23 @@ def fit_gaussian_process(features: Array, targets: Array) -> GaussianProcess:
     order = np.random.default_rng(_SEED).permutation(len(unit))
     some, kept = order[:_ROWS_TO_TUNE], order[:_MOST_ROWS]
     lengths, scale, noise = _tuned(unit[some], rest[some, 0] / math.sqrt(variances[0]))
-    points = unit[kept]
-    covariance = _covariance(points, points, lengths) + noise * np.eye(len(points))
-    doubt = np.linalg.inv(covariance)
+    points = unit[kept].astype(np.float32).astype(float)  # as they are saved
+    doubt = _doubt(points, lengths, noise)
     return GaussianProcess(
         means, scales, slopes, lengths, points, doubt @ rest[kept], doubt, variances * scale, noise
     )
+
+
+def _doubt(points: Array, lengths: Array, noise: float) -> Array:
+    covariance = _covariance(points, points, lengths) + noise * np.eye(len(points))
+    return np.asarray(np.linalg.inv(covariance), np.float64)
 
 
 def _line(unit: Array, targets: Array) -> Array:
     rows = np.column_stack([np.ones(len(unit)), unit])
     penalty = _RIDGE * len(unit) * np.eye(rows.shape[1])
     penalty[0, 0] = 0.0
-    answer: Array = np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets)
-    return answer
+    return np.asarray(np.linalg.solve(rows.T @ rows + penalty, rows.T @ targets), np.float64)
 
 
 def _tuned(unit: Array, target: Array) -> tuple[Array, float, float]:

@@ -1,8 +1,9 @@
 """Our predictor: for each kind of step a regression in logarithms, with its doubt.
 
-Time and power are products of causes, so their logarithms are fitted: a straight line, which holds far away
-(twice the work, about twice the time), and around it a Gaussian process, which learns what the line cannot
-say, e.g. how well windows, groups and half-filled blocks of channels suit the processor. Fused followers and
+The time of a step is first that of a roofline: so much for the step, for each operation, for each byte. That
+holds far away too: twice the work, twice the time. What a step takes over that, and its power, are products
+of causes, so their logarithms are fitted: by a straight line, and around it a Gaussian process, which learns
+e.g. how well windows, groups and half-filled blocks of channels suit the processor. Fused followers and
 groups are among what it sees. Steps of kinds that were measured too rarely, and operators that nobody knows,
 are judged by their arithmetic and traffic alone, and named.
 
@@ -55,13 +56,17 @@ class LayerPredictor:
     Args:
         provenance: of the dataset that it was fitted to.
         clocks_mhz: at which steps were measured; () where no clock was set.
-        processes: by kind, and `any`. Targets: the logarithm of the time at each clock, then of the power.
+        rooflines: by kind, and `any`: seconds of a step, and per operation, byte that flows and byte of
+            weights, `[clocks, 4]`.
+        processes: likewise. Targets: the logarithm of the time over the roofline's at each clock, then that
+            of the power.
         between_s: what passes between two steps.
         has_power: whether power was measured.
     """
 
     provenance: Mapping[str, Any]
     clocks_mhz: tuple[int, ...]
+    rooflines: Mapping[str, Array]
     processes: Mapping[str, GaussianProcess]
     between_s: float
     has_power: bool
@@ -101,8 +106,9 @@ class LayerPredictor:
         for kind in set(table.kinds):
             rows, known = table.of(kind), kind.value in self.processes
             guessed += [] if known else [kind.value]
-            process = self.processes[kind.value if known else _ANY]
-            means, deviations = process.predict(view(table.rows(rows), kind if known else None))
+            name, own = kind.value if known else _ANY, table.rows(rows)
+            means, deviations = self.processes[name].predict(view(own, kind if known else None))
+            means[:, :count] += np.log(_causes(own) @ self.rooflines[name].T)
             logs[rows], spread[rows] = means, deviations[:, :count]
         return logs, spread, tuple(sorted(guessed))
 
@@ -129,15 +135,36 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
     first = sweeps[0]
     _check(sweeps)
     measured_power = all(rows.watts is not None for rows in sweeps)
-    targets = [np.log(rows.seconds) for rows in sweeps]
-    targets += [np.log(rows.watts) for rows in sweeps if measured_power and rows.watts is not None]
-    logs = np.column_stack(targets)
-    processes = {_ANY: fit_gaussian_process(view(first.table, None), logs)}
-    for kind in Kind:
-        own = first.table.of(kind)
-        if kind is not Kind.UNKNOWN and own.sum() >= _LEAST_ROWS:
-            processes[kind.value] = fit_gaussian_process(view(first.table.rows(own), kind), logs[own])
-    return LayerPredictor(dataset.provenance, clocks, processes, _between_s(dataset), measured_power)
+    times = np.column_stack([rows.seconds for rows in sweeps])
+    powers = [np.log(rows.watts) for rows in sweeps if measured_power and rows.watts is not None]
+    kinds = [kind for kind in Kind if kind is not Kind.UNKNOWN and first.table.of(kind).sum() >= _LEAST_ROWS]
+    rooflines, processes = {}, {}
+    for kind in (None, *kinds):
+        own = np.ones(len(times), bool) if kind is None else first.table.of(kind)
+        table, name = first.table.rows(own), _ANY if kind is None else kind.value
+        rooflines[name] = _roofline(table, times[own])
+        over = np.log(times[own] / (_causes(table) @ rooflines[name].T))
+        logs = np.column_stack([over, *(power[own] for power in powers)])
+        processes[name] = fit_gaussian_process(view(table, kind), logs)
+    return LayerPredictor(
+        dataset.provenance, clocks, rooflines, processes, _between_s(dataset), measured_power
+    )
+
+
+def _causes(table: FeatureTable) -> Array:
+    flowing = table.column("input_bytes") + table.column("output_bytes")
+    ones = np.ones(len(table.kinds))
+    return np.column_stack([ones, table.column("operations"), flowing, table.column("weight_bytes")])
+
+
+def _roofline(table: FeatureTable, times_s: Array) -> Array:
+    """Return what each cause costs at each clock: not below 0, of the least squares of relative errors."""
+    from scipy.optimize import nnls
+
+    causes = _causes(table)
+    sizes = np.maximum(causes.mean(axis=0), 1e-30)
+    found = [nnls(causes / sizes / own[:, np.newaxis], np.ones(len(own)))[0] / sizes for own in times_s.T]
+    return np.asarray(np.maximum(np.array(found), [1e-9, 0.0, 0.0, 0.0]), np.float64)
 
 
 def _check(sweeps: Sequence[Rows]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,12 @@ _LOGS: Mapping[Kind, tuple[str, ...]] = {
 }
 _ANY = ("operations", "traffic")
 
+COLUMNS_OF: Mapping[str, tuple[str, ...]] = {
+    "any": _ANY,
+    **{kind.value: names for kind, names in _LOGS.items()},
+}
+"""What is looked at in each kind; a saved predictor is of use only with the columns that it was fitted to."""
+
 
 def view(table: FeatureTable, kind: Kind | None) -> Array:
     """Return the columns for a kind; for None the few that every step has."""
@@ -41,7 +47,7 @@ def view(table: FeatureTable, kind: Kind | None) -> Array:
 
 def _column(table: FeatureTable, name: str) -> Array:
     column = table.column
-    made = {
+    made: Mapping[str, Callable[[], Array]] = {
         "pixels": lambda: np.log(column("out_height") * column("out_width")),
         "window": lambda: np.log(column("kernel_height") * column("kernel_width")),
         "waste": lambda: _waste(column("out_channels")),

@@ -1,0 +1,152 @@
+"""Predict runtime, power and energy of a network from its ONNX graph, as a whole and layer by layer.
+
+Nothing is run: the layers' shapes are enough, before any training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bench.console import make_console
+from bench.flags import whole
+from bench.output import check_writable
+from bench.predict.asking import (
+    MOST_BATCH,
+    MOST_CLOCK_MHZ,
+    add_predictor_arguments,
+    clocks_for,
+    numbers,
+    predictor_from,
+    source_line,
+    steps_of,
+)
+from optimizer.layers.network import NetworkPrediction, predict_network
+from optimizer.layers.predictor import LayerPredictor
+
+_NONE = "not measured"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `boulton predict` takes."""
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL.onnx", help="with a dynamic batch; its weights are not needed")
+    add_predictor_arguments(parser)
+    add("--batch", type=numbers(MOST_BATCH), default=(1,), metavar="N,...", help="batch sizes (default: 1)")
+    add("--clock", type=numbers(MOST_CLOCK_MHZ), metavar="MHZ,...", help="SM clocks (default: the highest)")
+    add(
+        "--layers",
+        type=whole(0, 10000),
+        default=12,
+        metavar="N",
+        help="how many layers to list (default: 12)",
+    )
+    add("--json", type=Path, metavar="OUT", help="write everything as JSON; - is standard output")
+    add("--html", type=Path, metavar="OUT", help="write a page with plots")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict and say. Raises ConfigError."""
+    check_writable(arguments.json, "--json")
+    check_writable(arguments.html, "--html")
+    predictor = predictor_from(arguments)
+    clocks = clocks_for(predictor, arguments.clock)
+    prediction = predict_network(predictor, steps_of(arguments.model), arguments.batch, clocks)
+    text = json.dumps(as_json(prediction, predictor, arguments.model.stem), indent=1, allow_nan=False)
+    if arguments.html is not None:
+        from bench.predict.page import write_page
+
+        write_page(arguments.html, prediction, predictor, arguments.model.stem)
+    if arguments.json == Path("-"):
+        print(text)
+        return 0
+    _show(prediction, predictor, arguments.model.stem, arguments.layers)
+    if arguments.json is not None:
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def as_json(prediction: NetworkPrediction, predictor: LayerPredictor, name: str) -> dict[str, Any]:
+    """Return everything; lists go by batch, then clock. Joules and watts are null where unmeasured."""
+    energy, power, watts = prediction.energy_j, prediction.power_w, prediction.watts
+    first = prediction.bottlenecks(0, -1)
+    return {
+        "network": name,
+        "simulated": predictor.simulated,
+        "provenance": dict(predictor.provenance),
+        "batches": prediction.batches,
+        "clocks_mhz": prediction.clocks_mhz,
+        "run_s": prediction.run_s.tolist(),
+        "run_spread": prediction.spread.tolist(),
+        "power_w": None if power is None else power.tolist(),
+        "energy_j": None if energy is None else energy.tolist(),
+        "judged_by_work_and_traffic_alone": prediction.guessed,
+        "layers": [
+            {
+                "name": step.name,
+                "operators": step.operators,
+                "kind": step.kind.value,
+                "bottleneck": place in first,
+                "seconds": prediction.seconds[:, :, place].tolist(),
+                "watts": None if watts is None else watts[:, :, place].tolist(),
+            }
+            for place, step in enumerate(prediction.steps)
+        ],
+    }
+
+
+def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, layers: int) -> None:
+    console = make_console()
+    console.print(_whole(prediction, name))
+    if layers:
+        console.print(_by_layer(prediction, layers))
+    console.print(source_line(predictor), highlight=False)
+    if prediction.guessed:
+        said = ", ".join(prediction.guessed)
+        console.print(f"judged by work and traffic alone, never measured enough: {said}", highlight=False)
+
+
+def _whole(prediction: NetworkPrediction, name: str) -> Table:
+    table = Table(title=f"{name}: a batch")
+    for title in ("batch", "SM clock MHz", "ms", "+-", "images/s", "W", "J", "images/J"):
+        table.add_column(title, justify="right")
+    energy, power = prediction.energy_j, prediction.power_w
+    for i, batch in enumerate(prediction.batches):
+        for j in range(prediction.run_s.shape[1]):
+            seconds = float(prediction.run_s[i, j])
+            clock = f"{prediction.clocks_mhz[j]:.0f}" if prediction.clocks_mhz else "-"
+            row = [str(batch), clock, f"{seconds * 1e3:.3f}", f"{prediction.spread[i, j]:.0%}"]
+            row.append(f"{batch / seconds:.1f}")
+            if energy is None or power is None:
+                row += [_NONE] * 3
+            else:
+                row += [f"{power[i, j]:.1f}", f"{energy[i, j]:.4g}", f"{batch / energy[i, j]:.2f}"]
+            table.add_row(*row)
+    return table
+
+
+def _by_layer(prediction: NetworkPrediction, count: int) -> Table:
+    """List the longest layers of the first batch at the last clock; * marks bottlenecks."""
+    clock = f", {prediction.clocks_mhz[-1]:.0f} MHz" if prediction.clocks_mhz else ""
+    table = Table(
+        title=f"longest layers at batch {prediction.batches[0]}{clock}; * together half of the time"
+    )
+    for title, side in (("layer", "left"), ("operators", "left"), ("ms", "right"), ("share", "right")):
+        table.add_column(title, justify="right" if side == "right" else "left")
+    table.add_column("W", justify="right")
+    seconds, marked = prediction.seconds[0, -1], prediction.bottlenecks(0, -1)
+    watts = None if prediction.watts is None else prediction.watts[0, -1]
+    for place in sorted(range(len(seconds)), key=lambda one: -seconds[one])[:count]:
+        step = prediction.steps[place]
+        table.add_row(
+            f"{'*' if place in marked else ' '} {step.name}",
+            step.operators,
+            f"{seconds[place] * 1e3:.4f}",
+            f"{seconds[place] / prediction.run_s[0, -1]:.1%}",
+            _NONE if watts is None else f"{watts[place]:.1f}",
+        )
+    return table

@@ -1,0 +1,154 @@
+"""Timing the steps of a network on ONNX Runtime's CPU engine, on a machine that others use too.
+
+One thread runs the network, timed and untimed runs in turns. Others must not be counted in: a whole run is
+counted in the processor time of its thread; before each run the thread sleeps, so that the system lets it run
+at once and for a while; and a step's time is the lower quartile of its runs. Long steps may still have been
+interrupted in nearly all of their runs: where the steps add up to more than the processor time of the whole,
+the long ones are shortened in proportion until they do not.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto
+
+from bench.layers.inputs import make_inputs
+from bench.layers.profile import Profile, read_profile
+from optimizer.layers.count import count_layers
+from optimizer.layers.dataset import Array, MeasuredNetwork
+from optimizer.layers.features import features
+from optimizer.layers.fusion import Step, fuse
+
+_LOWER = 0.25
+_SLEEP_S = 0.01
+_LONG_S = 0.3e-3
+"""Steps that are shorter are seldom interrupted in three of four runs."""
+_ROUNDED_OFF_S = 0.5e-6  # the profiler counts whole microseconds and leaves off the rest
+_BLOCKS = 3
+_RENAMED = re.compile(r"(?P<answer>.+?)(_bn)?_nchwc(_token_\d+)?")
+_LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to look at one network: timed runs, and seconds for all of them."""
+
+    least_runs: int = 6
+    most_runs: int = 30
+    most_s: float = 0.3
+
+
+def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwork:
+    """Time a network's steps at one batch size. Raises EngineError or ValueError for a file it cannot use."""
+    given = onnx.load(path, load_external_data=False)
+    steps = fuse(count_layers(given, batch))
+    inputs = make_inputs(given, batch)
+    with TemporaryDirectory() as folder:
+        alone = _open(path, _options())
+        watched = _open(path, _profiling(Path(folder)))
+        alone_s, firsts = _take_turns(alone, watched, inputs, effort)
+        profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
+        executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
+    seconds, layout_s = _assigned(steps, executed, profile)
+    seconds = without_interruptions(seconds, alone_s - layout_s)
+    seen = seconds > 0.0
+    table = features(steps).rows(seen)
+    return MeasuredNetwork(name, batch, table, seconds[seen], None, alone_s, layout_s)
+
+
+def without_interruptions(seconds: Array, whole_s: float) -> Array:
+    """Shorten long steps in proportion until all together take no more than `whole_s`."""
+    long = seconds > _LONG_S
+    too_much_s = float(seconds.sum()) - whole_s
+    if too_much_s <= 0.0 or not long.any():
+        return seconds
+    factor = 1.0 - too_much_s / float(seconds[long].sum())
+    return np.where(long, np.maximum(seconds * factor, _LONG_S / 2.0), seconds)
+
+
+def _options() -> Any:  # noqa: ANN401 - onnxruntime has no types
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _profiling(folder: Path) -> Any:  # noqa: ANN401
+    options = _options()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    options.optimized_model_filepath = str(folder / "executed.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    return options
+
+
+def _open(path: Path, options: Any) -> Any:  # noqa: ANN401
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _take_turns(
+    alone: Any,  # noqa: ANN401
+    watched: Any,  # noqa: ANN401
+    inputs: dict[str, Any],
+    effort: Effort,
+) -> tuple[float, list[int]]:
+    """Return the processor seconds of an untimed run, and which of the timed ones ran on cold caches."""
+    _had_s(watched, inputs)
+    wanted = np.clip(effort.most_s / _had_s(watched, inputs), effort.least_runs, effort.most_runs)
+    each = -(-int(wanted) // _BLOCKS)
+    alone_s: list[float] = []
+    firsts = [0, 1]
+    for block in range(_BLOCKS):
+        _had_s(alone, inputs)
+        alone_s += [_had_s(alone, inputs) for _ in range(-(-each // 2))]
+        firsts.append(2 + block * (each + 1))
+        for _ in range(each + 1):
+            _had_s(watched, inputs)
+    return _lower(alone_s), firsts
+
+
+def _had_s(session: Any, inputs: dict[str, Any]) -> float:  # noqa: ANN401
+    """Rest, run once and return the processor time."""
+    time.sleep(_SLEEP_S)
+    began_s = time.thread_time()
+    session.run(None, inputs)
+    return time.thread_time() - began_s
+
+
+def _assigned(steps: Sequence[Step], executed: ModelProto, profile: Profile) -> tuple[Array, float]:
+    """Return the seconds of each step, 0 where nothing was seen of it, and those that belong to none."""
+    place_of = {name: place for place, step in enumerate(steps) for name in (step.name, *step.tensors)}
+    answers = {node.name: _answers(node) for node in executed.graph.node}
+    seconds, layout_s = np.zeros(len(steps)), 0.0
+    for node in profile.nodes:
+        node_s = _lower(node.seconds) + _ROUNDED_OFF_S
+        places = [place_of[name] for name in answers.get(node.name, ()) if name in place_of]
+        if places and node.operator not in _LAYOUT:
+            seconds[places[0]] += node_s
+        else:
+            layout_s += node_s
+    return seconds, layout_s
+
+
+def _answers(node: NodeProto) -> tuple[str, ...]:
+    """Return what tells a step: tensors that an executed node answered with, what it is named after.
+
+    In blocked layout tensors get new names; the node is then called after the answer that it had, with
+    an activation but before a sum.
+    """
+    renamed = _RENAMED.fullmatch(node.name)
+    return (*node.output, renamed["answer"] if renamed else node.name)
+
+
+def _lower(values: Sequence[float]) -> float:
+    return float(np.quantile(values, _LOWER))

@@ -1,0 +1,398 @@
+"""Small random networks whose layers resemble those of CNNs, to learn layer times from.
+
+Each is a short piece of one family of architectures, with sizes drawn at random, so that no network that a
+predictor is judged on need ever be measured for it. Layers are met as engines meet them: fused, and with
+their neighbours' data layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+_OPSET, _IR = 17, 8
+_SIDES = (7, 8, 13, 14, 16, 17, 19, 27, 28, 32, 35, 54, 56, 71, 112, 147, 224)
+MOST_OPERATIONS = 5e8
+_MOST_WEIGHTS = 40_000_000
+
+
+class NetworkBuilder:
+    """Writes an ONNX graph layer by layer; every method takes and returns the name of a tensor.
+
+    Weights have sizes and no numbers: see `fill`.
+
+    Args:
+        channels: of the input.
+        side: height and width of the input; 0 for an input of numbers in a row.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
+        self._nodes: list[Any] = []
+        self._weights: list[TensorProto] = []
+        self._count = 0
+        self.shapes: dict[str, tuple[int, int]] = {"input": (channels, side)}
+
+    def convolution(
+        self, x: str, out: int, kernel: int, stride: int = 1, *, groups: int = 1, act: str = ""
+    ) -> str:
+        """Append a convolution that keeps the side at stride 1, and an activation if `act` names one."""
+        channels, side = self.shapes[x]
+        weight = self._weight(out, channels // groups, kernel, kernel)
+        pad = kernel // 2
+        answer_side = (side + 2 * pad - kernel) // stride + 1
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "group": groups}
+        y = self._add("Conv", [x, weight, self._weight(out)], (out, answer_side), **sizes)
+        return self.activation(y, act) if act else y
+
+    def activation(self, x: str, operator: str) -> str:
+        """Append an activation; `Clip` is that to [0, 6]."""
+        if operator == "Clip":
+            limits = [self._constant(np.float32(0.0)), self._constant(np.float32(6.0))]
+            return self._add("Clip", [x, *limits], self.shapes[x])
+        return self._add(operator, [x], self.shapes[x])
+
+    def pooling(self, x: str, operator: str, kernel: int, stride: int, pad: int = 0) -> str:
+        """Append a pooling."""
+        channels, side = self.shapes[x]
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+        return self._add(operator, [x], (channels, (side + 2 * pad - kernel) // stride + 1), **sizes)
+
+    def global_mean(self, x: str) -> str:
+        """Append a mean over all pixels, and make a row of numbers of it."""
+        y = self._add("ReduceMean", [x], (self.shapes[x][0], 0), axes=[-1, -2], keepdims=0)
+        self.shapes[y] = (self.shapes[x][0], 0)
+        return y
+
+    def flat(self, x: str) -> str:
+        """Make a row of numbers."""
+        channels, side = self.shapes[x]
+        return self._add("Flatten", [x], (channels * side * side, 0))
+
+    def product(self, x: str, out: int, act: str = "") -> str:
+        """Append a fully connected layer."""
+        weights = [self._weight(out, self.shapes[x][0]), self._weight(out)]
+        y = self._add("Gemm", [x, *weights], (out, 0), transB=1)
+        return self.activation(y, act) if act else y
+
+    def joined(self, operator: str, *inputs: str) -> str:
+        """Append an Add or a Concat of channels."""
+        channels = (
+            sum(self.shapes[x][0] for x in inputs) if operator == "Concat" else self.shapes[inputs[0]][0]
+        )
+        more = {"axis": 1} if operator == "Concat" else {}
+        return self._add(operator, list(inputs), (channels, self.shapes[inputs[0]][1]), **more)
+
+    def normalisation(self, x: str) -> str:
+        """Append a batch normalisation."""
+        channels = self.shapes[x][0]
+        ones = [self._constant(np.ones(channels, np.float32)) for _ in range(4)]
+        return self._add("BatchNormalization", [x, *ones], self.shapes[x])
+
+    def local_response(self, x: str) -> str:
+        """Append a local response normalisation over five channels."""
+        return self._add("LRN", [x], self.shapes[x], size=5)
+
+    def softmax(self, x: str) -> str:
+        """Append a softmax."""
+        return self._add("Softmax", [x], self.shapes[x], axis=-1)
+
+    def model(self, y: str) -> ModelProto:
+        """Return the graph up to `y`, for any batch."""
+        inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, self._sizes("input"))
+        outputs = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        graph = helper.make_graph(self._nodes, "small", [inputs], [outputs], self._weights)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+
+    def _sizes(self, name: str) -> list[str | int]:
+        channels, side = self.shapes[name]
+        return ["batch", channels, side, side] if side else ["batch", channels]
+
+    def _add(self, operator: str, inputs: list[str], shape: tuple[int, int], **attributes: Any) -> str:  # noqa: ANN401
+        self._count += 1
+        name = f"{operator.lower()}_{self._count}"
+        self._nodes.append(helper.make_node(operator, inputs, [f"{name}_out"], name=name, **attributes))
+        self.shapes[f"{name}_out"] = shape
+        return f"{name}_out"
+
+    def _weight(self, *sizes: int) -> str:
+        name = f"weight_{len(self._weights)}"
+        self._weights.append(TensorProto(name=name, dims=sizes, data_type=TensorProto.FLOAT))
+        return name
+
+    def _constant(self, array: Any) -> str:  # noqa: ANN401  # an array or a number of NumPy
+        name = f"weight_{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+
+def small_network(seed: int) -> tuple[str, ModelProto]:
+    """Return a family's name and a network of it, its weights still empty; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    family = list(_FAMILIES)[seed % len(_FAMILIES)]
+    return family, _FAMILIES[family](rng)
+
+
+def fill(model: ModelProto, seed: int) -> None:
+    """Give the weights that are still empty random numbers of a size that keeps answers finite."""
+    rng = np.random.default_rng([seed, 2])
+    for tensor in model.graph.initializer:
+        if not tensor.HasField("raw_data"):
+            sizes = tuple(tensor.dims)
+            spread = np.float32(1.0 / np.sqrt(max(1, int(np.prod(sizes[1:])))))
+            tensor.raw_data = (rng.standard_normal(sizes, np.float32) * spread).tobytes()
+
+
+def draw_batch(
+    rng: np.random.Generator, operations_per_image: float, most_operations: float = MOST_OPERATIONS
+) -> int:
+    """Draw a batch size; by default small enough for a few milliseconds where one image allows it."""
+    most = max(1.0, most_operations / max(operations_per_image, 1.0))
+    choices = [batch for batch in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if batch <= most]
+    return int(rng.choice(choices))
+
+
+def _side(rng: np.random.Generator, least: int = 7, most: int = 224) -> int:
+    return int(rng.choice([side for side in _SIDES if least <= side <= most]))
+
+
+def _channels(rng: np.random.Generator, side: int, scale: float = 2600.0) -> int:
+    """Draw channels that go with a side, mostly in eights, as in published networks."""
+    wanted = float(np.clip(scale / side * np.exp(rng.normal(0.0, 0.6)), 8, 1600))
+    step = int(rng.choice([4, 8, 16, 32], p=[0.1, 0.3, 0.3, 0.3]))
+    return max(step, round(wanted / step) * step)
+
+
+def _act(rng: np.random.Generator) -> str:
+    return str(rng.choice(["Relu", "Relu", "Clip", ""]))
+
+
+def _head(net: NetworkBuilder, rng: np.random.Generator, x: str) -> str:
+    return net.product(net.global_mean(x), int(rng.choice([10, 100, 1000, 1000])))
+
+
+def _plain(rng: np.random.Generator) -> ModelProto:
+    """An image through large, then small windows, as in AlexNet, VGG and the networks for CIFAR."""
+    side = int(rng.choice([32, 64, 96, 128, 160, 224, 227, 299]))
+    net = NetworkBuilder(3, side)
+    kernel, stride = ((3, 1), (3, 2), (5, 2), (7, 2), (11, 4), (3, 1))[rng.integers(6)]
+    stride = max(stride, 2) if side > 160 and rng.random() < 0.7 else stride
+    x = net.convolution("input", int(rng.choice([24, 32, 48, 64, 96])), kernel, stride, act=_act(rng))
+    if rng.random() < 0.3:
+        x = net.local_response(x)
+    for _ in range(rng.integers(2, 5)):
+        if net.shapes[x][1] >= 12 and rng.random() < 0.6:
+            x = net.pooling(x, "MaxPool", int(rng.choice([2, 3])), 2)
+        kernel = int(rng.choice([3, 3, 3, 5]))
+        x = net.convolution(x, _channels(rng, net.shapes[x][1]), kernel, act=_act(rng))
+    return net.model(_classified(net, rng, x))
+
+
+def _classified(net: NetworkBuilder, rng: np.random.Generator, x: str) -> str:
+    while net.shapes[x][1] > 9:
+        x = net.pooling(x, "MaxPool", 3, 2)
+    width = int(rng.choice([64, 256, 512, 1024, 2048, 4096]))
+    channels, side = net.shapes[x]
+    width = min(width, _MOST_WEIGHTS // (channels * side * side))
+    x = net.product(net.flat(x), width, act="Relu")
+    return net.softmax(net.product(x, int(rng.choice([10, 100, 1000]))))
+
+
+def _residual(rng: np.random.Generator) -> ModelProto:
+    """Residual blocks, with and without bottleneck."""
+    side = _side(rng, 7, 56)
+    width = _channels(rng, side, 1800)
+    net = NetworkBuilder(width * 4 if rng.random() < 0.5 else width, side)
+    x = "input"
+    for _ in range(rng.integers(2, 4)):
+        x = _bottleneck(net, rng, x, width) if rng.random() < 0.6 else _basic(net, x)
+    return net.model(_head(net, rng, x))
+
+
+def _bottleneck(net: NetworkBuilder, rng: np.random.Generator, x: str, width: int) -> str:
+    stride = 2 if net.shapes[x][1] >= 14 and rng.random() < 0.35 else 1
+    out = net.shapes[x][0] * (2 if stride == 2 else 1)
+    shortcut = net.convolution(x, out, 1, stride) if stride == 2 or rng.random() < 0.2 else x
+    y = net.convolution(x, width, 1, act="Relu")
+    y = net.convolution(y, width, 3, stride, act="Relu")
+    return net.activation(net.joined("Add", net.convolution(y, out, 1), shortcut), "Relu")
+
+
+def _basic(net: NetworkBuilder, x: str) -> str:
+    out = min(net.shapes[x][0], 512)
+    shortcut = x if out == net.shapes[x][0] else net.convolution(x, out, 1)
+    y = net.convolution(x, out, 3, act="Relu")
+    return net.activation(net.joined("Add", net.convolution(y, out, 3), shortcut), "Relu")
+
+
+def _inverted(rng: np.random.Generator) -> ModelProto:
+    """Inverted residuals around depthwise convolutions."""
+    side = _side(rng, 7, 112)
+    narrow = _channels(rng, side, 900)
+    net = NetworkBuilder(narrow, side)
+    x, act = "input", str(rng.choice(["Clip", "Relu"]))
+    for _ in range(rng.integers(2, 4)):
+        channels, now = net.shapes[x]
+        stride = 2 if now >= 14 and rng.random() < 0.35 else 1
+        out = channels if stride == 1 and rng.random() < 0.7 else _channels(rng, now // stride + 1, 900)
+        wide = channels * int(rng.choice([1, 3, 4, 6, 6]))
+        y = net.convolution(x, wide, 1, act=act)
+        y = net.convolution(y, wide, int(rng.choice([3, 3, 5, 7])), stride, groups=wide, act=act)
+        y = net.convolution(y, out, 1)
+        x = net.joined("Add", x, y) if stride == 1 and out == channels else y
+    x = net.convolution(x, _channels(rng, net.shapes[x][1], 4000), 1, act=act)
+    return net.model(_head(net, rng, x))
+
+
+def _inception(rng: np.random.Generator) -> ModelProto:
+    """Branches with windows of several sizes, joined."""
+    side = _side(rng, 7, 35)
+    net = NetworkBuilder(_channels(rng, side, 7000), side)
+    x = "input"
+    for _ in range(rng.integers(1, 3)):
+        some = [_channels(rng, side, 1800) for _ in range(6)]
+        pooled = net.pooling(x, str(rng.choice(["MaxPool", "AveragePool"])), 3, 1, 1)
+        x = net.joined(
+            "Concat",
+            net.convolution(x, some[0], 1, act="Relu"),
+            net.convolution(net.convolution(x, some[1], 1, act="Relu"), some[2], 3, act="Relu"),
+            net.convolution(
+                net.convolution(x, some[3], 1, act="Relu"), some[4], int(rng.choice([3, 5])), act="Relu"
+            ),
+            net.convolution(pooled, some[5], 1, act="Relu"),
+        )
+    if side >= 13:
+        x = net.pooling(x, "MaxPool", 3, 2)
+    return net.model(_head(net, rng, x))
+
+
+def _fire(rng: np.random.Generator) -> ModelProto:
+    """Squeeze, then expand."""
+    side = _side(rng, 13, 56)
+    net = NetworkBuilder(_channels(rng, side, 5000), side)
+    x = "input"
+    for _ in range(rng.integers(1, 4)):
+        squeezed = net.convolution(x, max(8, net.shapes[x][0] // 8), 1, act="Relu")
+        out = _channels(rng, side, 3000)
+        wide = [net.convolution(squeezed, out, kernel, act="Relu") for kernel in (1, 3)]
+        x = net.joined("Concat", *wide)
+        if net.shapes[x][1] > 20 and rng.random() < 0.5:
+            x = net.pooling(x, "MaxPool", 3, 2)
+    x = net.convolution(x, int(rng.choice([100, 1000])), 1, act="Relu")
+    return net.model(net.global_mean(x))
+
+
+def _dense(rng: np.random.Generator) -> ModelProto:
+    """Normalised, activated, convolved and joined to what came before."""
+    side = _side(rng, 7, 56)
+    net = NetworkBuilder(_channels(rng, side, 6000), side)
+    x = net.pooling("input", "MaxPool", 3, 1, 1) if rng.random() < 0.5 else net.convolution("input", 128, 1)
+    for _ in range(rng.integers(2, 4)):
+        y = net.activation(net.normalisation(x), "Relu")
+        y = net.convolution(net.convolution(y, 128, 1, act="Relu"), 32, 3)
+        x = net.joined("Concat", x, y)
+    x = net.convolution(net.activation(net.normalisation(x), "Relu"), net.shapes[x][0] // 2, 1)
+    x = net.pooling(x, "AveragePool", 2, 2)
+    return net.model(_head(net, rng, x))
+
+
+def _network_in_network(rng: np.random.Generator) -> ModelProto:
+    """A window, then single pixels."""
+    side = _side(rng, 13, 56)
+    net = NetworkBuilder(_channels(rng, side), side)
+    x = "input"
+    for _ in range(rng.integers(1, 3)):
+        out = _channels(rng, net.shapes[x][1], 3500)
+        x = net.convolution(x, out, int(rng.choice([3, 5])), act="Relu")
+        for _ in range(2):
+            x = net.convolution(x, out, 1, act="Relu")
+        x = net.pooling(x, "MaxPool", 3, 2)
+    return net.model(_head(net, rng, x))
+
+
+def _separable(rng: np.random.Generator) -> ModelProto:
+    """Depthwise and pointwise convolutions without anything between them."""
+    side = _side(rng, 7, 112)
+    net = NetworkBuilder(_channels(rng, side, 5000), side)
+    x = "input"
+    for _ in range(rng.integers(1, 4)):
+        channels = net.shapes[x][0]
+        y = net.activation(x, "Relu") if rng.random() < 0.4 else x
+        y = net.convolution(y, channels, 3, groups=channels)
+        out = channels if rng.random() < 0.6 else _channels(rng, net.shapes[x][1], 5000)
+        y = net.convolution(y, out, 1)
+        x = net.joined("Add", x, y) if out == channels and rng.random() < 0.6 else y
+        if net.shapes[x][1] > 14 and rng.random() < 0.4:
+            x = net.pooling(x, "MaxPool", 3, 2, 1)
+    return net.model(_head(net, rng, x))
+
+
+def _perceptron(rng: np.random.Generator) -> ModelProto:
+    """Fully connected layers, wide and narrow."""
+    net = NetworkBuilder(int(np.exp(rng.uniform(np.log(128), np.log(12000)))), 0)
+    x = "input"
+    for _ in range(rng.integers(2, 5)):
+        width = int(np.exp(rng.uniform(np.log(10), np.log(4200))))
+        width = int(rng.choice([width, width // 8 * 8 + 8, 1000, 4096]))
+        x = net.product(x, min(width, _MOST_WEIGHTS // net.shapes[x][0]), act=str(rng.choice(["Relu", ""])))
+    return net.model(net.softmax(x))
+
+
+def _poolings(rng: np.random.Generator) -> ModelProto:
+    """Poolings of several windows between convolutions that set the layout."""
+    side = _side(rng, 13, 112)
+    net = NetworkBuilder(_channels(rng, side), side)
+    x = net.convolution("input", _channels(rng, side, 4000), 1, act="Relu")
+    for _ in range(rng.integers(2, 5)):
+        if net.shapes[x][1] >= 6:
+            kernel = int(rng.choice([2, 3, 3]))
+            stride = int(rng.choice([1, 2, 2]))
+            pad = int(rng.integers(0, 2)) if kernel == 3 else 0
+            x = net.pooling(x, str(rng.choice(["MaxPool", "MaxPool", "AveragePool"])), kernel, stride, pad)
+    return net.model(_head(net, rng, x))
+
+
+def _grouped(rng: np.random.Generator) -> ModelProto:
+    """Convolutions in groups, and local response normalisation."""
+    side = _side(rng, 7, 56)
+    groups = int(rng.choice([2, 4, 8, 32]))
+    step = groups * 16 if rng.random() < 0.6 else groups * 4
+    width = max(step, round(_channels(rng, side, 3500) / step) * step)
+    net = NetworkBuilder(width, side)
+    x = "input"
+    for _ in range(rng.integers(1, 4)):
+        x = net.convolution(x, width, int(rng.choice([1, 3, 3, 5])), groups=groups, act="Relu")
+    if rng.random() < 0.4:
+        x = net.local_response(x)
+    return net.model(_head(net, rng, x))
+
+
+def _responses(rng: np.random.Generator) -> ModelProto:
+    """Local response normalisation between convolutions and poolings, as in the networks of 2012 to 2014."""
+    side = _side(rng, 13, 56)
+    net = NetworkBuilder(_channels(rng, side), side)
+    x = net.local_response("input")
+    for _ in range(rng.integers(1, 3)):
+        x = net.convolution(x, _channels(rng, net.shapes[x][1], 4000), 1, act="Relu")
+        x = net.local_response(x)
+        if net.shapes[x][1] >= 6 and rng.random() < 0.6:
+            x = net.pooling(x, "MaxPool", 3, 2)
+    return net.model(_head(net, rng, x))
+
+
+_FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
+    "plain": _plain,
+    "residual": _residual,
+    "inverted": _inverted,
+    "inception": _inception,
+    "fire": _fire,
+    "dense": _dense,
+    "network-in-network": _network_in_network,
+    "separable": _separable,
+    "perceptron": _perceptron,
+    "poolings": _poolings,
+    "grouped": _grouped,
+    "responses": _responses,
+}

@@ -1,0 +1,108 @@
+"""Hold three predictors against whole networks that none was fitted to: `python -m bench.predict.validate`.
+
+The tables have the layout of NeuralPower's, with its own published figures beside ours. Ours, NeuralPower as
+published and the Paleo-like model are all fitted to the same small random networks and judged on the same
+networks of the zoo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from bench.console import make_console
+from optimizer.layers.dataset import Dataset, load_dataset
+from optimizer.layers.judging import PUBLISHED, PUBLISHED_NETWORKS, Score, judge, ours, plain
+from optimizer.layers.neuralpower import fit_neuralpower
+from optimizer.layers.paleo import fit_paleo
+from optimizer.layers.predictor import fit_predictor
+from server.errors import ConfigError
+
+_WHAT = ("run_error", "power_error", "energy_error")
+
+
+def main() -> None:
+    """Fit, judge, print and save."""
+    parser = argparse.ArgumentParser(prog="python -m bench.predict.validate", description=__doc__)
+    parser.add_argument("--training", type=Path, required=True, help="dataset of `boulton calibrate`")
+    parser.add_argument("--held-out", type=Path, required=True, help="dataset of `boulton calibrate --model`")
+    parser.add_argument("--save", type=Path, metavar="OUT", help="JSON")
+    arguments = parser.parse_args()
+    training, held_out = load_dataset(arguments.training), load_dataset(arguments.held_out)
+    result = compare(training, held_out)
+    _show(result, training, held_out)
+    if arguments.save is not None:
+        report = as_json(result, training, held_out)
+        arguments.save.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def compare(training: Dataset, held_out: Dataset) -> dict[str, Score]:
+    """Fit all three and judge them. Raises ConfigError when a network is on both sides."""
+    both = {one.network for one in training.measured} & {one.network for one in held_out.measured}
+    if both:
+        raise ConfigError(f"held out and trained on: {', '.join(sorted(both))}")
+    highest = training.at_clock(training.clocks_mhz[-1] if training.clocks_mhz else None)
+    judged = held_out.at_clock(held_out.clocks_mhz[-1] if held_out.clocks_mhz else None)
+    rows = highest.rows()
+    return {
+        "ours": judge(judged, ours(fit_predictor(training))),
+        "NeuralPower": judge(judged, plain(fit_neuralpower(rows))),
+        "Paleo-like": judge(judged, plain(fit_paleo(rows))),
+    }
+
+
+def as_json(result: dict[str, Score], training: Dataset, held_out: Dataset) -> dict[str, Any]:
+    """Return everything that the tables show, each network, and where the figures come from."""
+    return {
+        "simulated": training.simulated,
+        "training": {**training.provenance, "runs": len(training.measured)},
+        "held_out": {**held_out.provenance, "runs": len(held_out.measured)},
+        "published_rmspe": {kind.value: figures for kind, figures in PUBLISHED.items()},
+        "published_accuracy": PUBLISHED_NETWORKS,
+        "models": {
+            name: {
+                "rmspe": {kind.value: pair for kind, pair in score.layers.items()},
+                "accuracy": {what: score.accuracy(what) for what in _WHAT},
+                "networks": [asdict(one) for one in score.networks],
+            }
+            for name, score in result.items()
+        },
+    }
+
+
+def _show(result: dict[str, Score], training: Dataset, held_out: Dataset) -> None:
+    console = make_console()
+    said = "SIMULATED" if training.simulated else "measured"
+    layers = Table(title=f"RMSPE by kind of layer, whole networks held out ({said})")
+    layers.add_column("layer")
+    for name in (*result, "paper: NeuralPower", "paper: Paleo"):
+        layers.add_column(f"{name}, time", justify="right")
+    for name in ("ours", "NeuralPower", "paper"):
+        layers.add_column(f"{name}, power", justify="right")
+    for kind, (published, paleo, power) in PUBLISHED.items():
+        pairs = [score.layers.get(kind, (None, None)) for score in result.values()]
+        row = [_percent(pair[0]) for pair in pairs] + [_percent(published), _percent(paleo)]
+        layers.add_row(kind.value, *row, *(_percent(pair[1]) for pair in pairs[:2]), _percent(power))
+    console.print(layers)
+    networks = Table(title=f"accuracy over whole networks, 1 - RMSPE ({said})")
+    for name in ("", *result, "paper: NeuralPower"):
+        networks.add_column(name, justify="right")
+    for what, figure in zip(_WHAT, PUBLISHED_NETWORKS, strict=True):
+        accuracies = [score.accuracy(what) for score in result.values()]
+        networks.add_row(what.partition("_")[0], *map(_percent, accuracies), _percent(figure))
+    console.print(networks)
+    names = sorted({one.network for one in held_out.measured})
+    console.print(f"held out: {', '.join(names)}; fitted to {len(training.measured)} runs", highlight=False)
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2%}"
+
+
+if __name__ == "__main__":
+    main()
