@@ -126,6 +126,7 @@ class _Work:
     def __init__(self, run: Callable[[], None], clock: Callable[[], float]) -> None:
         self._run = run
         self._clock = clock
+        self._under_way = threading.Event()
         self._end = threading.Event()
         self._began_s = clock()
         self._done_s = self._began_s
@@ -139,7 +140,9 @@ class _Work:
         return (self._done_s - self._began_s) / max(1, self._runs)
 
     def start(self) -> None:
+        """Begin, and wait until the first run is over, which finds nothing prepared."""
         self._thread.start()
+        self._under_way.wait()
 
     def end(self) -> None:
         """Wait for the last run. Raises what a run raised."""
@@ -150,14 +153,17 @@ class _Work:
 
     def _repeat(self) -> None:
         try:
-            self._run()  # the first finds nothing prepared
-            self._began_s = self._done_s = self._clock()
-            while not self._end.is_set():
+            self._run()
+            self._began_s = self._clock()
+            self._under_way.set()
+            while not (self._runs and self._end.is_set()):
                 self._run()
                 self._runs += 1
                 self._done_s = self._clock()
         except Exception as error:  # told to the thread that waits
             self._failure = error
+        finally:
+            self._under_way.set()
 
 
 @contextmanager

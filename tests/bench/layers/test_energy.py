@@ -68,7 +68,7 @@ def test_what_a_batch_uses_above_idle() -> None:
     assert found.batch_j == pytest.approx(BUSY_W * found.batch_s)
     assert found.above_idle_j == pytest.approx((BUSY_W - IDLE_W) * found.batch_s)
     assert found.source == "rapl"
-    assert work.runs > 0
+    assert work.runs >= 2  # the first finds nothing prepared, and is not counted
 
 
 def test_without_a_counter_nothing_is_claimed() -> None:
