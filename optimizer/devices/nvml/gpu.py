@@ -61,6 +61,7 @@ class NvmlGpu:
         self._watch = Watch(card.uuid, clock, reopen)
         self._energy = GpuEnergy(card, self._watch, clock)
         self._legal_mhz: tuple[int, ...] = ()
+        self._up_to_date = False  # whether the clocks above are those that may be set now
         self._disturbances = 0
         self._confirmation = Confirmation(card.uuid, self._look, clock)
         self._said: set[str] = set()
@@ -92,11 +93,13 @@ class NvmlGpu:
         Asks NVML and the actuator until there are some, and again after a refusal: what is permitted may have
         changed. Why there are none is one line in the log.
         """
-        if not self._legal_mhz and self._actuator is not None and not self.lost:
+        if not self._up_to_date and self._actuator is not None and not self.lost:
             try:
-                self._legal_mhz = self._settable_mhz(self._actuator)
+                self._find_clocks(self._actuator)
             except DeviceError as error:
-                self._say(f"{error}; meanwhile the batch size alone is governed")
+                if not self._legal_mhz:
+                    left_alone = f"{self.uuid}: its clock is left alone: {error}"
+                    self._say(f"{left_alone}; meanwhile the batch size alone is governed")
         return self._legal_mhz
 
     def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
@@ -112,7 +115,7 @@ class NvmlGpu:
                 self._give_back(self._actuator)
         except DeviceError:
             self._confirmation.give_up(confirmed=False)
-            self._legal_mhz = ()
+            self._up_to_date = False
             raise
 
     def read(self) -> DeviceReading:
@@ -142,12 +145,16 @@ class NvmlGpu:
         if self._actuator is not None:
             self._actuator.close()
 
+    def _find_clocks(self, actuator: Actuator) -> None:
+        self._legal_mhz = self._settable_mhz(actuator)
+        self._up_to_date = True
+
     def _settable_mhz(self, actuator: Actuator) -> tuple[int, ...]:
         if self._card.mig_enabled():
             raise DeviceError(f"{self.uuid} is cut into MIG instances, which share one clock: it is not set")
         bounds = actuator.bounds()
         if bounds is None:
-            raise DeviceError(f"{self.uuid}: its clock is left alone: {actuator.trouble}")
+            raise DeviceError(actuator.trouble)
         self._fixed, left_alone = settable_axes(self._card, bounds, self._wanted)
         for text in left_alone:
             self._say(text)
@@ -158,9 +165,10 @@ class NvmlGpu:
             raise DeviceGone(f"nothing is set any more: {self.lost}")
         if actuator is None:
             raise DeviceError(f"{self.uuid} is only observed; setting its clock needs --control and a keeper")
-        legal_mhz = self._legal_mhz = self._legal_mhz or self._settable_mhz(actuator)
-        if clock_mhz not in legal_mhz:
-            allowed = span(legal_mhz)
+        if not self._up_to_date:
+            self._find_clocks(actuator)
+        if clock_mhz not in self._legal_mhz:
+            allowed = span(self._legal_mhz)
             raise DeviceError(f"{self.uuid}: SM clock {clock_mhz} MHz is not legal; choose of {allowed}")
         self._ask(actuator, replace(self._fixed, sm_clock_mhz=clock_mhz))
 

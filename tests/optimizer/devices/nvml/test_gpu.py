@@ -408,6 +408,19 @@ def test_a_window_in_which_the_setting_came_and_went_is_no_evidence(make_bench: 
     assert bench.settle().clock_not_taken == ""
 
 
+def test_why_a_clock_was_refused_is_the_caller_s_to_say(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench()
+    bench.gpu.set_sm_clock_mhz(705)
+    bench.actuator.permitted, bench.actuator.refuses = None, "nobody answers"
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"^nobody answers$"):
+            bench.gpu.set_sm_clock_mhz(1005)
+        assert bench.gpu.sm_clocks_mhz[-1] == 1410
+    assert not warnings(caplog)
+
+
 def test_after_a_refusal_it_is_asked_anew_what_is_permitted(make_bench: Benches) -> None:
     bench = make_bench()
     assert bench.gpu.sm_clocks_mhz[-1] == 1410
