@@ -9,7 +9,6 @@ import argparse
 import subprocess
 import sys
 import tomllib
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exported_networks import Silence, once, shared_directory
 from torch import nn
 
 from optimizer.layers.count import count_layers_of_file
@@ -33,14 +33,14 @@ from server.zoo.blocks import LocalResponseNorm
 from server.zoo.nasnet import CellInputs, NormalCell, ReductionCell
 
 
-class Silence:
-    def step(self, text: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 @pytest.fixture(scope="module", params=["cifar10-6conv", "squeezenet", "mobilenetv2"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_model(ExportRequest(request.param, tmp_path_factory.mktemp("models")), Silence())
+    name = request.param
+    return once(
+        shared_directory(tmp_path_factory),
+        f"zoo-{name}",
+        lambda root: export_model(ExportRequest(name, root), Silence()),
+    )
 
 
 def test_the_file_is_valid_and_takes_any_batch(exported: Exported) -> None:
