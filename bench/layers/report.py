@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +17,7 @@ from bench.layers.groups import KindCost
 from bench.layers.study import Study
 
 _UNKNOWN = "-"
+_NARROW: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
 _FAR_OFF = 0.1  # of the time of a batch
 NOT_MEASURED = "not measured"
 _RULES = {
@@ -41,7 +44,7 @@ def show(study: Study, network: NetworkFile, console: Console, top: int) -> None
 
 
 def _layer_table(study: Study, top: int) -> Table:
-    table = Table(title="layers, as the engine executes them", title_justify="left")
+    table = Table(title="layers, as the engine executes them", title_justify="left", **_NARROW)
     for heading in ("#", "layer", "kind"):
         table.add_column(heading, justify="right" if heading == "#" else "left")
     headings = (
