@@ -82,14 +82,14 @@ class LayerPredictor:
         Raises:
             ValueError: clocks are asked for and none was measured, or the other way round.
         """
-        if bool(clocks_mhz) != bool(self.clocks_mhz):
+        if bool(len(clocks_mhz)) != bool(self.clocks_mhz):
             known = f"{self.clocks_mhz[0]} to {self.clocks_mhz[-1]} MHz" if self.clocks_mhz else "none"
             raise ValueError(f"this predictor was fitted at clocks: {known}; asked for {list(clocks_mhz)}")
         distinct, place = _distinct(table)
         logs, spread, guessed = self._logs(distinct)
         count = max(1, len(self.clocks_mhz))
         times, powers = logs[:, :count], logs[:, count:]
-        if clocks_mhz:
+        if len(clocks_mhz):
             times, spread = (
                 self._at(times, clocks_mhz, beyond=True),
                 self._at(spread, clocks_mhz, beyond=False),

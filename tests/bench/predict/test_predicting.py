@@ -1,0 +1,107 @@
+"""Small networks, what is measured of them, and the commands that predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bench.predict.calibrating import measure_into, small_jobs
+from bench.predict.measuring import Effort, without_interruptions
+from bench.predict.small_networks import NetworkBuilder, fill, small_network
+from optimizer.layers.count import count_layers
+from optimizer.layers.dataset import load_dataset
+from optimizer.layers.fusion import Kind, fuse
+from server.cli import main
+from server.errors import ConfigError
+
+PROVENANCE: dict[str, object] = {"simulated": False, "cpu": "this", "engine": "onnxruntime", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net = NetworkBuilder(16, 14)
+    x = net.convolution("input", 32, 3, act="Relu")
+    x = net.pooling(net.convolution(x, 32, 3, groups=32, act="Clip"), "MaxPool", 3, 2)
+    model = net.model(net.product(net.global_mean(x), 10))
+    fill(model, 0)
+    path = tmp_path_factory.mktemp("network") / "little.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_family_makes_sound_networks_of_known_operators(seed: int) -> None:
+    _, model = small_network(seed)
+    steps = fuse(count_layers(model, 2))
+    assert steps
+    assert all(step.kind is not Kind.UNKNOWN for step in steps)
+    assert small_network(seed)[1] == model
+
+
+def test_interruptions_are_taken_from_long_steps_only() -> None:
+    seconds = without_interruptions(np.array([1e-5, 6e-3, 3e-3]), 6.01e-3)
+    assert seconds == pytest.approx([1e-5, 4e-3, 2e-3])
+    untouched = np.array([1e-3, 2e-3])
+    assert without_interruptions(untouched, 4e-3) is untouched
+
+
+def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the engine that is measured")
+    dataset = tmp_path / "d.jsonl"
+    jobs = [job for job in small_jobs(9, 1) if job.network.startswith("perceptron")]
+    effort = Effort(1, 1, 0.01)
+    assert measure_into(dataset, jobs, PROVENANCE, effort) == 0
+    (one,) = load_dataset(dataset).measured
+    assert (one.seconds > 0.0).all()
+    assert one.run_s > 0.0
+    assert one.watts is None
+    assert measure_into(dataset, jobs, PROVENANCE, effort) == 1
+    assert len(load_dataset(dataset).measured) == 1
+    with pytest.raises(ConfigError, match="another --dataset"):
+        measure_into(dataset, jobs, {**PROVENANCE, "cpu": "other"}, effort)
+
+
+def test_predict_says_that_figures_are_simulated(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "predict",
+        str(network),
+        "--gpu",
+        "a100",
+        "--batch",
+        "1,8",
+        "--clock",
+        "700,1410",
+        "--json",
+        "-",
+    ]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["simulated"] is True
+    assert np.shape(said["energy_j"]) == np.shape(said["run_s"]) == (2, 2)
+    slow, fast = said["run_s"][0]
+    assert slow > fast > 0.0
+    assert [layer["operators"] for layer in said["layers"]][:2] == ["Conv+Relu", "Conv+Clip"]
+    assert any(layer["bottleneck"] for layer in said["layers"])
+
+
+def test_choose_ranks_and_excludes(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "accuracies.csv"
+    table.write_text("network,accuracy\nlittle,0.7\n")
+    command = ["choose", str(network), "--accuracies", str(table), "--gpu", "a100", "--json", "-"]
+    assert main(command) == 0
+    (only,) = json.loads(capsys.readouterr().out)["ranking"]
+    assert only["pareto"] is True
+    assert main([*command, "--slo-ms", "0.0001"]) == 0
+    assert json.loads(capsys.readouterr().out)["ranking"][0]["excluded"] is True
+
+
+@pytest.mark.parametrize("flags", [["--gpu", "nothing"], ["--predictor", "/nowhere.npz"]])
+def test_predict_names_what_it_cannot_use(
+    flags: list[str], network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(network), *flags]) == 2
+    assert "no predictor" in capsys.readouterr().err
