@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import onnxruntime
 import pytest
+from exported_networks import LITE0, Silence, lite0_float, once, shared_directory
 
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
+from server.exporting.precision import pictures
 from server.exporting.precision.kinds import Precision
 from server.exporting.request import ExportRequest
 from server.photographs import load_photographs
 
 
-class Silence:
-    def step(self, text: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Float32 from PyTorch, FP16 and INT8 from that file."""
-    root = tmp_path_factory.mktemp("models")
-    builtin = BUILTIN_MODELS["efficientnet-lite0"]
-    plain = export_model(ExportRequest("efficientnet-lite0", root, name="floats"), Silence())
-    lower = {
-        precision: export_model(
-            ExportRequest(
-                str(plain.path),
-                root,
-                name=f"lite0-{precision}",
-                uint8=True,
-                preprocessing=builtin.preprocessing,
-                resize=builtin.resize,
-                precision=precision,
-            ),
-            Silence(),
-        )
-        for precision in (Precision.FP16, Precision.INT8)
-    }
-    return {"fp32": plain, **lower}
+    """FP16 and INT8 from the float32 file, with fewer views of the photographs than usual."""
+    directory = shared_directory(tmp_path_factory)
+    plain = lite0_float(directory)
+    with pytest.MonkeyPatch.context() as views:
+        views.setattr(pictures, "_CALIBRATING_VIEWS", 4)
+        views.setattr(pictures, "_JUDGED_VIEWS", 8)
+        return {
+            precision: once(directory, f"lite0-{precision}", partial(lowered, plain, precision))
+            for precision in (Precision.FP16, Precision.INT8)
+        }
+
+
+def lowered(plain: Exported, precision: Precision, root: Path) -> Exported:
+    builtin = BUILTIN_MODELS[LITE0]
+    request = ExportRequest(
+        str(plain.path),
+        root,
+        name=f"lite0-{precision}",
+        uint8=True,
+        preprocessing=builtin.preprocessing,
+        resize=builtin.resize,
+        precision=precision,
+    )
+    return export_model(request, Silence())
 
 
 def test_fp16_answers_like_float32_at_half_the_size(exported: dict[str, Exported]) -> None:
