@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,7 +25,7 @@ from server.governing.loop import Governing
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.governing.plant import LoopCaller
-from server.gpu_loss import GpuLoss
+from server.gpu_loss import EXIT_GPU_LOST, GpuLoss
 from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import SERVICE_NAME as INFERENCE
@@ -68,7 +69,10 @@ def run_daemon(settings: Settings) -> int:
     configure_logging(settings.log_format, settings.log_level)
     for note in notes:
         logger.info("%s", note)
-    return _run(serve(settings))
+    code = _run(serve(settings))
+    if code == EXIT_GPU_LOST:
+        _leave_at_once(code)
+    return code
 
 
 async def serve(settings: Settings) -> int:
@@ -76,6 +80,7 @@ async def serve(settings: Settings) -> int:
     stop = _stop_on_signals()
     loss = GpuLoss(stop, settings.drain_timeout_s + CLOSING_GRACE_S)
     async with AsyncExitStack() as exits:
+        exits.callback(loss.over)
         daemon = Daemon(settings, loss.report)
         await daemon.open(exits)
         if await _got_ready(daemon, stop, loss):
@@ -298,6 +303,13 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     return stop
+
+
+def _leave_at_once(code: int) -> None:
+    """End without the interpreter's own clearing up, which calls into the driver that has failed."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 async def _finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

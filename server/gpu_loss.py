@@ -26,7 +26,8 @@ class GpuLoss:
 
     def __init__(self, stop: asyncio.Event, patience_s: float) -> None:
         self._stop = stop
-        self._patience_s = patience_s
+        self._watchdog = threading.Timer(patience_s, os._exit, (EXIT_GPU_LOST,))
+        self._watchdog.daemon = True
         self.happened = False
 
     @property
@@ -40,7 +41,9 @@ class GpuLoss:
             return
         self.happened = True
         _LOG.critical("%s; ending with exit code %d", error, EXIT_GPU_LOST)
-        timer = threading.Timer(self._patience_s, os._exit, (EXIT_GPU_LOST,))
-        timer.daemon = True
-        timer.start()
+        self._watchdog.start()
         self._stop.set()
+
+    def over(self) -> None:
+        """The daemon has shut down: nothing is left to be waited for."""
+        self._watchdog.cancel()

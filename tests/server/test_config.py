@@ -78,7 +78,10 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--served-batches", "1,8", "--engine", "simulated", "--gpu", "v100"], "batches of any size"),
         (["--missing-plan", "guess"], "--missing-plan must be one of build, refuse"),
         (["--missing-plan", "refuse"], "for --engine tensorrt and tensorrt-rtx, got --engine onnxruntime"),
-        (["--cuda-shared-memory"], "for the engines onnxruntime-cuda, tensorrt, tensorrt-rtx, got --engine onnxruntime"),
+        (
+            ["--cuda-shared-memory"],
+            "for the engines onnxruntime-cuda, tensorrt, tensorrt-rtx, got --engine onnxruntime",
+        ),
         (["--no-govern", "--govern", "a"], "contradict"),
         (["--holdback", "0.6"], "--holdback 0.6 is over 0.5"),
         (["--govern", "b", "--model", "a"], "--govern b is not among the models served: a"),

@@ -149,8 +149,9 @@ def test_without_a_keeper_it_serves_on_and_says_so_once(scene: Scene) -> None:
     daemon = start(scene)
     assert answers(scene)
     assert control_is(scene, "unavailable")
-    (said,) = lines(daemon, "WARNING device") + lines(daemon, "WARNING keeper")
-    assert "the batch size alone is governed: no keeper at" in said
+    (said,) = lines(daemon, "no keeper at")
+    assert "WARNING gpu: " in said
+    assert "the batch size alone is governed" in said
     assert daemon.end() == 0
     assert scene.rack.set_history() == ()
 

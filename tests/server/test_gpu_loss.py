@@ -153,6 +153,29 @@ async def test_the_first_report_counts(caplog: pytest.LogCaptureFixture) -> None
     assert stop.is_set()
     assert loss.exit_code == EXIT_GPU_LOST
     assert caplog.text.count("gone; ending with exit code 75") == 1
+    loss.over()
+
+
+def test_once_the_daemon_has_shut_down_the_process_is_left_alone() -> None:
+    script = (
+        "import asyncio, time\n"
+        "from server.errors import CudaLost\n"
+        "from server.gpu_loss import GpuLoss\n"
+        "loss = GpuLoss(asyncio.Event(), 0.3)\n"
+        "loss.report(CudaLost('gone'))\n"
+        "loss.over()\n"
+        "time.sleep(1.0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == 0
+
+
+async def test_the_daemon_leaves_no_watchdog_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, _, _ = await served_until_it_fails(tmp_path, monkeypatch, CudaLost("the GPU fell off the bus"))
+    await asyncio.wait_for(task, 60)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive(), "it would end whatever this process does next"
 
 
 def test_a_driver_that_never_returns_does_not_keep_the_process() -> None:
