@@ -120,7 +120,7 @@ class Played:
         code: of the code that made them.
         score: the outcome.
         clock_changes: how often another clock was asked for.
-        decide_us_p99: what a decision took, on the simulating machine, busy with other cells too.
+        decide_us_p99: processor time of a decision on the simulating machine, busy with other cells too.
         settings_on_grid: how many settings it chose from.
         real_time_factor: simulated over elapsed time.
         seconds: elapsed.

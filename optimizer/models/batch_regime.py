@@ -25,8 +25,9 @@ Mask = NDArray[np.bool_]
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
 _NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
+_DEVIATIONS, _SHARES = (np.array(column)[:, None] for column in zip(*_NORMAL, strict=True))
 _LONGEST = 2.0
-_FEW, _HALVINGS = 0.01, 10
+_FEW, _HALVINGS = 0.01, 8
 _MOST_GAIN = 0.9
 _LEAST_RATE_PER_S = 1e-3
 
@@ -86,10 +87,11 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     mean = np.where(rows == greedy, np.minimum(at_once, sizes[:, None]), sizes[:, None])
     busy = np.minimum(1.0, arriving / mean)
     late, longest = np.zeros_like(times_s), delay
-    largest = np.maximum(caps, rows)
+    longest_batch_s = times_s[np.maximum(caps, rows), columns]
     for deviation, weight in _SPREAD:
         gathered = 1.0 + _deviated(sizes - 1.0, load.clumping, deviation)
-        own_s = times_s[np.minimum(np.searchsorted(sizes, gathered)[:, None], largest), columns]
+        row = np.minimum(np.searchsorted(sizes, gathered), sizes.size - 1)
+        own_s = np.minimum(times_s[row], longest_batch_s)
         wait_s = np.maximum(delay, own_s)
         late += weight * np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
         longest = wait_s + own_s if deviation <= _LONGEST else longest
@@ -127,20 +129,18 @@ def _undelayed(
     largest = np.maximum(caps, greedy)
 
     def lasts(images: Array) -> Array:
+        """Return how long batches of so many images take; the last axis is the clocks."""
         row = np.minimum(np.searchsorted(sizes, images), largest)
         below = np.maximum(row - 1, 0)
         part = np.clip((sizes[row] - images) / np.maximum(1e-9, sizes[row] - sizes[below]), 0.0, 1.0)
-        lasting: Array = times_s[row, columns] - part * (times_s[row, columns] - times_s[below, columns])
+        upper = times_s[row, columns]
+        lasting: Array = upper - part * (upper - times_s[below, columns])
         return lasting
 
-    before = [lasts(_deviated(mean, load.clumping / (1.0 - gain**2), each)) for each, _ in _NORMAL]
-    waits, owns, weights = [], [], []
-    for before_s, (_, often) in zip(before, _NORMAL, strict=True):
-        for deviation, share in _NORMAL:
-            waits.append(before_s)
-            owns.append(lasts(_deviated(rate * before_s, load.clumping, deviation)))
-            weights.append(often * share * before_s)
-    wait_s, own_s, weight = np.array(waits), np.array(owns), np.array(weights)
+    before_s = lasts(_deviated(mean, load.clumping / (1.0 - gain**2), _DEVIATIONS))
+    wait_s = np.repeat(before_s, len(_NORMAL), axis=0)
+    own_s = lasts(_deviated(rate * wait_s, load.clumping, np.tile(_DEVIATIONS, (len(_NORMAL), 1))))
+    weight = np.outer(_SHARES, _SHARES).reshape(-1, 1) * wait_s
     weight /= weight.sum(axis=0)
 
     def beyond(seconds: Array | float) -> Array:
@@ -155,8 +155,8 @@ def _undelayed(
     return _Undelayed(beyond(limit_s), high)
 
 
-def _deviated(images: Array, dispersion: Array | float, deviation: float) -> Array:
-    """Return a number of images so many deviations above its mean, at least 1."""
+def _deviated(images: Array, dispersion: Array | float, deviation: Array | float) -> Array:
+    """Return a number of images so many deviations above its mean, at least 1; arrays broadcast."""
     deviated: Array = np.maximum(1.0, images + deviation * np.sqrt(dispersion * images))
     return deviated
 
