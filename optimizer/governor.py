@@ -12,7 +12,7 @@ from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.holdback import Holdback
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
-from optimizer.revenue import Outcome, Revenue, Targets, score, window_revenue
+from optimizer.revenue import Revenue, Targets, most_revenue, window_revenue
 from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
@@ -187,8 +187,7 @@ class Governor:
             return False
         traffic = window.traffic
         settled = traffic.completed + traffic.refused + traffic.expired
-        ideal = score(targets, Outcome(window.duration_s, settled, 0.0, 0.0, 0.0)).total
-        self.holdback.observe(window, revenue.total - float(ideal))
+        self.holdback.observe(window, revenue.total - most_revenue(targets, window.duration_s, settled))
         return self.holdback.holds
 
     def _set_alarm(self, alarm: Alarm | None) -> None:

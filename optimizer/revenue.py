@@ -172,6 +172,11 @@ _SCORES: dict[str, Callable[..., Score]] = {  # type: ignore[type-arg]  # of flo
 }
 
 
+def most_revenue(targets: Targets, duration_s: float, images: float) -> float:
+    """Return what so many images earn at most: all in time, at once, and for no energy."""
+    return float(score(targets, Outcome(duration_s, images, 0.0, 0.0, 0.0)).total)
+
+
 def late_images(traffic: Traffic) -> int:
     """Images that count as late: answered after the SLO, refused, or expired while queued."""
     return traffic.late + traffic.refused + traffic.expired

@@ -17,7 +17,7 @@ from optimizer.models.batch_regime import Load, largest_in_time, overflow_share,
 from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
-from optimizer.revenue import Outcome, Targets, score
+from optimizer.revenue import Outcome, Targets, most_revenue, score
 
 Array = NDArray[np.float64]
 
@@ -183,7 +183,7 @@ class Landscape:
         typical_ms = 1e3 * (0.5 * regime.delay_s + self.tables.times_s)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
-        self._most_per_s = float(np.max(score(targets, Outcome(1.0, rate, 0.0, 0.0, 0.0)).total))
+        self._most_per_s = most_revenue(targets, 1.0, rate)
         self._allowed = self._under_cap(machine, targets)
         self._fast = self._fastest()
         self._steady_per_s = (
