@@ -12,6 +12,7 @@ import ctypes
 from dataclasses import replace
 
 from optimizer.devices.gpu import Gpu
+from optimizer.devices.nvml.failures import name_of
 from optimizer.telemetry import DeviceReading
 from optimizer.twin.gpu_profile import GpuProfile
 from server.config import Settings
@@ -57,9 +58,9 @@ def open_standin_card(uuid: str) -> StandinCard:
             "`python -m bench.standin`"
         )
     handle = ctypes.c_void_p()
-    code = library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle))
+    code = library.standinFind(uuid.encode(), ctypes.byref(handle))
     if code:
-        raise ConfigError(f"the stand-in NVML library has no card {uuid} (code {code})")
+        raise ConfigError(f"the stand-in NVML library has no card {uuid} ({name_of(code)})")
     return StandinCard(library, handle)
 
 

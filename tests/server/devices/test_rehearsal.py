@@ -96,3 +96,12 @@ def test_another_library_is_refused(rack: Rack, monkeypatch: pytest.MonkeyPatch)
 def test_a_card_that_the_stand_in_lacks_is_refused(rack: Rack) -> None:
     with Nvml(), pytest.raises(ConfigError, match="has no card GPU-none"):
         open_standin_card("GPU-none")
+
+
+@pytest.mark.parametrize("code", [15, 3])
+def test_a_failure_that_is_rehearsed_is_not_met_by_the_rehearsal_itself(rack: Rack, code: int) -> None:
+    """Only a keeper finds GPUs by UUID: that it cannot is its affair, and no reason not to serve."""
+    rack.fail("nvmlDeviceGetHandleByUUID", code)
+    served, gpu = rehearse(Settings(repository=Path("m"), device="0"), PROFILE)
+    assert gpu.execute("resnet50", 1) > 0.0
+    served.close()
