@@ -5,12 +5,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optimizer.devices.keeper.marker import is_uuid
 from optimizer.devices.keeper.peers import PeerPolicy, own_policy
 from optimizer.devices.keeper.permits import Permit
 from optimizer.settings_table import SettingsError, SettingsTable
@@ -20,6 +20,8 @@ STATE_DIR = Path("/run/boulton/keeper")
 LEASE_S = 1.5
 _LEASE_RANGE_S = (0.5, 60.0)
 _LONGEST_SOCKET_PATH = 107  # what fits into a sockaddr_un
+# As NVML writes it. Less of it would name no GPU to the driver, and perhaps one to a reader.
+_WHOLE_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LIST_THEM = "`boulton doctor` lists the GPUs of this machine"
 
 
@@ -49,7 +51,7 @@ class KeeperConfig:
                 "no GPU is named: the keeper sets only those that are, by [[gpu]] in --config FILE or by "
                 f"--gpu UUID; {_LIST_THEM}"
             )
-        wrong = next((uuid for uuid in self.gpus if not is_uuid(uuid)), None)
+        wrong = next((uuid for uuid in self.gpus if not _WHOLE_UUID.fullmatch(uuid)), None)
         if wrong is not None:
             raise SettingsError(f"{wrong!r} is not the whole UUID of a GPU, GPU-...; {_LIST_THEM}")
         low, high = _LEASE_RANGE_S
