@@ -5,9 +5,13 @@
 Each batch is split into the framework's own run and the rest, both measured in the same call, so that no
 noise between runs enters the difference; the unit is processor time of the calling thread, so that neighbours
 on the machine do not take part. The network is as small as can be (pixels in, means out), which makes the
-ratio the worst case; what its run drives out of the caches, the engine must fetch again. "Elsewhere" is a
-batch that does not lie in the engine's slots, as one from shared memory; "short" one that is filled up to a
-served size. One copy of the same bytes is measured beside it.
+ratio the worst case; what its run drives out of the caches, the engine must fetch again. The clock and the
+stopwatch are driven out too: in turns with the engine, the framework is run alone in the same way, and what
+shows around it there is taken off as the ruler's own thickness.
+
+"Elsewhere" is a batch that does not lie in the engine's slots, as one from shared memory; "short" one that is
+filled up to a served size. The one copy that an engine may make is measured by itself, after a run of the
+framework as there, and is stated beside the engine's time, of which it is a part.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,10 +53,11 @@ class Overhead:
         engine: its name.
         batch: images asked for.
         situation: `in slots`, `elsewhere` or `short`.
-        own_us: the engine's time outside the framework's run.
+        own_us: the engine's time outside the framework's run, a copy included.
         own_p99_us: the 99th percentile of that.
         copy_us: one copy of the batch's bytes, where the engine makes one; else 0.
         framework_us: the framework's own run.
+        ruler_us: what measuring takes, not part of `own_us`.
     """
 
     engine: str
@@ -62,6 +67,7 @@ class Overhead:
     own_p99_us: float
     copy_us: float
     framework_us: float
+    ruler_us: float
 
     @property
     def ratio(self) -> float:
@@ -106,33 +112,44 @@ def _situations(name: str, path: Path, batch: int, runs: int) -> Iterator[Overhe
     any_size = SUBJECTS[name](path, MAX_BATCH, ())
     slots = any_size.engine.input_buffers[0][:batch]
     slots[...] = elsewhere
-    copied = 0.0 if any_size.engine.reads_foreign_memory else copy_us(slots, elsewhere, runs)
-    yield _measured(name, "in slots", any_size, slots, runs, 0.0)
-    yield _measured(name, "elsewhere", any_size, elsewhere, runs, copied)
+    bare = any_size.bare(slots)
+    copied = 0.0 if any_size.engine.reads_foreign_memory else copy_us(slots, elsewhere, runs, bare)
+    yield _measured(name, "in slots", any_size, slots, bare, runs, 0.0)
+    yield _measured(name, "elsewhere", any_size, elsewhere, bare, runs, copied)
     any_size.engine.close()
     if batch < MAX_BATCH:
         whole = SUBJECTS[name](path, MAX_BATCH, (MAX_BATCH,))
-        yield _measured(name, "short", whole, whole.engine.input_buffers[0][:batch], runs, 0.0)
+        (buffer,) = whole.engine.input_buffers
+        yield _measured(name, "short", whole, buffer[:batch], whole.bare(buffer), runs, 0.0)
         whole.engine.close()
 
 
 def _measured(
-    name: str, situation: str, subject: Subject, inputs: Array, runs: int, copied_us: float
+    name: str,
+    situation: str,
+    subject: Subject,
+    inputs: Array,
+    bare: Callable[[], object],
+    runs: int,
+    copied_us: float,
 ) -> Overhead:
-    splits = [
-        split_run(lambda: subject.engine.run((inputs,)), subject.inside, CLOCK)
-        for _ in range(_WARM_UPS + runs)
-    ][_WARM_UPS:]
-    own_us = sorted(1e6 * split.around_s for split in splits)
-    framework_us = statistics.median(1e6 * split.inside_s for split in splits)
+    whole, alone = [], []
+    for _ in range(_WARM_UPS + runs):
+        alone.append(split_run(bare, subject.inside, CLOCK))
+        whole.append(split_run(lambda: subject.engine.run((inputs,)), subject.inside, CLOCK))
+    ruler_us = statistics.median(1e6 * split.around_s for split in alone[_WARM_UPS:])
+    own_us = sorted(1e6 * split.around_s - ruler_us for split in whole[_WARM_UPS:])
+    framework_us = statistics.median(1e6 * split.inside_s for split in whole[_WARM_UPS:])
     p99_us = own_us[min(len(own_us) - 1, int(0.99 * len(own_us)))]
-    return Overhead(name, len(inputs), situation, statistics.median(own_us), p99_us, copied_us, framework_us)
+    middle_us = statistics.median(own_us)
+    return Overhead(name, len(inputs), situation, middle_us, p99_us, copied_us, framework_us, ruler_us)
 
 
-def copy_us(target: Array, source: Array, runs: int) -> float:
-    """Return the median time of one copy."""
+def copy_us(target: Array, source: Array, runs: int, before: Callable[[], object]) -> float:
+    """Return the median time of one copy, each after what an engine would have run before it."""
 
     def once() -> float:
+        before()
         began_s = CLOCK()
         np.copyto(target, source)
         return 1e6 * (CLOCK() - began_s)
@@ -178,12 +195,13 @@ def _table(rows: Sequence[Overhead]) -> Table:
         "own p99",
         "of it a copy",
         "framework",
+        "ruler",
         "ratio",
         "",
     ):
         table.add_column(heading, justify="left" if heading in ("engine", "images lie") else "right")
     for row in rows:
-        figures = (row.own_us, row.own_p99_us, row.copy_us, row.framework_us)
+        figures = (row.own_us, row.own_p99_us, row.copy_us, row.framework_us, row.ruler_us)
         verdict = "met" if row.met else f"missed: {TARGET_US:.0f} us"
         texts = [f"{figure:.1f}" for figure in figures]
         table.add_row(row.engine, str(row.batch), row.situation, *texts, f"{row.ratio:.3f}", verdict)

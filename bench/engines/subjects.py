@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.engines.stopwatch import Stopwatch
-from server.engines.engine import Engine
+from server.engines.engine import Array, Engine
 from server.engines.padding import padded
 from server.engines.registry import ENGINE_KINDS
 
@@ -20,10 +20,17 @@ CLOCK = time.thread_time
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An engine, and the stopwatch inside it."""
+    """An engine, and its framework alone.
+
+    Args:
+        engine: takes any batch.
+        inside: the stopwatch around the framework's run within it.
+        bare: makes a call of the framework on some images, through the same stopwatch and without the engine.
+    """
 
     engine: Engine
     inside: Stopwatch[..., Any]
+    bare: Callable[[Array], Callable[[], object]]
 
 
 class _TimedSession:
@@ -50,7 +57,12 @@ def onnxruntime(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> 
     session = _TimedSession(framework.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
     engine = OnnxRuntimeEngine(session, specs.inputs, specs.outputs, max_batch, CPU, served_batches)
     specs.close()
-    return Subject(padded(engine), session.run)
+
+    def bare(images: Array) -> Callable[[], object]:
+        names, feed = [spec.name for spec in specs.outputs], {specs.inputs[0].name: images}
+        return lambda: session.run(names, feed)
+
+    return Subject(padded(engine), session.run, bare)
 
 
 def pytorch(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> Subject:
@@ -61,11 +73,17 @@ def pytorch(path: Path, max_batch: int, served_batches: tuple[int, ...]) -> Subj
     from server.engines.pytorch.engine import PyTorchEngine
     from server.engines.pytorch.graph import load_module
     from server.engines.pytorch.memory import Slots
+    from server.engines.pytorch.runners import Eager
 
     specs = read_graph_specs(path)
-    run = Stopwatch(load_module(path).to(memory_format=torch.channels_last), CLOCK)
+    run = Stopwatch(Eager(load_module(path).to(memory_format=torch.channels_last)), CLOCK)
     slots = Slots(specs.inputs, specs.outputs, max_batch, torch.device("cpu"))
-    return Subject(padded(PyTorchEngine(slots, {0: run}, served_batches, 1, "eager")), run)
+
+    def bare(images: Array) -> Callable[[], object]:
+        tensor = torch.from_numpy(images)
+        return lambda: run(tensor)
+
+    return Subject(padded(PyTorchEngine(slots, {0: run}, served_batches, 1, "eager")), run, bare)
 
 
 SUBJECTS: Mapping[str, Callable[[Path, int, tuple[int, ...]], Subject]] = MappingProxyType(

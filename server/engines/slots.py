@@ -26,13 +26,15 @@ def check_inputs(specs: Sequence[TensorSpec], max_batch: int, inputs: Sequence[A
     """
     if len(inputs) != len(specs):
         raise EngineError(f"the model has {len(specs)} inputs, got {len(inputs)}")
-    images = inputs[0].shape[:1]
-    rows = images if max_batch else ()
+    first = 1 if max_batch else 0
+    images = inputs[0].shape[:first]
     for spec, array in zip(specs, inputs, strict=True):
-        if array.dtype != spec.dtype or array.shape != rows + spec.shape or not array.flags.c_contiguous:
+        shape = array.shape
+        same = shape[first:] == spec.shape and shape[:first] == images and array.dtype == spec.dtype
+        if not same or not array.flags.c_contiguous:
             raise EngineError(_mismatch(spec, array, batched=max_batch > 0))
-    if max_batch and not 1 <= images[0] <= max_batch:
-        raise EngineError(f"a batch holds 1 to {max_batch} images, got {images[0]}")
+    if max_batch and not 1 <= sum(images) <= max_batch:
+        raise EngineError(f"a batch holds 1 to {max_batch} images, got {sum(images)}")
 
 
 def largest_batch(specs: Sequence[TensorSpec], wanted: int | None, *, batched: bool) -> int:
@@ -69,14 +71,8 @@ def make_buffers(specs: Sequence[TensorSpec], max_batch: int) -> tuple[Array, ..
 def into_slots(buffers: Sequence[Array], inputs: Sequence[Array], *, batched: bool) -> None:
     """Copy the inputs into the first rows of the buffers, those that do not lie there already."""
     for buffer, array in zip(buffers, inputs, strict=True):
-        if address(array) != address(buffer):
-            np.copyto(buffer[: len(array)] if batched else buffer, array)
-
-
-def address(array: Array) -> int:
-    """Where the array's memory begins."""
-    begin: int = array.__array_interface__["data"][0]
-    return begin
+        # Numpy copies nothing onto itself, and finds that out sooner than Python learns an address.
+        np.copyto(buffer[: len(array)] if batched else buffer, array)
 
 
 def _mismatch(spec: TensorSpec, array: Array, *, batched: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import get_ident
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -18,7 +19,7 @@ from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import check_served_batches, default_served_batches
 from server.engines.pytorch.graph import load_module
 from server.engines.pytorch.memory import Slots
-from server.engines.pytorch.runners import Runner, compiled
+from server.engines.pytorch.runners import Eager, Runner, compiled
 from server.engines.slots import check_inputs, into_slots, largest_batch
 from server.errors import EngineError
 
@@ -48,7 +49,7 @@ def load_pytorch_engine(
     slots, module = _prepare(path, max_batch, device)
     if served_batches:
         check_served_batches(served_batches, slots.max_batch)
-    return PyTorchEngine(slots, {0: module}, served_batches, threads, "eager")
+    return PyTorchEngine(slots, {0: Eager(module)}, served_batches, threads, "eager")
 
 
 def load_compiled_pytorch_engine(
@@ -156,9 +157,8 @@ class PyTorchEngine:
         self._settle()
         runner = self._runners[images if images in self._runners else 0]
         try:
-            with torch.inference_mode():
-                given = slots.upload(images)
-                return tuple(_to_numpy(output, given) for output in runner(*given))
+            outputs = runner(*slots.upload(images))
+            return tuple(_to_numpy(output, slots) for output in outputs)
         except Exception as error:
             raise EngineError(f"PyTorch failed: {error}") from error
 
@@ -195,11 +195,8 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _to_numpy(output: Tensor, given: tuple[Tensor, ...]) -> Array:
+def _to_numpy(output: Tensor, slots: Slots) -> Array:
     """Bring an output to the host, in memory that the engine will not write again."""
-    there = output.cpu().contiguous()
-    begins = there.untyped_storage().data_ptr()
-    if any(tensor.untyped_storage().data_ptr() == begins for tensor in given):
-        there = there.clone()
-    array: Array = there.numpy()
-    return array
+    array: Array = (output.cpu() if slots.on_gpu else output).numpy()
+    foreign = not any(np.may_share_memory(array, buffer) for buffer in slots.buffers)
+    return array if foreign and array.flags.c_contiguous else array.copy(order="C")

@@ -36,10 +36,15 @@ class Slots:
             torch.zeros_like(tensor, device=device) if self.on_gpu else tensor for tensor in self._host
         ]
         self.buffers: tuple[Array, ...] = tuple(tensor.numpy() for tensor in self._host)
+        # PyTorch takes microseconds to make a view, more where the network has emptied the caches.
+        self._views: dict[int, tuple[Tensor, ...]] = {}
 
     def device_rows(self, images: int) -> tuple[Tensor, ...]:
         """The first rows as the network reads them; 0: everything, for a network without a batch."""
-        return _rows(self._there, images)
+        rows = self._views.get(images)
+        if rows is None:
+            rows = self._views[images] = _rows(self._there, images)
+        return rows
 
     def upload(self, images: int) -> tuple[Tensor, ...]:
         """Bring the first rows to where the network reads them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
@@ -10,6 +11,18 @@ from torch import Tensor, fx
 Runner = Callable[..., tuple[Tensor, ...]]
 
 _WARM_UPS = 3  # cuDNN and the compiler choose kernels in the first runs; recording must not see that
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """Runs a module without what training would need."""
+
+    module: Runner
+
+    def __call__(self, *rows: Tensor) -> tuple[Tensor, ...]:
+        """Run a batch."""
+        with torch.inference_mode():
+            return self.module(*rows)
 
 
 def compiled(module: fx.GraphModule, rows: tuple[Tensor, ...], backend: str) -> Runner:
@@ -23,9 +36,8 @@ def compiled(module: fx.GraphModule, rows: tuple[Tensor, ...], backend: str) -> 
         rows: where its input lies; on a GPU it must stay there.
         backend: PyTorch's compiler.
     """
-    made: Runner = torch.compile(fx.GraphModule(module, module.graph), backend=backend, dynamic=False)
-    with torch.inference_mode():
-        made(*rows)
+    made = Eager(torch.compile(fx.GraphModule(module, module.graph), backend=backend, dynamic=False))
+    made(*rows)
     return recorded(made, rows) if rows[0].is_cuda else made
 
 
@@ -37,7 +49,7 @@ def recorded(run: Runner, rows: tuple[Tensor, ...]) -> Runner:
     graph = torch.cuda.CUDAGraph()
     aside = torch.cuda.Stream(rows[0].device)
     aside.wait_stream(torch.cuda.current_stream(rows[0].device))
-    with torch.inference_mode(), torch.cuda.stream(aside):
+    with torch.cuda.stream(aside):
         for _ in range(_WARM_UPS):
             run(*rows)
         aside.synchronize()

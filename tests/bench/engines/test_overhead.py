@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bench.engines import overhead
 from bench.engines.overhead import MAX_BATCH, Overhead, main, mean_network, measure
 from bench.engines.stopwatch import Split, Stopwatch, split_run
-from bench.engines.subjects import SUBJECTS, missing
+from bench.engines.subjects import SUBJECTS, Subject, missing
 
 
 class Clock:
@@ -41,10 +42,29 @@ def test_a_run_is_split_into_the_framework_and_the_rest() -> None:
 
 
 def test_a_copy_is_not_held_against_an_engine() -> None:
-    row = Overhead("torch", 8, "elsewhere", own_us=80.0, own_p99_us=90.0, copy_us=31.0, framework_us=160.0)
+    row = Overhead("torch", 8, "elsewhere", 80.0, 90.0, copy_us=31.0, framework_us=160.0, ruler_us=5.0)
     assert row.met
     assert row.ratio == 0.5
-    assert not Overhead("torch", 8, "elsewhere", 80.0, 90.0, 30.0, 160.0).met
+    assert not Overhead("torch", 8, "elsewhere", 80.0, 90.0, 30.0, 160.0, 5.0).met
+
+
+def test_the_ruler_is_not_held_against_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(overhead, "CLOCK", clock)
+    inside = Stopwatch(clock.work, clock)
+
+    class Engine:
+        def run(self, _inputs: object) -> None:
+            clock.work(30e-6)
+            ruled()
+
+    def ruled() -> None:
+        clock.work(10e-6)
+        inside(100e-6)
+
+    subject = Subject(cast("Any", Engine()), inside, lambda _images: ruled)
+    row = overhead._measured("any", "in slots", subject, np.ones(4), ruled, runs=5, copied_us=0.0)
+    assert (row.own_us, row.ruler_us, row.framework_us) == pytest.approx((30.0, 10.0, 100.0))
 
 
 @pytest.mark.parametrize("name", sorted(SUBJECTS.keys() - missing().keys()))
@@ -74,13 +94,16 @@ def test_every_engine_is_measured_in_every_situation() -> None:
             (MAX_BATCH, "elsewhere"),
         )
     }
-    assert all(row.own_us > 0 and row.framework_us > 0 for row in rows)
+    assert all(row.ruler_us > 0 and row.framework_us > 0 for row in rows)
+    copied = {row.engine for row in rows if row.copy_us}
+    assert copied == installed & {"pytorch"}
+    assert all(row.situation == "elsewhere" for row in rows if row.copy_us)
 
 
 def test_what_is_kept_says_which_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = Overhead("onnxruntime", 1, "in slots", 60.0, 70.0, 0.0, 120.0)
+    row = Overhead("onnxruntime", 1, "in slots", 60.0, 70.0, 0.0, 120.0, 5.0)
     monkeypatch.setattr(overhead, "RESULTS", tmp_path)
     monkeypatch.setattr(overhead, "measure", lambda runs: iter([row] * runs))
     main(["--runs", "1", "--save"])

@@ -145,7 +145,7 @@ def test_half_precision_is_the_files(write_model: WriteModel, tmp_path: Path) ->
     path = tmp_path / "half.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     engine = load_pytorch_engine(path, max_batch=2, device="cpu")
-    assert {buffer.dtype for buffer in engine._runners[0].buffers()} == {torch.float16}
+    assert {buffer.dtype for buffer in engine._runners[0].module.buffers()} == {torch.float16}
     batch = np.random.default_rng(2).normal(size=(2, 3, 8, 8)).astype(np.float32)
     expected = load_onnxruntime_engine(path).run((batch,))[0]
     np.testing.assert_allclose(engine.run((batch,))[0], expected, rtol=2e-2, atol=2e-2)
@@ -153,7 +153,7 @@ def test_half_precision_is_the_files(write_model: WriteModel, tmp_path: Path) ->
 
 def test_weights_are_channels_last(write_model: WriteModel) -> None:
     engine = load_pytorch_engine(write_model(), max_batch=2)
-    (kernel,) = (buffer for buffer in engine._runners[0].buffers() if buffer.dim() == 4)
+    (kernel,) = (buffer for buffer in engine._runners[0].module.buffers() if buffer.dim() == 4)
     assert kernel.is_contiguous(memory_format=torch.channels_last)
 
 
