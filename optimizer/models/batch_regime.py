@@ -25,7 +25,8 @@ Mask = NDArray[np.bool_]
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
 _NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
-_DEVIATIONS, _SHARES = (np.array(column)[:, None] for column in zip(*_NORMAL, strict=True))
+_DEVIATIONS, _SHARES = (np.array(column) for column in zip(*_NORMAL, strict=True))
+_PAIRS = np.outer(_SHARES, _SHARES).ravel()
 _LONGEST = 2.0
 _FEW, _HALVINGS = 0.01, 8
 _MOST_GAIN = 0.9
@@ -69,90 +70,143 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     """Return what a load meets at every mean batch and clock.
 
     Args:
-        sizes: batch sizes, ascending.
+        sizes: batch sizes, whole numbers, ascending from 1.
         times_s: seconds of a batch of each size (rows) at each clock (columns).
         caps: for each clock the row of the largest batch that the server may form.
         load: what arrives.
         limit_s: latency beyond which an image counts as late.
     """
-    rate = max(_LEAST_RATE_PER_S, load.rate_per_s)
-    rows, columns = np.arange(sizes.size)[:, None], np.arange(times_s.shape[1])
-    arriving = rate * times_s
+    load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
+    rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
+    arriving = load.rate_per_s * times_s
+    greedy = _first_sustained(sizes, arriving)
+    usual = np.minimum(greedy, sizes.size - 1)
+    met, capped_s = arriving[usual, clocks], times_s[caps, clocks]
+    waits, gathering_s = rows > greedy, ((sizes - 1.0) / load.rate_per_s)[:, None]
+    late, longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
+    at_once = _AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
+    busy = np.minimum(1.0, arriving / sizes[:, None])
+    busy[usual, clocks] = np.minimum(1.0, met / np.minimum(met + np.exp(-met), sizes[usual]))
+    late = np.where(waits, late, busy * at_once.late_share(limit_s))
+    late[:, times_s[0] > limit_s] = 1.0
+    return Regime(
+        possible=(rows >= greedy) & (rows <= caps),
+        delay_s=np.where(waits, gathering_s, 0.0),
+        busy=busy,
+        late_share=late,
+        longest_s=np.where(waits, longest_s, at_once.longest_s()),
+        greedy_images=sizes[usual],
+        capacity_per_s=sizes[caps] / capped_s,
+    )
+
+
+def _first_sustained(sizes: Array, arriving: Array) -> NDArray[np.intp]:
+    """Return the row of the smallest mean batch without delay, one a clock; the number of rows for none."""
     sustained = arriving + np.exp(-arriving) <= sizes[:, None]
-    greedy = np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
-    waits = rows > greedy
-    delay = np.where(waits, ((sizes - 1.0) / rate)[:, None], 0.0)
-    greedy_s = times_s[np.minimum(greedy, sizes.size - 1), columns]
-    at_once = rate * greedy_s + np.exp(-rate * greedy_s)
-    mean = np.where(rows == greedy, np.minimum(at_once, sizes[:, None]), sizes[:, None])
-    busy = np.minimum(1.0, arriving / mean)
-    late, longest = np.zeros_like(times_s), delay
-    longest_batch_s = times_s[np.maximum(caps, rows), columns]
-    for deviation, weight in _SPREAD:
+    return np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
+
+
+def _delayed(
+    sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
+) -> tuple[Array, Array]:
+    """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
+    late, longest_s = np.zeros(times_s.shape), times_s
+    for deviation, share in _SPREAD:
         gathered = 1.0 + _deviated(sizes - 1.0, load.clumping, deviation)
         row = np.minimum(np.searchsorted(sizes, gathered), sizes.size - 1)
-        own_s = np.minimum(times_s[row], longest_batch_s)
-        wait_s = np.maximum(delay, own_s)
-        late += weight * np.clip((wait_s + own_s - limit_s) / wait_s, 0.0, 1.0)
-        longest = wait_s + own_s if deviation <= _LONGEST else longest
-    undelayed = _undelayed(sizes, times_s, np.minimum(greedy, sizes.size - 1), caps, load, limit_s)
-    late = np.where(waits, late, busy * undelayed.late_share)
-    longest = np.where(waits, longest, undelayed.longest_s)
-    late = np.where(times_s[0] > limit_s, 1.0, late)
-    capacity = sizes[caps] / times_s[caps, columns]
-    usual = sizes[np.minimum(greedy, sizes.size - 1)]
-    return Regime((rows >= greedy) & (rows <= caps), delay, busy, late, longest, usual, capacity)
+        own_s = np.minimum(times_s[row], capped_s)
+        wait_s = np.maximum(gathering_s, own_s)
+        latency_s = np.add(wait_s, own_s, out=own_s)
+        longest_s = latency_s if deviation == _LONGEST else longest_s
+        late_s = _late_s(latency_s, wait_s, limit_s)
+        late_s *= share
+        late_s /= wait_s
+        late += late_s
+    return late, longest_s
 
 
-class _Undelayed(NamedTuple):
-    """What images meet that find the engine busy, one value a clock: share late, and the 99th percentile."""
+def _late_s(latency_s: Array, wait_s: Array, limit_s: Array | float) -> Array:
+    """Return for how much of a wait, within which images come evenly, those that come are late.
 
-    late_share: Array
-    longest_s: Array
+    `latency_s` is that of the first to come. Arrays broadcast, to the shape of the first.
+    """
+    late_s: Array = latency_s - limit_s
+    np.maximum(late_s, 0.0, out=late_s)
+    np.minimum(late_s, wait_s, out=late_s)
+    return late_s
 
 
-def _undelayed(
-    sizes: Array, times_s: Array, greedy: NDArray[np.intp], caps: NDArray[np.intp], load: Load, limit_s: float
-) -> _Undelayed:
-    """Return what a server does that takes what has come while the batch before ran.
+class _Durations:
+    """How long batches of any number of images take, by straight lines between the sizes of a table.
+
+    Args:
+        sizes: whole numbers, ascending from 1.
+        times_s: of each size (rows) at each clock (columns).
+        largest: the row of the largest batch, one a clock; more images take no longer.
+    """
+
+    def __init__(self, sizes: Array, times_s: Array, largest: NDArray[np.intp]) -> None:
+        self._clocks = np.arange(largest.size)
+        self._slopes = np.zeros(times_s.shape)
+        np.divide(np.diff(times_s, axis=0), np.diff(sizes)[:, None], out=self._slopes[:-1])
+        self._starts = times_s - self._slopes * sizes[:, None]
+        self._most = sizes[largest]
+        whole = np.arange(sizes[-1] + 1.0)
+        self._lines = (np.searchsorted(sizes, whole, side="right") - 1) * largest.size
+
+    def __call__(self, images: Array) -> Array:
+        """Return the seconds of batches of at least one image; the last axis is the clocks."""
+        images = np.minimum(images, self._most)
+        at = self._lines[images.astype(np.intp)]
+        at += self._clocks
+        lasting: Array = self._slopes.take(at) * images
+        lasting += self._starts.take(at)
+        return lasting
+
+    def slopes(self, rows: NDArray[np.intp]) -> Array:
+        """Return what one image more than in these rows adds, one a clock; nothing beyond the last row."""
+        slopes: Array = self._slopes[rows, self._clocks]
+        return slopes
+
+
+class _AtOnce:
+    """What images meet that find a server busy that takes what has come while the batch before ran.
 
     The batch before varies, and lasts the longer for an image to come in it; what comes in it varies as well.
     Batch sizes follow each other like n' = Poisson(l*t(n)), so their variance is the mean's over 1 - g^2,
     with g = l*dt/dn what one more image in a batch adds to the next.
+
+    Args:
+        lasts: how long batches take.
+        usual: the row of the mean batch, one a clock.
+        met: images that come in a batch of that size.
+        load: what arrives.
     """
-    rate = max(_LEAST_RATE_PER_S, load.rate_per_s)
-    columns = np.arange(times_s.shape[1])
-    mean = rate * times_s[greedy, columns]
-    above = np.minimum(greedy + 1, sizes.size - 1)
-    step = np.maximum(1e-9, sizes[above] - sizes[greedy])
-    gain = np.clip(rate * (times_s[above, columns] - times_s[greedy, columns]) / step, 0.0, _MOST_GAIN)
-    largest = np.maximum(caps, greedy)
 
-    def lasts(images: Array) -> Array:
-        """Return how long batches of so many images take; the last axis is the clocks."""
-        row = np.minimum(np.searchsorted(sizes, images), largest)
-        below = np.maximum(row - 1, 0)
-        part = np.clip((sizes[row] - images) / np.maximum(1e-9, sizes[row] - sizes[below]), 0.0, 1.0)
-        upper = times_s[row, columns]
-        lasting: Array = upper - part * (upper - times_s[below, columns])
-        return lasting
+    def __init__(self, lasts: _Durations, usual: NDArray[np.intp], met: Array, load: Load) -> None:
+        rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
+        gain = np.clip(rate * lasts.slopes(usual), 0.0, _MOST_GAIN)
+        before_s = lasts(_deviated(met, load.clumping / (1.0 - gain**2), deviations))
+        self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
+        came = _deviated(rate * before_s[:, None], load.clumping, deviations)
+        self._own_s = lasts(came.reshape(self._wait_s.shape))
+        self._latency_s = self._wait_s + self._own_s
+        self._all_s = _PAIRS @ self._wait_s
 
-    before_s = lasts(_deviated(mean, load.clumping / (1.0 - gain**2), _DEVIATIONS))
-    wait_s = np.repeat(before_s, len(_NORMAL), axis=0)
-    own_s = lasts(_deviated(rate * wait_s, load.clumping, np.tile(_DEVIATIONS, (len(_NORMAL), 1))))
-    weight = np.outer(_SHARES, _SHARES).reshape(-1, 1) * wait_s
-    weight /= weight.sum(axis=0)
-
-    def beyond(seconds: Array | float) -> Array:
-        share: Array = (weight * np.clip((wait_s + own_s - seconds) / wait_s, 0.0, 1.0)).sum(axis=0)
+    def late_share(self, limit_s: Array | float) -> Array:
+        """Return the share of these images whose latency exceeds a limit, one a clock."""
+        share: Array = _PAIRS @ _late_s(self._latency_s, self._wait_s, limit_s) / self._all_s
         return share
 
-    low, high = own_s.min(axis=0), (wait_s + own_s).max(axis=0)
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        exceeded = beyond(middle) > _FEW
-        low, high = np.where(exceeded, middle, low), np.where(exceeded, high, middle)
-    return _Undelayed(beyond(limit_s), high)
+    def longest_s(self) -> Array:
+        """Return the latency that all but a few keep, one a clock, by halving the interval where it lies."""
+        longest_s = self._own_s.min(axis=0)
+        step_s = self._latency_s.max(axis=0) - longest_s
+        for _ in range(_HALVINGS):
+            step_s *= 0.5
+            longest_s += step_s * (self.late_share(longest_s + step_s) > _FEW)
+        longest_s += step_s
+        return longest_s
 
 
 def _deviated(images: Array, dispersion: Array | float, deviation: Array | float) -> Array:

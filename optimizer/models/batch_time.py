@@ -62,9 +62,11 @@ class BatchTimeModel:
             return
         self._fit.forget()
         lag = self._lag(clock_mhz)
-        for size, times in seen.items():
-            weight = min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT
-            self._fit.observe((1.0, size, lag, size * lag), times.total_s / times.count, weight)
+        self._fit.observe(
+            [(1.0, size, lag, size * lag) for size in seen],
+            [times.total_s / times.count for times in seen.values()],
+            [min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT for times in seen.values()],
+        )
         largest = max(seen)
         self._typical = largest, seen[largest].total_s / seen[largest].count
         self._solve()
@@ -77,11 +79,12 @@ class BatchTimeModel:
 
     def table(self, sizes: Array, clocks_mhz: Sequence[int] | None) -> Array:
         """Return the seconds of a batch of every size (rows) at every clock (columns; one without clocks)."""
-        lags = np.array([self._lag(clock) for clock in clocks_mhz or (None,)])
+        highest = self._reference_mhz or 1
+        lags = highest / np.array(clocks_mhz or (highest,), float) - 1.0
         fixed, per_image, clocked_fixed, clocked_per_image = self._theta
-        return np.add.outer(fixed + per_image * sizes, 0.0 * lags) + np.outer(
-            clocked_fixed + clocked_per_image * sizes, lags
-        )
+        clocked_s = (clocked_fixed + clocked_per_image * sizes)[:, None] * lags
+        clocked_s += (fixed + per_image * sizes)[:, None]
+        return clocked_s
 
     def export_state(self) -> dict[str, object]:
         """Return what was learned, for `import_state`."""

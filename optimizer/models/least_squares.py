@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Vector = NDArray[np.float64]
 
@@ -25,6 +25,7 @@ class ForgettingLeastSquares:
         self._memory = memory
         self._gram = np.zeros((size, size))
         self._moment = np.zeros(size)
+        self._jitter = _JITTER * np.eye(size)
 
     def forget(self, share: float | None = None) -> None:
         """Let everything observed so far count less: by the memory, or to the share given."""
@@ -45,11 +46,12 @@ class ForgettingLeastSquares:
             raise ValueError("the saved observations are not finite")
         self._gram, self._moment = gram, moment
 
-    def observe(self, x: Sequence[float], y: float, weight: float = 1.0) -> None:
-        """Add an observation. Residuals count relative to y, which must not be 0."""
-        row = np.asarray(x) / y
-        self._gram += weight * np.outer(row, row)
-        self._moment += weight * row
+    def observe(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike = 1.0) -> None:
+        """Add an observation, or several: one a row of x. Residuals count relative to y, which must not be 0."""
+        rows = np.atleast_2d(np.divide(np.asarray(x).T, y).T)
+        weighted = np.multiply(rows.T, weight)
+        self._gram += weighted @ rows
+        self._moment += weighted.sum(axis=1)
 
     def solve(self, beliefs: Sequence[tuple[Sequence[float], float]], weight: float) -> Vector:
         """Return theta.
@@ -59,11 +61,9 @@ class ForgettingLeastSquares:
                 bad as an observation that is off by all of its y.
             weight: of each belief, compared to 1 for a fresh observation.
         """
-        gram, moment = self._gram.copy(), self._moment.copy()
-        for x, y in beliefs:
-            row = np.asarray(x)
-            gram += weight * np.outer(row, row)
-            moment += weight * y * row
-        scale = 1.0 / np.sqrt(np.maximum(np.diagonal(gram), _JITTER))
-        scaled = gram * np.outer(scale, scale) + _JITTER * np.eye(len(scale))
+        rows = np.array([x for x, _ in beliefs])
+        gram = self._gram + weight * (rows.T @ rows)
+        moment = self._moment + weight * (np.array([y for _, y in beliefs]) @ rows)
+        scale = 1.0 / np.sqrt(np.maximum(gram.diagonal(), _JITTER))
+        scaled = gram * scale[:, None] * scale + self._jitter
         return np.maximum(0.0, scale * np.linalg.solve(scaled, scale * moment))
