@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from optimizer.models.batch_time import BatchTimeModel
 from optimizer.models.local_correction import LocalCorrection
 from optimizer.models.power import PowerModel
+from optimizer.models.prior import Forecast, Prior
 from optimizer.operating_point import OperatingGrid
 from optimizer.telemetry import BatchTimes, Window
 
@@ -42,9 +43,11 @@ class Machine:
 
     Args:
         grid: the legal settings.
+        prior: what was predicted of them; stands in for experience until there is some.
     """
 
-    def __init__(self, grid: OperatingGrid) -> None:
+    def __init__(self, grid: OperatingGrid, prior: Prior | None = None) -> None:
+        self._prior = prior
         self._clocks_mhz = grid.sm_clocks_mhz or None
         self.sizes = batch_sizes(grid.batch_limits[-1])
         self._highest = float(grid.sm_clocks_mhz[-1]) if grid.sm_clocks_mhz else 1.0
@@ -59,26 +62,47 @@ class Machine:
         self._measured_times = LocalCorrection(self.sizes, clocks)
         self._measured_power = LocalCorrection(self.sizes, clocks)
         self._anchors: dict[float, float] = {}
+        self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, clocks)
 
     @property
     def ready(self) -> bool:
-        """Whether any batch was seen."""
-        return self._time.ready
+        """Whether anything is known of batch times: by evidence, or by a prior with a level."""
+        return self._time.ready or (self._forecast is not None and self._forecast.times.ready)
 
     @property
     def knows_power(self) -> bool:
         """Whether any energy was measured."""
-        return self._power.ready
+        return self._power.ready or (self._forecast is not None and self._forecast.knows_power)
 
     @property
     def idle_w(self) -> float:
         """Power while nothing runs."""
-        return self._power.idle_w if self._power.ready else 0.0
+        if self._power.ready:
+            return self._power.idle_w
+        return self._forecast.idle_w if self._forecast is not None else 0.0
+
+    def gauge(self, window: Window, mhz: int | None) -> None:
+        """Take the level of the prior, if there is one, from a window whose clock was still settling.
+
+        What was measured there is kept nowhere, but for how large a batch has run.
+        """
+        ran = window.traffic.batches
+        sizes = [size for size, times in ran.items() if times.count and times.total_s > 0.0]
+        if self._forecast is None or not sizes:
+            return
+        clock, work = self._clock(mhz), window_work(window)
+        self._forecast.gauge(ran, clock)
+        self._anchors[clock] = float(max(sizes))
+        joules = window.device.energy.joules
+        if joules is not None:
+            self._forecast.gauge_power(joules / window.duration_s, work.busy, work.batch, clock)
 
     def learn_times(self, batches: Mapping[int, BatchTimes], set_mhz: int | None, mhz: int | None) -> None:
         """Learn from batches that ran while one clock was set and another (under a power limit) in force."""
         clock = self._clock(set_mhz)
         self._time.observe(batches, mhz)
+        if self._forecast is not None:
+            self._forecast.observe(batches, self._clock(mhz))
         self._measured_times.age()
         for size, times in batches.items():
             if times.count and times.total_s > 0.0:
@@ -102,6 +126,8 @@ class Machine:
         if work.busy > _LEAST_BUSY and running_j > 0.0 and self._power.ready:
             clock, share = self._clock(window.point.sm_clock_mhz), min(1.0, work.busy / _FULLY_COUNTED)
             self._measured_power.observe(work.batch, clock, running_j / (work.busy * duration_s), share)
+            if self._forecast is not None:
+                self._forecast.observe_power(running_j / (work.busy * duration_s), work.batch, clock)
 
     def error(self, window: Window, mhz: int | None) -> float | None:
         """Return by which share a window's batches took longer than expected at the clock in force.
@@ -121,15 +147,19 @@ class Machine:
         """Keep only this share of what was learned: the machine has changed."""
         for model in (self._time, self._power, self._measured_times, self._measured_power):
             model.forget(share)
+        if self._forecast is not None:
+            self._forecast.doubt(share)
 
     def doubt_power(self, share: float) -> None:
         """Keep only this share of what was learned of power."""
         self._power.forget(share)
         self._measured_power.forget(share)
+        if self._forecast is not None:
+            self._forecast.doubt_power(share)
 
     def tables(self) -> Tables:
         """Return what is expected everywhere. Something must have been learned."""
-        base_s = self._time.table(self.sizes, self._clocks_mhz)
+        base_s = self._base_s()
         factor, known = self._measured_times.table(self._times_at)
         times_s = np.maximum(1e-9, base_s * factor)
         cautious_s = known * times_s + (1.0 - known) * self._doubtful_s(times_s)
@@ -138,7 +168,7 @@ class Machine:
     def export_state(self) -> dict[str, object]:
         """Return what was learned, for `import_state`."""
         return {
-            "time": self._time.export_state() if self.ready else None,
+            "time": self._time.export_state() if self._time.ready else None,
             "power": self._power.export_state() if self._power.ready else None,
             "times": self._measured_times.state(),
             "powers": self._measured_power.state(),
@@ -148,6 +178,7 @@ class Machine:
     def import_state(self, state: Mapping[str, Any]) -> None:
         """Start from an exported state. Raises ValueError, KeyError or TypeError for anything else."""
         if state["time"] is not None:
+            self._forecast = None  # what was measured wins over what was predicted
             self._time.import_state(state["time"])
         if state["power"] is not None:
             self._power.import_state(state["power"])
@@ -163,19 +194,40 @@ class Machine:
         return float(clock_mhz) if clock_mhz is not None and self._clocks_mhz else self._highest
 
     def _times_at(self, batch: float, clock: float) -> float:
-        return self._time.at(None if self._clocks_mhz is None else round(clock)).batch_s(batch)
+        seconds = self._time.at(None if self._clocks_mhz is None else round(clock)).batch_s(batch)
+        shape = self._forecast.times if self._forecast is not None else None
+        return seconds if shape is None or not shape.ready else shape.blended_at(batch, clock, seconds)
+
+    def _base_s(self) -> Array:
+        """Return what models and prior expect, before local corrections."""
+        base_s = self._time.table(self.sizes, self._clocks_mhz) if self._time.ready else None
+        if self._forecast is not None and self._forecast.times.ready:
+            return self._forecast.times.blended(base_s)
+        assert base_s is not None, "something was learned"  # noqa: S101
+        return base_s
 
     def _running_w(self, times_s: Array) -> Array | None:
-        if not self._power.ready:
+        if not self.knows_power:
             return None
-        base_w = self._power.running_table(self.sizes, times_s, self._clocks_mhz)
         factor, _ = self._measured_power.table(self._running_at)
-        result: Array = (base_w + self.idle_w) * factor - self.idle_w
+        result: Array = self._base_w(times_s) * factor - self.idle_w
         return np.maximum(0.0, result)
+
+    def _base_w(self, times_s: Array) -> Array:
+        """Return the same of the power of a running batch, idle power included."""
+        base_w = None
+        if self._power.ready:
+            base_w = self.idle_w + self._power.running_table(self.sizes, times_s, self._clocks_mhz)
+        if self._forecast is not None and self._forecast.power is not None and self._forecast.knows_power:
+            return self._forecast.power.blended(base_w)
+        assert base_w is not None, "power was learned"  # noqa: S101
+        return base_w
 
     def _running_at(self, batch: float, clock: float) -> float:
         mhz = None if self._clocks_mhz is None else clock
-        return self._power.idle_w + self._power.running_w(batch, self._times_at(batch, clock), mhz)
+        watts = self._power.idle_w + self._power.running_w(batch, self._times_at(batch, clock), mhz)
+        shape = self._forecast.power if self._forecast is not None else None
+        return watts if shape is None or not shape.ready else shape.blended_at(batch, clock, watts)
 
     def _doubtful_s(self, times_s: Array) -> Array:
         """Return longer times for where nothing was measured, from where something was.

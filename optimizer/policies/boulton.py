@@ -25,6 +25,7 @@ from optimizer.models.batch_regime import Load, deviations
 from optimizer.models.clumping import ClumpModel
 from optimizer.models.drift import DriftDetector
 from optimizer.models.machine import Machine
+from optimizer.models.prior import Prior
 from optimizer.models.surges import PeakModel
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
@@ -62,11 +63,12 @@ class BoultonPolicy:
 
     Args:
         grid: the legal settings.
+        prior: what was predicted of them; moves the first settings, and gives way to what is measured.
     """
 
-    def __init__(self, grid: OperatingGrid) -> None:
-        self._grid = grid
-        self._machine = Machine(grid)
+    def __init__(self, grid: OperatingGrid, prior: Prior | None = None) -> None:
+        self._grid, self._prior = grid, prior
+        self._machine = Machine(grid, prior)
         self.forget()
 
     @property
@@ -111,7 +113,7 @@ class BoultonPolicy:
 
     def import_state(self, state: Mapping[str, Any]) -> None:
         """Start from what `export_state` returned. Raises ValueError, changing nothing, for anything else."""
-        machine = Machine(self._grid)
+        machine = Machine(self._grid, self._prior)
         try:
             if state["version"] != STATE_VERSION:
                 raise ValueError(f"version {state['version']} of the learned state; expected {STATE_VERSION}")
@@ -138,7 +140,7 @@ class BoultonPolicy:
     def _learn(self, window: Window, targets: Targets, unfit: str | None, *, surged: bool) -> str:
         """Learn the machine from a window that is evidence; say what."""
         if unfit is not None:
-            return f"nothing: {unfit}"
+            return self._gauge(window) or f"nothing: {unfit}"
         mhz = clock_in_force_mhz(window)
         error = self._machine.error(window, mhz)
         if error is not None and self._drift.observe(error, window.point.sm_clock_mhz):
@@ -152,6 +154,13 @@ class BoultonPolicy:
             self._caution.observe(window, targets, self._decided.predicted_p99_ms, surged=surged)
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+
+    def _gauge(self, window: Window) -> str:
+        """Let the first window of all, whose clock had just been set, give the prior its level; say so."""
+        if self._machine.ready or why_unfit(window, settled=True) is not None:
+            return ""
+        self._machine.gauge(window, clock_in_force_mhz(window))
+        return "the level of the prediction, from a first window" if self._machine.ready else ""
 
     def _power_drifted(self, window: Window) -> bool:
         """Whether the power at the setting decided on is persistently another than was expected there."""

@@ -1,0 +1,216 @@
+"""What a prediction says of a machine before it has run, and how much of it to believe as it runs.
+
+A prediction knows shapes better than levels: how batch times and power change with batch size and clock,
+more than how high they are. So the first window that was measured gives it its level, and then its shape
+stands in for that of the models, which know nothing yet of other clocks. With every window it counts for
+less, the sooner the further off it was, until it is let go: what was measured decides in the end.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.telemetry import BatchTimes
+
+Array = NDArray[np.float64]
+
+_KEPT = 0.9
+_LET_GO = 0.02
+_LEAST_SPREAD = 0.1
+_LEVEL_WEIGHT = 0.5
+_IDLE_SHARES = 0.05, 0.5
+"""Between these shares of the power of a running batch the idle power is looked for."""
+_RUNNING_ALWAYS = 0.9
+"""Who is busy for a larger share of the time than this says nothing of idle power."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prior:
+    """Predicted times and power of batches. Nothing in it was measured here.
+
+    Args:
+        sizes: batch sizes, ascending; rows.
+        clocks_mhz: SM clocks, ascending; columns. One column and () where no clock is known.
+        times_s: of a batch, `[sizes, clocks]`.
+        running_w: mean power while a batch runs, idle power included, likewise; None where not predicted.
+        spread: standard deviation of the logarithm of the times: 0.1 is about 10 %.
+
+    Raises ValueError for tables of another shape, and for numbers that are not positive.
+    """
+
+    sizes: tuple[int, ...]
+    clocks_mhz: tuple[float, ...]
+    times_s: Array
+    running_w: Array | None
+    spread: float
+
+    def __post_init__(self) -> None:
+        shape = len(self.sizes), max(1, len(self.clocks_mhz))
+        for name, axis in (("sizes", self.sizes), ("clocks_mhz", self.clocks_mhz)):
+            if list(axis) != sorted(set(axis)) or any(value <= 0 for value in axis):
+                raise ValueError(f"{name} must be positive and strictly ascending, got {axis}")
+        for name, table in (("times_s", self.times_s), ("running_w", self.running_w)):
+            if table is None:
+                continue
+            if table.shape != shape or not table.size:
+                raise ValueError(f"{name} must have the shape {shape}, not empty, got {table.shape}")
+            if not (np.isfinite(table).all() and (table > 0.0).all()):
+                raise ValueError(f"{name} must be positive everywhere")
+        if not 0.0 <= self.spread < math.inf:
+            raise ValueError(f"spread must be 0 or more, got {self.spread}")
+
+
+class Shape:
+    """A predicted table in the measure of what was measured.
+
+    Args:
+        log_values: logarithms of the predictions by size and clock.
+        log_sizes: of the rows.
+        log_clocks: of the columns.
+        spread: how far it is expected to be off, in logarithms.
+    """
+
+    def __init__(self, log_values: Array, log_sizes: Array, log_clocks: Array, spread: float) -> None:
+        self._table = log_values
+        self._values: list[list[float]] = log_values.tolist()
+        self._sizes: list[float] = log_sizes.tolist()
+        self._clocks: list[float] = log_clocks.tolist()
+        self._spread = max(_LEAST_SPREAD, spread)
+        self._level: float | None = None
+        self.trust = 1.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether its level is known, and it is still believed."""
+        return self._level is not None and self.trust > 0.0
+
+    def gauge(self, measured: float, expected: float) -> None:
+        """Take the level from a measured value and what `predicted` says there."""
+        self._level = math.log(measured / expected)
+
+    def observe(self, measured: float, expected: float) -> None:
+        """Hold against a measurement: believed less each time, and hardly any more once it was far off."""
+        found = math.log(measured / expected)
+        if self._level is None:
+            self._level = found
+        error = found - self._level
+        self._level += _LEVEL_WEIGHT * error
+        self.doubt(_KEPT * math.exp(-0.5 * (error / self._spread) ** 2))
+
+    def doubt(self, share: float) -> None:
+        """Believe in it by this share only of what was believed; next to nothing is nothing."""
+        self.trust *= share
+        self.trust = self.trust if self.trust > _LET_GO else 0.0
+
+    def predicted(self, batch: float, clock: float) -> float:
+        """Return what was predicted, whatever the level."""
+        row, down = _between(self._sizes, math.log(batch))
+        column, right = _between(self._clocks, math.log(clock))
+        upper, lower = self._values[row], self._values[min(row + 1, len(self._values) - 1)]
+        beside = min(column + 1, len(upper) - 1)
+        above = upper[column] + right * (upper[beside] - upper[column])
+        below = lower[column] + right * (lower[beside] - lower[column])
+        return math.exp(above + down * (below - above))
+
+    def blended_at(self, batch: float, clock: float, other: float) -> float:
+        """Return the geometric mean of this and another opinion, by trust."""
+        own = math.log(self.predicted(batch, clock)) + (self._level or 0.0)
+        return math.exp(self.trust * own + (1.0 - self.trust) * math.log(max(1e-12, other)))
+
+    def blended(self, other: Array | None) -> Array:
+        """Return the same for the whole table; without another opinion this one alone."""
+        own = self._table + (self._level or 0.0)
+        if other is None:
+            return np.exp(own)
+        answer: Array = np.exp(self.trust * own + (1.0 - self.trust) * np.log(np.maximum(1e-12, other)))
+        return answer
+
+
+class Forecast:
+    """A prior at work on the settings of one machine.
+
+    Args:
+        prior: what was predicted.
+        sizes: batch sizes of the machine's tables.
+        clocks: of their columns; a single one where clocks are not governed.
+    """
+
+    def __init__(self, prior: Prior, sizes: Array, clocks: Array) -> None:
+        def shape(values: Array) -> Shape:
+            table = _resampled(np.log(values), prior, sizes, clocks)
+            return Shape(table, np.log(sizes), np.log(clocks), prior.spread)
+
+        self.times = shape(prior.times_s)
+        self.power = None if prior.running_w is None else shape(prior.running_w)
+        self.idle_w = 0.0
+
+    @property
+    def knows_power(self) -> bool:
+        """Whether power was predicted, and measured at least once."""
+        return self.power is not None and self.power.ready
+
+    def gauge(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
+        """Take the level of the times from a window whose clock was still settling."""
+        self.times.gauge(*self._totals(batches, clock))
+
+    def observe(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
+        """Hold the times against a window that is evidence."""
+        if any(times.total_s > 0.0 for times in batches.values()):
+            self.times.observe(*self._totals(batches, clock))
+
+    def gauge_power(self, watts: float, busy: float, batch: float, clock: float) -> None:
+        """Take idle power and the level of running power from a window's mean power."""
+        if self.power is None or watts <= 0.0 or busy <= 0.0:
+            return
+        running_w = self.power.predicted(batch, clock)
+        least, most = (share * running_w for share in _IDLE_SHARES)
+        idle_w = (watts - busy * running_w) / (1.0 - busy) if busy < _RUNNING_ALWAYS else least
+        idle_w = min(most, max(least, idle_w))
+        scale = watts / (idle_w + busy * (running_w - idle_w))
+        self.idle_w = scale * idle_w
+        self.power.gauge(scale * running_w, running_w)
+
+    def observe_power(self, running_w: float, batch: float, clock: float) -> None:
+        """Hold the power against the measured power of running batches, idle power included."""
+        if self.power is not None:
+            self.power.observe(running_w, self.power.predicted(batch, clock))
+
+    def doubt(self, share: float) -> None:
+        """Keep only this share of the trust: the machine has changed."""
+        self.times.doubt(share)
+        self.doubt_power(share)
+
+    def doubt_power(self, share: float) -> None:
+        """Keep only this share of the trust in its power."""
+        if self.power is not None:
+            self.power.doubt(share)
+
+    def _totals(self, batches: Mapping[int, BatchTimes], clock: float) -> tuple[float, float]:
+        """Return what all batches took, and what they were predicted to."""
+        ran = [(size, times) for size, times in batches.items() if times.count and times.total_s > 0.0]
+        expected_s = sum(times.count * self.times.predicted(size, clock) for size, times in ran)
+        return sum(times.total_s for _, times in ran), expected_s
+
+
+def _resampled(values: Array, prior: Prior, sizes: Array, clocks: Array) -> Array:
+    """Return logarithms at other sizes and clocks: straight between, as at the nearest one beyond."""
+    rows, wanted = np.log(np.array(prior.sizes, float)), np.log(sizes)
+    tall = np.column_stack([np.interp(wanted, rows, column) for column in values.T])
+    if not prior.clocks_mhz:
+        return np.repeat(tall, clocks.size, axis=1)
+    columns = np.log(np.array(prior.clocks_mhz, float))
+    return np.vstack([np.interp(np.log(clocks), columns, row) for row in tall])
+
+
+def _between(axis: Sequence[float], value: float) -> tuple[int, float]:
+    """Return the place before a value, and how far it lies towards the next: 0 to 1."""
+    at = min(max(0, bisect_right(axis, value) - 1), max(0, len(axis) - 2))
+    if len(axis) == 1:
+        return 0, 0.0
+    return at, min(1.0, max(0.0, (value - axis[at]) / (axis[at + 1] - axis[at])))
