@@ -85,7 +85,7 @@ def timer(toolkit: str) -> Callable[..., TimedRun]:
 
 
 def _build(toolkit: Toolkit, cuda: Cuda, path: Path, batch: int) -> Any:  # noqa: ANN401  # no types there
-    aim = cuda.capability if toolkit.name == TENSORRT_RTX else None
+    aim = (cuda.capability,) if toolkit.name == TENSORRT_RTX else ()
     request = BuildRequest(path, (batch,) if batch else (), aim, BuildOptions(detailed=True))
     plan = build_plan(toolkit, request).plan
     messages = messages_of(toolkit.trt)

@@ -1,13 +1,15 @@
 """Build TensorRT engines from an ONNX file, also for other GPUs than this machine's.
 
-With --rtx no GPU is needed. The server takes engines from the folder `engines` of its --state-dir where they
-fit the model and the batch sizes that it serves, and builds what is missing.
+With --rtx no GPU is needed. What is kept from an earlier time is not built again. The server takes engines
+from the folder `engines` of its --state-dir where they fit the model and the batch sizes that it serves, and
+builds what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +19,7 @@ from server.engines.graph_specs import read_graph_specs
 from server.engines.padding import default_served_batches
 from server.engines.tensorrt.builder import WORKSPACE_BYTES, BuildOptions, BuildRequest
 from server.engines.tensorrt.plan_cache import PlanCache
-from server.engines.tensorrt.plans import build_for
+from server.engines.tensorrt.plans import build_for, portable_groups
 from server.engines.tensorrt.toolkit import TENSORRT, TENSORRT_RTX, Toolkit, load_toolkit
 from server.errors import ConfigError
 
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-_FOR_HELP = "compute capabilities of the GPUs to build for, one engine each (default: all that it builds for)"
+_FOR_HELP = "compute capabilities of the GPUs to build for, an engine each (default: all that it builds for)"
 _BATCHES_HELP = "batch sizes that run without padding (default: powers of two up to 64)"
 
 
@@ -53,23 +55,24 @@ def run(arguments: argparse.Namespace) -> int:
     toolkit = load_toolkit(TENSORRT_RTX if arguments.rtx else TENSORRT)
     request = BuildRequest(arguments.model, _batches(arguments), options=_options(arguments))
     cache = PlanCache(arguments.output)
-    for capability in _capabilities(arguments, toolkit):
-        print(_build(toolkit, request, capability, cache), flush=True)
+    for group in portable_groups(_capabilities(arguments, toolkit)):
+        _build(toolkit, request, group, cache)
     return 0
 
 
-def _build(toolkit: Toolkit, request: BuildRequest, capability: str, cache: PlanCache) -> str:
+def _build(toolkit: Toolkit, request: BuildRequest, group: Sequence[str], cache: PlanCache) -> None:
     begin_s = time.monotonic()
     with _progress() as progress:
-        task = progress.add_task(capability, total=1.0, phase="")
+        task = progress.add_task(", ".join(group), total=1.0, phase="")
 
         def on_progress(share: float, phase: str) -> bool:
             progress.update(task, completed=share, phase=phase)
             return True
 
-        path = build_for(toolkit, request, capability, cache, on_progress)
-    size_mib = Path(path).stat().st_size / _MIB
-    return f"{capability}  {path}  {size_mib:.1f} MiB  {time.monotonic() - begin_s:.1f} s"
+        paths = build_for(toolkit, request, group, cache, on_progress)
+    taken_s = time.monotonic() - begin_s
+    for capability, path in zip(group, paths, strict=True):
+        print(f"{capability}  {path}  {path.stat().st_size / _MIB:.1f} MiB  {taken_s:.1f} s", flush=True)
 
 
 def _progress() -> Progress:

@@ -6,6 +6,7 @@ Q/DQ nodes give INT8 ones. The same code drives TensorRT 10.12 and newer, 11, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,13 @@ class BuildRequest:
     Args:
         onnx_path: the ONNX file, external data beside it.
         batches: batch sizes to serve, one profile each; none where the graph has no batch dimension.
-        capability: the GPU's compute capability, e.g. SM80; None: that of the GPU at hand.
+        capabilities: compute capabilities of the GPUs that one plan is for, e.g. SM80; (): the GPU at hand.
         options: the rest.
     """
 
     onnx_path: Path
     batches: tuple[int, ...]
-    capability: str | None = None
+    capabilities: tuple[str, ...] = ()
     options: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -95,7 +96,7 @@ def _build(
     batches = check_batches(request.batches, batched=specs.batched)
     config = builder.create_builder_config()
     _configure(trt, config, request.options)
-    _aim(toolkit, config, request.capability)
+    _aim(toolkit, config, request.capabilities)
     add_profiles(builder, config, specs, batches)
     if toolkit.timing_cache:
         config.set_timing_cache(config.create_timing_cache(timing_cache), True)  # other GPUs' times: ignored
@@ -122,17 +123,18 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:  # noqa: A
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
 
 
-def _aim(toolkit: Toolkit, config: Any, capability: str | None) -> None:  # noqa: ANN401
-    """Build for a GPU that need not be here."""
-    if capability is None:
-        return
-    if capability not in toolkit.capabilities:
+def _aim(toolkit: Toolkit, config: Any, capabilities: Sequence[str]) -> None:  # noqa: ANN401
+    """Build for GPUs that need not be here."""
+    unknown = [name for name in capabilities if name not in toolkit.capabilities]
+    if unknown:
         allowed = ", ".join(toolkit.capabilities) or "only the GPU at hand"
         raise EngineError(
-            f"{toolkit.name} {toolkit.version} cannot build for {capability}; it builds for {allowed}"
+            f"{toolkit.name} {toolkit.version} cannot build for {unknown[0]}; it builds for {allowed}"
         )
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(toolkit.trt.ComputeCapability.__members__[capability], 0)
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+    for index, name in enumerate(capabilities):
+        config.set_compute_capability(toolkit.trt.ComputeCapability.__members__[name], index)
 
 
 def _advice(reason: str, request: BuildRequest) -> str:

@@ -88,17 +88,17 @@ def _network(onnx_path: Path, max_batch: int | None, served_batches: tuple[int, 
     return Network(specs.inputs, specs.outputs, batches)
 
 
-def _aim(toolkit: Toolkit, gpu: GpuIdentity) -> str | None:
+def _aim(toolkit: Toolkit, gpu: GpuIdentity) -> tuple[str, ...]:
     """What to build for: TensorRT knows the GPU at hand; TensorRT-RTX is told, and has not all of them."""
     if toolkit.name != TENSORRT_RTX:
-        return None
+        return ()
     if gpu.capability not in toolkit.capabilities:
         known = ", ".join(toolkit.capabilities)
         raise EngineError(
             f"TensorRT-RTX {toolkit.version} runs on {known}; {gpu.name} is {gpu.capability}: "
             "use --engine tensorrt"
         )
-    return gpu.capability
+    return (gpu.capability,)
 
 
 def _start(

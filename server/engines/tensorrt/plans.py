@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
+from pathlib import Path
 
 from server.engines.tensorrt.build_progress import OnProgress
 from server.engines.tensorrt.builder import BuildRequest, Built, build_plan
@@ -12,6 +14,8 @@ from server.engines.tensorrt.plan_cache import PlanCache
 from server.engines.tensorrt.plan_key import GpuIdentity, PlanKey, plan_key
 from server.engines.tensorrt.toolkit import Toolkit
 from server.errors import EngineError
+
+TURING = "SM75"
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,18 +70,43 @@ def model_name(request: BuildRequest) -> str:
     return path.parents[1].name if path.stem == "model" and path.parent.name.isdigit() else path.stem
 
 
+def portable_groups(capabilities: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Divide compute capabilities into those that one plan serves without loss.
+
+    TensorRT-RTX settles on kernels when a plan runs, so that one for several kinds of GPU takes no longer to
+    build than one for one; NVIDIA warns that plans which run on Turing as well are slower elsewhere.
+    """
+    groups = (
+        [name for name in capabilities if name != TURING],
+        [name for name in capabilities if name == TURING],
+    )
+    return tuple(tuple(group) for group in groups if group)
+
+
 def build_for(
-    toolkit: Toolkit, request: BuildRequest, capability: str, cache: PlanCache, on_progress: OnProgress
-) -> str:
-    """Build for any GPU of a capability, whatever is kept already, and return where it is kept.
+    toolkit: Toolkit,
+    request: BuildRequest,
+    capabilities: Sequence[str],
+    cache: PlanCache,
+    on_progress: OnProgress,
+) -> tuple[Path, ...]:
+    """Build one plan for any GPU of some capabilities, unless it is kept already; return where it is kept.
+
+    Returns:
+        A file for each capability, in their order.
 
     Raises:
         EngineError: it cannot be built or written.
     """
-    aimed = replace(request, capability=capability)
-    plan = build_plan(toolkit, aimed, on_progress=on_progress).plan
-    key = plan_key(toolkit, request, GpuIdentity("", capability, ""))
-    return str(cache.keep_plan(model_name(request), key, plan))
+    model, key = model_name(request), plan_key(toolkit, request, GpuIdentity("", "", ""))
+    keys = [replace(key, gpu=GpuIdentity("", capability, "")) for capability in capabilities]
+    missing = [key for key in keys if cache.plan(model, key) is None]
+    if missing:
+        aimed = replace(request, capabilities=tuple(key.gpu.capability for key in missing))
+        plan = build_plan(toolkit, aimed, on_progress=on_progress).plan
+        for key in missing:
+            cache.keep_plan(model, key, plan)
+    return tuple(cache.path(model, key) for key in keys)
 
 
 def _kept(cache: PlanCache, model: str, key: PlanKey) -> bytes | None:

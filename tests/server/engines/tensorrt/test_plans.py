@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
-from server.engines.tensorrt.builder import BuildOptions, BuildRequest
+from server.engines.tensorrt import plans
+from server.engines.tensorrt.build_progress import OnProgress
+from server.engines.tensorrt.builder import BuildOptions, BuildRequest, Built, build_plan
 from server.engines.tensorrt.plan_cache import PlanCache
 from server.engines.tensorrt.plan_key import GpuIdentity, PlanKey, onnx_digest, plan_key
-from server.engines.tensorrt.plans import IfMissing, build_for, model_name, obtain_plan
+from server.engines.tensorrt.plans import IfMissing, build_for, model_name, obtain_plan, portable_groups
 from server.engines.tensorrt.toolkit import Toolkit
 from server.errors import EngineError
 
@@ -31,7 +33,7 @@ def cache(tmp_path: Path) -> PlanCache:
 
 @pytest.fixture
 def request_(write_model: Callable[..., Path]) -> BuildRequest:
-    return BuildRequest(write_model(), (1, 4), "SM80")
+    return BuildRequest(write_model(), (1, 4), ("SM80",))
 
 
 @pytest.mark.parametrize(
@@ -95,11 +97,44 @@ def test_a_damaged_plan_is_built_again_or_refused_as_told(
 def test_what_was_built_for_any_gpu_of_the_kind_is_used(
     rtx: Toolkit, request_: BuildRequest, cache: PlanCache
 ) -> None:
-    path = build_for(rtx, request_, "SM80", cache, lambda _share, _phase: True)
+    (path,) = build_for(rtx, request_, ("SM80",), cache, lambda _share, _phase: True)
     plan = obtain_plan(rtx, request_, A100, cache, if_missing=IfMissing.REFUSE)
-    assert Path(path).read_bytes().endswith(plan)
+    assert path.read_bytes().endswith(plan)
     with pytest.raises(EngineError, match="holds no plan"):
         obtain_plan(rtx, request_, replace(A100, capability="SM86"), cache, if_missing=IfMissing.REFUSE)
+
+
+def test_one_build_serves_several_kinds_of_gpu_and_is_not_repeated(
+    rtx: Toolkit, request_: BuildRequest, cache: PlanCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[str, ...]] = []
+
+    def counted(toolkit: Toolkit, request: BuildRequest, *, on_progress: OnProgress) -> Built:
+        built.append(request.capabilities)
+        return build_plan(toolkit, request, on_progress=on_progress)
+
+    monkeypatch.setattr(plans, "build_plan", counted)
+
+    def build(*capabilities: str) -> tuple[Path, ...]:
+        return build_for(rtx, request_, capabilities, cache, lambda _share, _phase: True)
+
+    sm86, sm89 = build("SM86", "SM89")
+    kept = sm86.read_bytes()
+    assert build("SM89", "SM80", "SM86")[::2] == (sm89, sm86)
+    assert build("SM80", "SM86", "SM89")[1:] == (sm86, sm89)
+    assert built == [("SM86", "SM89"), ("SM80",)]
+    assert sm86.read_bytes() == kept
+    sm86.write_bytes(kept[:-1])
+    build("SM86", "SM89")
+    assert built[2:] == [("SM86",)]
+    for capability in ("SM80", "SM86", "SM89"):
+        obtain_plan(rtx, request_, replace(A100, capability=capability), cache, if_missing=IfMissing.REFUSE)
+
+
+def test_turing_has_a_plan_of_its_own() -> None:
+    assert portable_groups(("SM75", "SM80", "SM120")) == (("SM80", "SM120"), ("SM75",))
+    assert portable_groups(("SM75",)) == (("SM75",),)
+    assert portable_groups(("SM89", "SM86")) == (("SM89", "SM86"),)
 
 
 def test_without_a_cache_it_is_built_or_refused(rtx: Toolkit, request_: BuildRequest) -> None:
