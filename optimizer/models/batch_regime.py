@@ -24,6 +24,7 @@ Mask = NDArray[np.bool_]
 
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
+_SPREAD_DEVIATIONS, _SPREAD_SHARES = (np.array(column) for column in zip(*_SPREAD, strict=True))
 _NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
 _DEVIATIONS, _SHARES = (np.array(column) for column in zip(*_NORMAL, strict=True))
 _PAIRS = np.outer(_SHARES, _SHARES).ravel()
@@ -110,30 +111,18 @@ def _delayed(
     sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
 ) -> tuple[Array, Array]:
     """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
-    late, longest_s = np.zeros(times_s.shape), times_s
-    for deviation, share in _SPREAD:
+    batch_s = longest_s = np.minimum(times_s, capped_s)
+    late = np.empty((len(_SPREAD), *times_s.shape))
+    for deviation, part in zip(_SPREAD_DEVIATIONS, late, strict=True):
         gathered = 1.0 + _deviated(sizes - 1.0, load.clumping, deviation)
-        row = np.minimum(np.searchsorted(sizes, gathered), sizes.size - 1)
-        own_s = np.minimum(times_s[row], capped_s)
+        own_s = batch_s.take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
         wait_s = np.maximum(gathering_s, own_s)
-        latency_s = np.add(wait_s, own_s, out=own_s)
-        longest_s = latency_s if deviation == _LONGEST else longest_s
-        late_s = _late_s(latency_s, wait_s, limit_s)
-        late_s *= share
-        late_s /= wait_s
-        late += late_s
-    return late, longest_s
-
-
-def _late_s(latency_s: Array, wait_s: Array, limit_s: Array | float) -> Array:
-    """Return for how much of a wait, within which images come evenly, those that come are late.
-
-    `latency_s` is that of the first to come. Arrays broadcast, to the shape of the first.
-    """
-    late_s: Array = latency_s - limit_s
-    np.maximum(late_s, 0.0, out=late_s)
-    np.minimum(late_s, wait_s, out=late_s)
-    return late_s
+        own_s += wait_s
+        longest_s = own_s if deviation == _LONGEST else longest_s
+        np.subtract(own_s, limit_s, out=part)
+        part /= wait_s
+    late.clip(0.0, 1.0, out=late)
+    return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(times_s.shape), longest_s
 
 
 class _Durations:
@@ -159,8 +148,7 @@ class _Durations:
         images = np.minimum(images, self._most)
         at = self._lines[images.astype(np.intp)]
         at += self._clocks
-        lasting: Array = self._slopes.take(at) * images
-        lasting += self._starts.take(at)
+        lasting: Array = self._starts.take(at) + self._slopes.take(at) * images
         return lasting
 
     def slopes(self, rows: NDArray[np.intp]) -> Array:
@@ -195,12 +183,15 @@ class _AtOnce:
 
     def late_share(self, limit_s: Array | float) -> Array:
         """Return the share of these images whose latency exceeds a limit, one a clock."""
-        share: Array = _PAIRS @ _late_s(self._latency_s, self._wait_s, limit_s) / self._all_s
+        late_s = self._latency_s - limit_s
+        np.maximum(late_s, 0.0, out=late_s)
+        np.minimum(late_s, self._wait_s, out=late_s)
+        share: Array = _PAIRS @ late_s / self._all_s
         return share
 
     def longest_s(self) -> Array:
         """Return the latency that all but a few keep, one a clock, by halving the interval where it lies."""
-        longest_s = self._own_s.min(axis=0)
+        longest_s: Array = self._own_s.min(axis=0)
         step_s = self._latency_s.max(axis=0) - longest_s
         for _ in range(_HALVINGS):
             step_s *= 0.5

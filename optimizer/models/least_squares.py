@@ -47,7 +47,7 @@ class ForgettingLeastSquares:
         self._gram, self._moment = gram, moment
 
     def observe(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike = 1.0) -> None:
-        """Add an observation, or several: one a row of x. Residuals count relative to y, which must not be 0."""
+        """Add an observation, or one a row of x. Residuals count relative to y, which must not be 0."""
         rows = np.atleast_2d(np.divide(np.asarray(x).T, y).T)
         weighted = np.multiply(rows.T, weight)
         self._gram += weighted @ rows
@@ -66,4 +66,5 @@ class ForgettingLeastSquares:
         moment = self._moment + weight * (np.array([y for _, y in beliefs]) @ rows)
         scale = 1.0 / np.sqrt(np.maximum(gram.diagonal(), _JITTER))
         scaled = gram * scale[:, None] * scale + self._jitter
-        return np.maximum(0.0, scale * np.linalg.solve(scaled, scale * moment))
+        theta: Vector = np.maximum(0.0, scale * np.linalg.solve(scaled, scale * moment))
+        return theta

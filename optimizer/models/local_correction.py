@@ -24,7 +24,7 @@ _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
 _AGING = 0.995
 _MOST_CELLS = 96
-_LARGEST_RATIO = 3.0
+_MOST_LOG_RATIO = math.log(3.0)
 
 
 @dataclass(slots=True)
@@ -80,16 +80,17 @@ class LocalCorrection:
         Args:
             predict: the model's prediction at a batch size and clock, for the same quantity as observed.
         """
-        cells = list(self._cells.values())
         shape = self._log_sizes.size, self._log_clocks.size
-        if not cells:
+        if not self._cells:
             return np.ones(shape), np.zeros(shape)
-        ratios = np.array([_log_ratio(cell, predict) for cell in cells])
-        weights = np.array([cell.weight for cell in cells])
-        near_size = _kernel(self._log_sizes, [cell.batch for cell in cells], _BATCH_WIDTH) * weights
-        near_clock = _kernel(self._log_clocks, [cell.clock for cell in cells], _CLOCK_WIDTH).T
-        known = near_size @ near_clock
-        return np.exp((near_size * ratios) @ near_clock / (known + _PRIOR_WEIGHT)), known / (known + 1.0)
+        predicted = [max(1e-12, predict(cell.batch, cell.clock)) for cell in self._cells.values()]
+        batches, clocks, values, weights = np.array(self.state()).T
+        ratios = np.log(values / predicted).clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO)
+        near_size = _kernel(self._log_sizes, batches, _BATCH_WIDTH) * weights
+        near_clock = _kernel(self._log_clocks, clocks, _CLOCK_WIDTH).T
+        known, factor = near_size @ near_clock, (near_size * ratios) @ near_clock
+        factor /= known + _PRIOR_WEIGHT
+        return np.exp(factor, out=factor), known / (known + 1.0)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
@@ -110,12 +111,9 @@ class LocalCorrection:
             del self._cells[min(self._cells, key=lambda key: self._cells[key].weight)]
 
 
-def _log_ratio(cell: _Cell, predict: Callable[[float, float], float]) -> float:
-    limit = math.log(_LARGEST_RATIO)
-    return min(limit, max(-limit, math.log(cell.value / max(1e-12, predict(cell.batch, cell.clock)))))
-
-
-def _kernel(axis: Array, at: Sequence[float], width: float) -> Array:
-    distance = (axis[:, None] - np.log(np.asarray(at))[None, :]) / width
-    near: Array = np.exp(-0.5 * distance * distance)
-    return near
+def _kernel(log_axis: Array, at: Array, width: float) -> Array:
+    """Return how near each place on an axis (rows) is to others (columns): 1 where they meet."""
+    distance = (log_axis[:, None] - np.log(at)) / width
+    distance *= distance
+    distance *= -0.5
+    return np.exp(distance, out=distance)

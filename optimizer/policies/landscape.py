@@ -76,9 +76,12 @@ class Landscape:
         """
         times_s = self.tables.times_s
         caps = largest_in_time(times_s, _LARGEST_BATCH * slo_s)
-        capacity = self._sizes[caps] / times_s[caps, np.arange(times_s.shape[1])]
-        quickest = np.argmax(self._sizes[:, None] / times_s, axis=0)
-        return np.where(capacity < _AMPLE * rate_per_s, np.maximum(caps, quickest), caps)
+        capacity = self._sizes[caps] / times_s[caps, np.arange(caps.size)]
+        slow = np.flatnonzero(capacity < _AMPLE * rate_per_s)
+        if slow.size:
+            quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
+            caps[slow] = np.maximum(caps[slow], quickest)
+        return caps
 
     @property
     def fast_column(self) -> int:
@@ -87,11 +90,11 @@ class Landscape:
 
     def best(self) -> tuple[int, int]:
         """Return row and column of the setting that is expected to earn the most."""
-        return self._place(int(np.argmax(self.merit)))
+        return self.best_at(int(self._best_merits.argmax()))
 
     def best_at(self, column: int) -> tuple[int, int]:
         """Return the best mean batch at one clock."""
-        return int(np.argmax(self.merit[:, column])), column
+        return int(self._best_rows[column]), column
 
     def best_row(self, column: int) -> int:
         """Return the best mean batch at one clock; the one without delay where none is expected to do."""
@@ -100,21 +103,15 @@ class Landscape:
 
     def most_promising(self, curiosity: float) -> tuple[int, int]:
         """Return the setting with the least cost, where up to this share is taken off for what is unknown."""
-        rows = np.argmax(self.merit, axis=0)
-        cost = self._most_per_s - self.merit[rows, self._columns]
-        bonus = (
-            np.where(np.isfinite(cost), cost, 0.0)
-            * curiosity
-            * (1.0 - self.tables.known[rows, self._columns])
-        )
-        column = int(np.argmin(cost - bonus))
-        return int(rows[column]), column
+        cost = self._most_per_s - self._best_merits
+        unknown = 1.0 - self.tables.known[self._best_rows, self._columns]
+        bonus = np.where(np.isfinite(cost), cost, 0.0) * curiosity * unknown
+        return self.best_at(int(np.argmin(cost - bonus)))
 
     def top(self, count: int) -> list[tuple[int, int]]:
         """Return the best settings with different clocks, best first."""
-        rows = np.argmax(self.merit, axis=0)
-        order = np.argsort(-self.merit[rows, self._columns], kind="stable")[:count]
-        return [(int(rows[column]), int(column)) for column in order]
+        order = np.argsort(-self._best_merits, kind="stable")[:count]
+        return [self.best_at(int(column)) for column in order]
 
     def point(self, row: int, column: int) -> OperatingPoint:
         """Return the legal setting that has this mean batch at this clock."""
@@ -198,6 +195,8 @@ class Landscape:
         self.merit = np.where(usable, self.revenue_per_s, -np.inf)
         if not usable.any():
             self._last_resort()
+        self._best_rows = self.merit.argmax(axis=0)
+        self._best_merits = self.merit[self._best_rows, self._columns]
 
     def _last_resort(self) -> None:
         """Nothing can serve the load: the fast point loses least."""
@@ -226,7 +225,3 @@ class Landscape:
     def _limit(self, cap_row: int) -> int:
         limits = self._grid.batch_limits
         return limits[max(0, bisect_right(limits, self._sizes[cap_row]) - 1)]
-
-    def _place(self, flat: int) -> tuple[int, int]:
-        row, column = divmod(flat, self._columns.size)
-        return row, column
