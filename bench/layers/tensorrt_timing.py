@@ -65,7 +65,8 @@ def time_network(
     tensorrt, cuda = find_toolkit(toolkit), open_device(0)
     with on_gpu(cuda), ExitStack() as exits:
         unpacked = _build(tensorrt, cuda, onnx_path, batch if specs.batched else 0)
-        ((context,), _) = make_contexts(tensorrt.trt, unpacked, 1, b"")
+        (context,), kernels = make_contexts(tensorrt.trt, unpacked, 1, b"")
+        exits.callback(kernels.close)
         run = _runner(tensorrt, cuda, context, specs, batch, inputs, exits)
         alone_s = min(_repeat(run, repeats))
         watch = _Watch()

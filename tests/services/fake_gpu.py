@@ -281,6 +281,11 @@ class FakeContext:
         self.addresses: dict[str, int] = {}
         self.refuses = ""
 
+    def is_stream_capturable(self, stream: int) -> bool:
+        assert stream in self.engine.cuda.streams
+        assert set(self.addresses) == set(self.engine.names), "asked before it can know"
+        return True
+
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         taken = [other.profile for other in self.engine.contexts]
         if stream not in self.engine.cuda.streams or index in taken or index >= self.engine.profiles:
@@ -329,6 +334,7 @@ class FakeUnpacked:
         self.profiles = max(1, len(batches))
         self.contexts: list[FakeContext] = []
         self.configs: list[FakeRuntimeConfig] = []
+        self.strategies: list[object] = []
         self.no_memory = False
 
     @property
@@ -349,9 +355,14 @@ class FakeUnpacked:
         self.configs.append(FakeRuntimeConfig())
         return self.configs[-1]
 
-    def create_execution_context(self, config: FakeRuntimeConfig | None = None) -> FakeContext | None:
+    def create_execution_context(self, strategy: object) -> FakeContext | None:
+        """Overloaded, as TensorRT's is: a configuration, or only how scratch memory is reserved."""
+        self.cuda.check("context_create")
+        if not isinstance(strategy, FakeRuntimeConfig):
+            assert isinstance(strategy, self._trt.ExecutionContextAllocationStrategy)
         if self.no_memory:
             return None
+        self.strategies.append(strategy)
         self.contexts.append(FakeContext(self))
         return self.contexts[-1]
 
@@ -359,6 +370,11 @@ class FakeUnpacked:
 class FakeRuntimeConfig:
     def __init__(self) -> None:
         self.given = b""
+        self.allocation: object = None
+        self.dynamic_shapes_kernel_specialization_strategy: object = None
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None:
+        self.allocation = strategy
 
     def create_runtime_cache(self) -> FakeRuntimeConfig:
         return self
@@ -380,8 +396,11 @@ class FakeRuntimeModule:
     def __init__(self, trt: ModuleType, cuda: FakeCuda, path: Path, batches: tuple[int, ...]) -> None:
         self._trt, self._cuda, self._path, self._batches = trt, cuda, path, batches
         self.unpacked: list[FakeUnpacked] = []
+        self.without: set[str] = set()
 
     def __getattr__(self, name: str) -> object:
+        if name in self.without:
+            raise AttributeError(name)
         return getattr(self._trt, name)
 
     def Runtime(self, logger: object) -> FakeRuntimeModule:  # noqa: N802  # TensorRT's name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from server.engines.device_rows import Located
 from server.engines.engine import Array
 from server.errors import EngineError
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _KERNEL_MODULE_VERSION = Path("/sys/module/nvidia/version")
 
 
@@ -79,22 +80,21 @@ class PycudaDevice:
             self._driver.Context.pop()
 
     def stream(self) -> Stream:
-        """A stream of its own."""
-        return _Stream(self._driver.Stream())
+        """A stream of its own: work on the default stream, which libraries use, does not hold it up."""
+        return _Stream(self._driver.Stream(_NON_BLOCKING), self.bound)
 
     def event(self) -> Event:
         """A mark; waiting for it leaves the processor to others."""
         flags = self._driver.event_flags
-        return _Event(self._driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING))
+        return _Event(self._driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING), self.bound)
 
     def device_memory(self, size: int) -> DeviceMemory:
         """Bytes on the GPU."""
         return _DeviceMemory(self._driver.mem_alloc(size))
 
     def host_array(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-        """Page-locked memory."""
-        array: Array = self._driver.pagelocked_zeros(shape, dtype)
-        return array
+        """Page-locked memory, which goes with the last array that shows it."""
+        return np.asarray(_PageLocked(self._driver.pagelocked_zeros(shape, dtype), self.bound))
 
     def foreign_memory(self, handle: bytes) -> ForeignMemory:
         """Map memory of another process."""
@@ -136,9 +136,31 @@ class _DeviceMemory:
             allocation.free()
 
 
-class _Stream:
-    def __init__(self, raw: Any) -> None:  # noqa: ANN401
+class _Owner:
+    """Holds one of pycuda's objects and lets go of it with the context bound.
+
+    Pycuda gives back what such an object stands for when it dies, but not in a thread that has the context
+    neither bound nor made: there it silently keeps it for good, and engines are closed in any thread.
+    """
+
+    def __init__(self, raw: Any, bound: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401
         self.raw = raw
+        self._bound = bound
+
+    def __del__(self) -> None:
+        with suppress(Exception), self._bound():  # after CudaLost there is nothing to be given back
+            self.raw = None
+
+
+class _PageLocked(_Owner):
+    @property
+    def __array_interface__(self) -> Any:  # noqa: ANN401  # numpy's own
+        return self.raw.__array_interface__
+
+
+class _Stream(_Owner):
+    def __init__(self, raw: Any, bound: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401
+        super().__init__(raw, bound)
         self.handle = int(raw.handle)
 
     def wait_for(self, event: Event) -> None:
@@ -148,10 +170,7 @@ class _Stream:
         self.raw.synchronize()
 
 
-class _Event:
-    def __init__(self, raw: Any) -> None:  # noqa: ANN401
-        self.raw = raw
-
+class _Event(_Owner):
     def record(self, stream: Stream) -> None:
         self.raw.record(_raw(stream))
 

@@ -99,7 +99,7 @@ def _build(
     _aim(toolkit, config, request.capabilities)
     add_profiles(builder, config, specs, batches)
     if toolkit.timing_cache:
-        config.set_timing_cache(config.create_timing_cache(timing_cache), True)  # other GPUs' times: ignored
+        _use_kernel_times(config, timing_cache)
     monitor = make_monitor(trt, on_progress)
     if monitor is not None:
         config.progress_monitor = monitor
@@ -134,7 +134,10 @@ def _aim(toolkit: Toolkit, config: Any, capabilities: Sequence[str]) -> None:  #
     if capabilities:
         config.num_compute_capabilities = len(capabilities)
     for index, name in enumerate(capabilities):
-        config.set_compute_capability(toolkit.trt.ComputeCapability.__members__[name], index)
+        if not config.set_compute_capability(toolkit.trt.ComputeCapability.__members__[name], index):
+            raise EngineError(
+                f"{toolkit.name} {toolkit.version} refuses to build for {', '.join(capabilities)}"
+            )
 
 
 def _advice(reason: str, request: BuildRequest) -> str:
@@ -144,6 +147,14 @@ def _advice(reason: str, request: BuildRequest) -> str:
     if "driver version is insufficient" in reason or "no CUDA-capable device" in reason:
         return f"{reason}; without a GPU, build with TensorRT-RTX (--rtx) for a named one (--for)"
     return reason
+
+
+def _use_kernel_times(config: Any, times: bytes) -> None:  # noqa: ANN401
+    """Start from earlier times, unless they are damaged or another GPU's: then from none."""
+    for kept in dict.fromkeys((times, b"")):
+        cache = config.create_timing_cache(kept)
+        if cache is not None and config.set_timing_cache(cache, False):  # False: another GPU's are refused
+            return
 
 
 def _kernel_times(config: Any) -> bytes:  # noqa: ANN401

@@ -18,7 +18,7 @@ from server.engines.slots import largest_batch
 from server.engines.tensorrt.build_progress import logged_progress
 from server.engines.tensorrt.builder import BuildOptions, BuildRequest
 from server.engines.tensorrt.engine import Network, TensorRtEngine, release
-from server.engines.tensorrt.execution_contexts import make_contexts
+from server.engines.tensorrt.execution_contexts import Kernels, make_contexts
 from server.engines.tensorrt.messages import messages_of
 from server.engines.tensorrt.parsing import DATATYPES
 from server.engines.tensorrt.plan_cache import PlanCache
@@ -128,6 +128,7 @@ def _assembled(
     uploads, compute = cuda.stream(), cuda.stream()
     kept = b"" if cache is None else cache.kernel_times(toolkit, gpu)
     contexts, kernels = make_contexts(toolkit.trt, unpacked, max(1, len(network.batches)), kept)
+    exits.callback(kernels.close)
     runs = []
     for index, context in enumerate(contexts):
         shapes = {spec.name: batch_shape(spec, network.batches, index) for spec in network.inputs}
@@ -172,9 +173,9 @@ def _check_tensor(unpacked: Any, spec: TensorSpec, *, batched: bool) -> None:  #
         raise EngineError(f"the plan has '{spec.name}' as {datatype} {list(shape)}, the graph as {expected}")
 
 
-def _keep_kernels(cache: PlanCache, toolkit: Toolkit, gpu: GpuIdentity, kernels: Callable[[], bytes]) -> None:
+def _keep_kernels(cache: PlanCache, toolkit: Toolkit, gpu: GpuIdentity, kernels: Kernels) -> None:
     try:
-        compiled = kernels()
+        compiled = kernels.serialized()
         if compiled:
             cache.keep_kernel_times(toolkit, gpu, compiled)
     except EngineError as error:

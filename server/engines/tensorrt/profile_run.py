@@ -98,12 +98,19 @@ class ProfileRun:
         if len(self._graphs) >= MOST_GRAPHS:
             self._graphs.pop(next(iter(self._graphs))).close()
         try:
+            self._check_capturable()
             self._graphs[key] = self._cuda.capture(self._stream, self._execute)
         except EngineError as error:
             if not isinstance(error, CaptureFailed) and not self._cuda.alive():
                 raise
             self._capturing = False
             _LOG.warning("this network runs without CUDA graphs: %s", error)
+
+    def _check_capturable(self) -> None:
+        """TensorRT-RTX can tell, once it has the shapes and addresses; TensorRT does not."""
+        tell = getattr(self._context, "is_stream_capturable", None)
+        if tell is not None and not tell(self._stream.handle):
+            raise CaptureFailed(f"TensorRT says that its work cannot be captured: {self._explain()}")
 
     def _check(self, accepted: bool, what: str) -> None:
         if not accepted:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -15,6 +18,12 @@ from server.engines.cuda.device import CaptureFailed, on_gpu
 from server.engines.cuda.graphs import GraphLibrary
 from server.engines.cuda.pycuda_device import PycudaDevice, open_cuda
 from server.errors import CudaLost, EngineError
+
+Dies = TypeVar("Dies")
+
+
+class Calls(SimpleNamespace):
+    """Functions by name; it can be watched dying, as its base cannot."""
 
 
 class DriverError(Exception):
@@ -52,14 +61,21 @@ class Driver(ModuleType):
     def init(self) -> None:
         self.call("init")()
 
-    def Stream(self) -> SimpleNamespace:  # noqa: N802  # pycuda's name
-        return SimpleNamespace(
-            handle=77, wait_for_event=self.call("wait_for_event"), synchronize=self.call("stream synchronize")
+    def Stream(self, flags: int) -> SimpleNamespace:  # noqa: N802  # pycuda's name
+        self.log.append(("Stream", flags))
+        return self.dying(
+            "stream destroy",
+            Calls(
+                handle=77,
+                wait_for_event=self.call("wait_for_event"),
+                synchronize=self.call("stream synchronize"),
+            ),
         )
 
     def Event(self, flags: int) -> SimpleNamespace:  # noqa: N802  # pycuda's name
         self.log.append(("Event", flags))
-        return SimpleNamespace(record=self.call("record"), synchronize=self.call("event synchronize"))
+        calls = Calls(record=self.call("record"), synchronize=self.call("event synchronize"))
+        return self.dying("event destroy", calls)
 
     def mem_alloc(self, size: int) -> Allocation:
         self.call("mem_alloc", size)()
@@ -67,7 +83,12 @@ class Driver(ModuleType):
 
     def pagelocked_zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         self.log.append(("pagelocked_zeros", shape))
-        return np.zeros(shape, dtype)
+        return self.dying("mem_host_free", np.zeros(shape, dtype))
+
+    def dying(self, name: str, made: Dies) -> Dies:
+        """Pycuda gives back what an object stands for when it dies."""
+        weakref.finalize(made, self.call(name)).atexit = False
+        return made
 
     def memcpy_htod_async(self, target: int, source: np.ndarray, stream: object) -> None:
         self.call("htod")(target, source.nbytes, stream.handle)
@@ -175,17 +196,63 @@ def test_calls_reach_pycuda_with_its_own_objects(cuda: PycudaDevice, driver: Dri
     memory.free()
     names = [call[0] for call in driver.log]
     assert names == [
-        *("Event", "mem_alloc", "pagelocked_zeros", "htod", "record", "wait_for_event", "dtoh"),
+        *("Stream", "Event", "mem_alloc", "pagelocked_zeros", "htod", "record", "wait_for_event", "dtoh"),
         *("event synchronize", "stream synchronize", "free"),
     ]
-    assert driver.log[0] == ("Event", 3)  # waiting sleeps, and nothing is timed
-    assert driver.log[3] == ("htod", 4096, 32, 77)
-    assert driver.log[6] == ("dtoh", 64, 4096, 77)
+    assert driver.log[0] == ("Stream", 1)  # no other stream waits for it, nor it for another
+    assert driver.log[1] == ("Event", 3)  # waiting sleeps, and nothing is timed
+    assert driver.log[4] == ("htod", 4096, 32, 77)
+    assert driver.log[7] == ("dtoh", 64, 4096, 77)
     assert (stream.handle, memory.address) == (77, 4096)
 
 
+@pytest.mark.parametrize(
+    ("make", "end"),
+    [
+        (lambda cuda: cuda.stream(), "stream destroy"),
+        (lambda cuda: cuda.event(), "event destroy"),
+        (lambda cuda: cuda.host_array((2, 3), np.dtype("u1")), "mem_host_free"),
+    ],
+)
+def test_what_dies_in_another_thread_is_given_back_with_the_context_bound(
+    cuda: PycudaDevice, driver: Driver, make: Callable[[PycudaDevice], object], end: str
+) -> None:
+    held = [make(cuda)]
+    driver.log.clear()
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert driver.log == [("push",), (end,), ("pop",)]
+
+
+def test_page_locked_memory_stays_while_any_array_shows_it(cuda: PycudaDevice, driver: Driver) -> None:
+    array = cuda.host_array((4, 2), np.dtype("f4"))
+    assert (array.shape, array.dtype, array.flags.writeable, array.flags.c_contiguous) == (
+        (4, 2),
+        np.float32,
+        True,
+        True,
+    )
+    part = array[1:3]
+    part[...] = 7
+    assert array.sum() == 28
+    driver.log.clear()
+    del array
+    assert driver.log == []
+    part[...] = 8
+    del part
+    assert driver.log == [("push",), ("mem_host_free",), ("pop",)]
+
+
+def test_a_dead_context_gives_nothing_back_and_raises_nothing(cuda: PycudaDevice, driver: Driver) -> None:
+    stream = cuda.stream()
+    driver.failing.add("push")
+    del stream
+
+
 def test_copies_on_the_gpu_go_from_place_to_place(cuda: PycudaDevice, driver: Driver) -> None:
-    cuda.copy(SimpleNamespace(address=8192), SimpleNamespace(address=4100), 12, cuda.stream())
+    stream = cuda.stream()
+    cuda.copy(SimpleNamespace(address=8192), SimpleNamespace(address=4100), 12, stream)
     assert driver.log[-1] == ("dtod", 8192, 4100, 12, 77)
 
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from server.engines.tensorrt.builder import BuildOptions, BuildRequest, build_plan
+from server.engines.tensorrt.builder import BuildOptions, BuildRequest, _use_kernel_times, build_plan
 from server.engines.tensorrt.toolkit import Toolkit
 from server.errors import EngineError
 
@@ -92,6 +92,31 @@ def test_kernel_times_are_kept_where_the_toolkit_times_kernels(rtx: Toolkit, wri
         for cache in (first.timing_cache, b"damaged"):
             assert build_plan(timing, request(write_model(), 1), cache).plan
     assert build_plan(rtx, request(write_model(), 1)).timing_cache == b""
+
+
+class TimingConfig:
+    """Takes kernel times as TensorRT does: not from damaged bytes, other GPUs' only where that is allowed."""
+
+    def __init__(self) -> None:
+        self.times: list[bytes] = []
+
+    def create_timing_cache(self, times: bytes) -> bytes | None:
+        return None if times == b"damaged" else times
+
+    def set_timing_cache(self, times: bytes, ignore_mismatch: bool) -> bool:
+        accepted = ignore_mismatch or times != b"another GPU's"
+        if accepted:
+            self.times.append(times)
+        return accepted
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(b"own", b"own"), (b"", b""), (b"damaged", b""), (b"another GPU's", b"")]
+)
+def test_only_kernel_times_of_the_same_gpu_are_believed(given: bytes, used: bytes) -> None:
+    config = TimingConfig()
+    _use_kernel_times(config, given)
+    assert config.times == [used]
 
 
 @pytest.mark.parametrize("content", [b"", b"no onnx at all " * 100])

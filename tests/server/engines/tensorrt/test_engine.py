@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_gpu import FakeCuda, FakeRuntimeModule, FakeUnpacked
+from fake_gpu import FakeContext, FakeCuda, FakeRuntimeModule, FakeUnpacked
 
 from server.engines.device_rows import DeviceRows, Exchange, Placed, exchanging, run_exchanging
 from server.engines.engine import Array
@@ -275,6 +275,41 @@ def test_the_plan_is_kept_with_the_kernels_and_found_again(rig: Rig, tmp_path: P
     assert rig.unpacked.configs[0].given == b"k"
     with pytest.raises(EngineError, match="there is no plan cache"):
         rig.load(if_missing=IfMissing.REFUSE)
+
+
+def test_contexts_reserve_for_their_own_profile_and_compile_before_a_graph_is_made(rig: Rig) -> None:
+    engine = rig.load()
+    (config,) = rig.unpacked.configs
+    strategies = rig.toolkit.trt
+    assert rig.unpacked.strategies == [config] * len(BATCHES)
+    assert config.allocation == strategies.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+    eager = strategies.DynamicShapesKernelSpecializationStrategy.EAGER
+    assert config.dynamic_shapes_kernel_specialization_strategy == eager
+    engine.close()
+
+
+def test_a_tensorrt_that_compiles_nothing_is_told_how_to_reserve(rig: Rig) -> None:
+    rig.module.without.add("IRuntimeCache")
+    engine = rig.load()
+    on_change = rig.toolkit.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+    assert rig.unpacked.strategies == [on_change] * len(BATCHES)
+    assert not rig.unpacked.configs
+    inputs = fill(engine, 4)
+    check(engine.run(inputs), expected(rig.path, inputs))
+    engine.close()
+
+
+def test_what_tensorrt_calls_not_capturable_is_not_captured(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FakeContext, "is_stream_capturable", lambda _self, stream: stream == 0)
+    engine = rig.load()
+    assert not rig.cuda.graphs
+    assert "without CUDA graphs: TensorRT says that its work cannot be captured" in caplog.text
+    inputs = fill(engine, 6)
+    check(engine.run(inputs), expected(rig.path, inputs))
+    assert "execute" in rig.calls(engine)
+    engine.close()
 
 
 def test_powers_of_two_are_served_by_default(make_rig: Callable[..., Rig]) -> None:
