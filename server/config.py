@@ -53,6 +53,7 @@ class Settings:
     no_govern: bool = False
     govern: str | None = None
     policy: str = "boulton"
+    predictor: str | None = None
     decision_interval_s: float = 1.0
     holdback: float = 0.0
     state_dir: Path | None = None
@@ -125,6 +126,7 @@ _SERVED_BATCHES = (
 _MISSING_PLAN = "TensorRT: what to do for a model without a plan on disk, build one (minutes) or refuse it"
 _HOLDBACK = "share of the time, up to 0.5, at the default setting, to measure what governing saves; 0: never"
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
+_PREDICTOR = "until batches have run, govern by what this predicts for the model; of `boulton calibrate`"
 
 OPTIONS = {
     "repository": Option(path, "the model repository", "DIR"),
@@ -162,6 +164,7 @@ OPTIONS = {
     "no_govern": Option(switch, "keep the batch limit and the clock as they are"),
     "govern": Option(text, "govern this model (default: the only one)", "MODEL"),
     "policy": Option(one_of("boulton", "fixed"), _POLICY, "NAME"),
+    "predictor": Option(text, _PREDICTOR, "NAME|FILE"),
     "decision_interval_s": Option(number(0.01), "seconds between decisions", "S"),
     "holdback": Option(number(0.0), _HOLDBACK, "SHARE"),
     "state_dir": Option(path, _STATE_DIR, "DIR"),
@@ -275,6 +278,9 @@ def _check_governing(settings: Settings) -> None:
         raise ConfigError(f"--holdback {settings.holdback:g} is over {MOST_HELD_BACK:g} of the time")
     if settings.no_govern and settings.govern is not None:
         raise ConfigError("--govern and --no-govern contradict each other; give one of them")
+    if settings.predictor is not None and (settings.no_govern or settings.policy != "boulton"):
+        given = "--no-govern" if settings.no_govern else f"--policy {settings.policy}"
+        raise ConfigError(f"--predictor and {given} contradict each other: nobody would ask it")
     if settings.govern is not None and settings.model and settings.govern not in settings.model:
         raise ConfigError(
             f"--govern {settings.govern} is not among the models served: {', '.join(settings.model)}"

@@ -14,12 +14,13 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from optimizer.devices.gpu import Gpu
 from server.announcement import Announcement, withdraw
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.engines.cuda.pycuda_device import open_cuda
 from server.errors import BoultonError, ConfigError, CudaLost, RequestError
-from server.governing.governor_factory import make_governing, read_targets
+from server.governing.governor_factory import Foresee, choose_model, make_governing, read_targets
 from server.governing.governor_thread import GovernorThread
 from server.governing.loop import Governing
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
@@ -212,13 +213,26 @@ class Daemon:
     async def _start_governing(self) -> None:
         call = LoopCaller(asyncio.get_running_loop())
         device = self._engines.device
-        governing = make_governing(self._settings, self._targets, self._models, device, call)
+        foresight = await self._foresight(device)
+        governing = make_governing(self._settings, self._targets, self._models, device, call, foresight)
         if governing is not None:
             self._governing = governing
             await governing.start()
         note = device_note(device)
         if note:
             logger.warning("%s", note)
+
+    async def _foresight(self, device: Gpu) -> Foresee | None:
+        """Read what is predicted for the governed model, if that is asked for. Raises `ConfigError`."""
+        settings = self._settings
+        model = choose_model(settings.govern, self._models) if settings.predictor is not None else None
+        if model is None:
+            return None
+        # Whoever asks for no prediction need not load what reads networks and predictors.
+        from server.foresight import foresee
+
+        entry = Repository(settings.repository).entry(model.spec.name, model.spec.version)
+        return await asyncio.to_thread(foresee, settings, device, entry.onnx_path)
 
     def _announce(self) -> None:
         settings = self._settings

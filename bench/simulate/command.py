@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.console import make_console
@@ -21,7 +21,12 @@ from bench.simulate.report import Report, as_json, show, show_decisions
 from bench.simulate.run import Run, simulate, simulate_fixed
 from bench.simulate.saved_state import load_state, save_state
 from bench.simulate.scenario import Scenario, default_point
+from optimizer.foresight import check_device, prior_of, steps_of_file
+from optimizer.layers.dataset import DatasetError
+from optimizer.layers.saved import load_predictor
+from optimizer.models.prior import Prior
 from optimizer.operating_point import OperatingGrid
+from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Policy
 from optimizer.policies.registry import POLICY_NAMES, OfflineSweep, make_policy
 from optimizer.settings_table import SettingsError
@@ -32,6 +37,8 @@ from optimizer.twin.surface import SurfacePhysics
 from server.errors import ConfigError
 
 DEFAULT_MAX_BATCH = 128
+Foresee = Callable[[OperatingGrid], Prior]
+"""Predicts the network of a scenario over a grid."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="between decisions (default: 1)",
     )
+    add("--predictor", metavar="NAME|FILE", help=_PREDICTOR)
+    add("--network", type=Path, metavar="MODEL.onnx", help="what --predictor predicts: the model's graph")
     add("--state", type=Path, metavar="FILE", help="start from what was learned, and save what is learned")
     add("--explain", action="store_true", help="print every decision with its reason")
 
 
+_PREDICTOR = "start from what this predicts, as `boulton calibrate` fits one; learned state wins over it"
 _DURATION = "how long images arrive (default: a trace's length, else 60)"
 _MAX_BATCH = f"the engine's largest batch (default: {DEFAULT_MAX_BATCH}, or the largest that was measured)"
 
@@ -67,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Simulate and report."""
     scenario = scenario_from(arguments)
     _check_policy(arguments.policy)
-    state = _state(arguments, scenario)
+    state, foresight = _state(arguments, scenario), _foresight(arguments, scenario)
     check_writable(arguments.json, "--json")
-    report = rehearse(scenario, arguments.policy, arguments.arrivals, state)
+    report = rehearse(scenario, arguments.policy, arguments.arrivals, state, foresight)
     if arguments.state is not None and report.run.state is not None:
         save_state(arguments.state, arguments.policy, scenario.profile.name, scenario.model, report.run.state)
     _say(report, arguments.json, explain=arguments.explain)
@@ -101,9 +111,16 @@ def largest_batch(profile: GpuProfile, model: str) -> int:
 
 
 def rehearse(
-    scenario: Scenario, policy: str, arrivals: str, state: Mapping[str, object] | None = None
+    scenario: Scenario,
+    policy: str,
+    arrivals: str,
+    state: Mapping[str, object] | None = None,
+    foresight: Foresee | None = None,
 ) -> Report:
-    """Let a policy govern, and find what it is held against. Raises ConfigError for an unusable state."""
+    """Let a policy govern, and find what it is held against. Raises ConfigError for an unusable state.
+
+    `foresight` predicts for our own policy, which has learned nothing; the others ask for no prediction.
+    """
     tried = 0
     with SimulationProgress(scenario.end_s) as progress:
 
@@ -112,7 +129,7 @@ def rehearse(
             tried = settings
             progress.searched(settings)
 
-        ran = _simulated(scenario, policy, state, progress)
+        ran = _simulated(scenario, policy, state, foresight, progress)
         default = default_point(scenario)
         oracle, best = static_oracle(scenario, cache=cache_folder(), progress=searched)
         return Report(
@@ -127,11 +144,17 @@ def cache_folder() -> Path:
 
 
 def _simulated(
-    scenario: Scenario, policy: str, state: Mapping[str, object] | None, progress: SimulationProgress
+    scenario: Scenario,
+    policy: str,
+    state: Mapping[str, object] | None,
+    foresight: Foresee | None,
+    progress: SimulationProgress,
 ) -> Run:
     sweep = sweep_of(scenario)
 
     def make(grid: OperatingGrid) -> Policy:
+        if foresight is not None:
+            return BoultonPolicy(grid, foresight(grid))
         return make_policy(policy, grid, scenario.targets.at(0.0), sweep)
 
     if state is None:
@@ -175,6 +198,25 @@ def _state(arguments: argparse.Namespace, scenario: Scenario) -> Mapping[str, ob
     if arguments.state is None:
         return None
     return load_state(arguments.state, arguments.policy, scenario.profile.name, scenario.model)
+
+
+def _foresight(arguments: argparse.Namespace, scenario: Scenario) -> Foresee | None:
+    """Read predictor and network, and hold the one against the GPU. Raises ConfigError."""
+    name, network = arguments.predictor, arguments.network
+    if (name is None) != (network is None):
+        raise ConfigError("--predictor and --network go together: who predicts, and what is predicted")
+    if name is None:
+        return None
+    if arguments.policy != POLICY_NAMES[0]:
+        raise ConfigError(f"--predictor: policy {arguments.policy} takes no prediction; leave it out")
+    try:
+        predictor = load_predictor(name)
+        check_device(predictor, scenario.profile.name, simulated=True)
+        steps = steps_of_file(network)
+        prior_of(predictor, steps, 1, scenario.profile.sm_clocks_mhz)
+    except (DatasetError, ValueError) as error:
+        raise ConfigError(f"--predictor {name}: {error}") from error
+    return lambda grid: prior_of(predictor, steps, grid.batch_limits[-1], grid.sm_clocks_mhz)
 
 
 def _say(report: Report, path: Path | None, *, explain: bool) -> None:

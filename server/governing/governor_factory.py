@@ -11,6 +11,7 @@ from random import Random
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor
 from optimizer.holdback import Holdback
+from optimizer.models.prior import Prior
 from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.fixed import FixedPolicy
@@ -31,6 +32,8 @@ POLICIES: dict[str, Callable[[OperatingGrid], Policy]] = {
     "fixed": FixedPolicy,
 }
 """Who may decide here, by the names that `--policy` takes."""
+Foresee = Callable[[OperatingGrid], Prior | None]
+"""Predicts the governed network over a grid."""
 
 logger = logging.getLogger("boulton.governor")
 
@@ -46,9 +49,16 @@ def read_targets(settings: Settings) -> Targets:
 
 
 def make_governing(
-    settings: Settings, targets: Targets, models: ModelTable, device: Gpu, call: Caller
+    settings: Settings,
+    targets: Targets,
+    models: ModelTable,
+    device: Gpu,
+    call: Caller,
+    foresight: Foresee | None = None,
 ) -> Governing | None:
     """Make the governor, not yet started; None, and a line in the log, when there is nothing to govern.
+
+    `foresight` says what it goes by until it has learned; None: it learns before it acts.
 
     Raises:
         ConfigError: the model to govern is not loaded.
@@ -67,7 +77,7 @@ def make_governing(
         return None
     least_delay_s = settings.max_delay_ms / 1e3
     plant = ServingPlant(lambda: _scheduler(models, name), device, call, least_delay_s=least_delay_s)
-    appoint = _Appointment(settings, targets, model.spec, batch_limits, device, plant)
+    appoint = _Appointment(settings, targets, model.spec, batch_limits, device, plant, foresight)
     governor, keeping = appoint(clocks_mhz)
     interval_s = settings.decision_interval_s
     logger.info(
@@ -86,11 +96,14 @@ class _Appointment:
     batch_limits: tuple[int, ...]
     device: Gpu
     plant: ServingPlant
+    foresight: Foresee | None
 
     def __call__(self, clocks_mhz: tuple[int, ...]) -> tuple[Governor, Keeping]:
         """Return the governor, under the targets that were last set, and where what it knows is kept."""
         grid = OperatingGrid(self.batch_limits, clocks_mhz)
         policy = POLICIES[self.settings.policy](grid)
+        if self.foresight is not None:
+            policy = BoultonPolicy(grid, self.foresight(grid))
         keeping = self._keeping(grid, policy)
         wanted = keeping.targets.load()
         governor = Governor(

@@ -68,6 +68,8 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
         (["--host", ""], "--host must be a text that is not empty"),
         (["--engine", "simulated"], "--engine simulated needs --gpu"),
         (["--gpu", "v100"], "--gpu needs --engine simulated, got --engine onnxruntime"),
+        (["--predictor", "a100", "--no-govern"], "--predictor and --no-govern contradict each other"),
+        (["--predictor", "a100", "--policy", "fixed"], "--predictor and --policy fixed contradict"),
         (["--simulated-model", "x"], "--simulated-model needs --engine simulated"),
         (["--batch-limit", "9", "--max-batch", "8"], "--batch-limit 9 is over --max-batch 8"),
         (["--served-batches", "8,1"], "--served-batches must be ascending whole numbers, as in 1,8,32"),

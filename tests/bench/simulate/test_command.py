@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from bench.simulate.command import DEFAULT_MAX_BATCH
 from server.cli import main
@@ -241,3 +243,39 @@ def test_numbers_that_make_no_sense(capsys: pytest.CaptureFixture[str], flag: di
         simulate(**flag)
     assert refused.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 64, 112, 112])],
+    )
+    path = tmp_path / "relu.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_prediction_moves_the_first_decision(
+    capsys: pytest.CaptureFixture[str], network: Path, tmp_path: Path
+) -> None:
+    flags: dict[str, object] = {"gpu": "a100", "arrivals": "poisson:500", "explain": True}
+    assert simulate(**flags) == 0
+    cold = capsys.readouterr().out
+    assert simulate(predictor="a100", network=network, **flags) == 0
+    warm = capsys.readouterr().out
+    assert "no batch seen yet" in cold
+    assert "no batch seen yet" not in warm
+
+
+def test_predictions_that_cannot_be_used_are_refused(
+    capsys: pytest.CaptureFixture[str], network: Path
+) -> None:
+    flags: dict[str, object] = {"predictor": "a100", "network": network}
+    assert "fitted to a100, and this is v100" in complaint(capsys, **flags)
+    assert "go together" in complaint(capsys, gpu="a100", predictor="a100")
+    assert "go together" in complaint(capsys, gpu="a100", network=network)
+    assert "policy clipper takes no prediction" in complaint(capsys, gpu="a100", policy="clipper", **flags)
+    assert "no predictor 'none'" in complaint(capsys, gpu="a100", **flags | {"predictor": "none"})

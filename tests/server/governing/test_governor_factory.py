@@ -119,6 +119,15 @@ def test_a_fixed_policy_is_measured_but_leaves_the_clock_alone() -> None:
     assert make_governing(single, Targets(), models("net"), device, directly) is not None
 
 
+def test_what_is_foreseen_is_asked_for_the_grid_that_is_governed() -> None:
+    asked: list[OperatingGrid] = []
+    device = FakeGpu((500, 1000))
+    governing = make_governing(settings(), Targets(), models("net"), device, directly, asked.append)
+    assert governing is not None
+    assert asked == [governing.governor.grid]
+    assert governing.governor.policy.name == "boulton"
+
+
 def test_the_batch_limit_flag_bounds_the_grid() -> None:
     governing = make_governing(settings(batch_limit=4), Targets(), models("net"), FakeGpu(), directly)
     assert governing is not None
