@@ -24,6 +24,8 @@ _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
 _AGING = 0.995
 _MOST_CELLS = 96
+_ONE_THREAD = 2**18
+"""Multiplications of a matrix product that OpenBLAS leaves to the calling thread."""
 _MOST_LOG_RATIO = math.log(3.0)
 
 
@@ -88,7 +90,7 @@ class LocalCorrection:
         ratios = np.log(values / predicted).clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO)
         near_size = _kernel(self._log_sizes, batches, _BATCH_WIDTH) * weights
         near_clock = _kernel(self._log_clocks, clocks, _CLOCK_WIDTH).T
-        known, factor = near_size @ near_clock, (near_size * ratios) @ near_clock
+        known, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
         factor /= known + _PRIOR_WEIGHT
         return np.exp(factor, out=factor), known / (known + 1.0)
 
@@ -109,6 +111,16 @@ class LocalCorrection:
     def _make_room(self) -> None:
         if len(self._cells) >= _MOST_CELLS:
             del self._cells[min(self._cells, key=lambda key: self._cells[key].weight)]
+
+
+def _product(left: Array, right: Array) -> Array:
+    """Return the matrix product, a few rows at a time.
+
+    A larger product is shared among threads by the library below, which on a busy machine wait for each other
+    for milliseconds; in pieces it takes microseconds.
+    """
+    rows = max(1, _ONE_THREAD // right.size)
+    return np.concatenate([left[start : start + rows] @ right for start in range(0, len(left), rows)])
 
 
 def _kernel(log_axis: Array, at: Array, width: float) -> Array:
