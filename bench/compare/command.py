@@ -10,25 +10,26 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from bench.compare.agreement import Earlier, agreements, read_earlier
 from bench.compare.conditions import Conditions
 from bench.compare.contest import Contest, Ground
 from bench.compare.energy import Meters
 from bench.compare.engines import Engines, choose_engines, versions_of
 from bench.compare.html_report import report
 from bench.compare.networks import NetworkFile, network_names, obtain_network
-from bench.compare.plan import Settings
+from bench.compare.plan import Cell, Settings
 from bench.compare.progress import CompareProgress
 from bench.compare.records import Record
 from bench.compare.settling import SettlingRule
 from bench.compare.store import Store
 from bench.compare.summary import Baseline, summarise, verdicts
-from bench.compare.tables import show
+from bench.compare.tables import show, show_agreements
 from bench.compare.writing import write_csv, write_json
 from bench.console import make_console
 from bench.flags import number, whole
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole(1, 1024), metavar="N", help="of a batch on the CPU (default: all cores)")
     add("--device", type=whole(0, 63), default=0, metavar="INDEX", help="which GPU (default: 0)")
     add("--minutes", type=number(0.0, 1e5), metavar="M", help=_MINUTES)
+    add("--against", type=Path, metavar="EARLIER.json", help=_AGAINST)
     add("--out", type=Path, default=Path("compare-out"), metavar="DIR", help="(default: compare-out)")
     add(
         "--quick",
@@ -81,6 +83,7 @@ _PRECISION = "may be repeated (default: fp32 for a built-in network; an ONNX fil
 _BASELINE = "what ratios are to; without precision, that of each line (default: pytorch, else onnxruntime)"
 _LEAD = f"the same work, uncounted, before each measurement (default: {Settings().lead_s:g})"
 _WARM_UP = f"the longest warm-up of a batch size (default: {Settings().settling.limit_s:g})"
+_AGAINST = "the compare.json of an earlier run with another --out: say cell by cell whether the two agree"
 _MINUTES = "begin no turn that would end later; run again to go on"
 
 
@@ -90,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     engines = choose_engines(arguments.engine)
     names, machine = network_names(tuple(arguments.models)), this_machine()
     settings, baseline = settings_from(arguments), _chosen_baseline(arguments.baseline, engines.present)
+    earlier = {} if arguments.against is None else read_earlier(arguments.against)
     arguments.out.mkdir(parents=True, exist_ok=True)
     meters = Meters(settings.device_index)
     try:
@@ -120,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         notes=tuple(meters.notes),
         unavailable=unavailable,
     )
-    _present(records, engines, conditions, arguments.out, console)
+    _present(records, engines, conditions, earlier, arguments.out, console)
     return _exit_code(records, settings, unavailable)
 
 
@@ -177,14 +181,22 @@ def _files(
 
 
 def _present(
-    records: Sequence[Record], engines: Engines, conditions: Conditions, folder: Path, console: Console
+    records: Sequence[Record],
+    engines: Engines,
+    conditions: Conditions,
+    earlier: Mapping[Cell, Earlier],
+    folder: Path,
+    console: Console,
 ) -> None:
     lines = summarise(records, conditions.baseline)
     found = verdicts(lines)
     show(lines, found, engines.missing, conditions.baseline, console)
+    agreed = agreements(lines, earlier)
+    if earlier:
+        show_agreements(agreed, console)
     for text in (*conditions.notes, *conditions.unavailable):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    write_json(folder / "compare.json", lines, found, engines.missing, conditions)
+    write_json(folder / "compare.json", lines, found, engines.missing, conditions, agreed)
     write_csv(folder / "compare.csv", lines)
     (folder / "report.html").write_text(report(lines, found, engines.missing, conditions), encoding="utf-8")
     for name in ("compare.json", "compare.csv", "report.html"):

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bench.compare.agreement import Agreement, agreement_text
 from bench.compare.estimates import Estimate
 from bench.compare.plan import Subject
 from bench.compare.summary import NOISE_ALLOWED, Baseline, Line, Ratio, Verdict, noisy_share
@@ -19,6 +20,7 @@ HEADINGS = ("engine", "precision", "batch", "p50 ms", "p99 ms", "images/s", "spe
 START_HEADINGS = (
     "engine", "precision", "runs on", "host MiB", "GPU MiB", "start s", "build s", "idle W", "energy from"
 )  # fmt: skip
+AGAINST_HEADINGS = ("network", "precision", "engine", "batch", "earlier ms", "now ms", "apart", "")
 
 
 def show(
@@ -35,6 +37,18 @@ def show(
         console.print(_start_table(own))
     for text in (*verdict_texts(found), *remarks(lines), *missing_texts(missing)):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_agreements(found: Sequence[Agreement], console: Console) -> None:
+    """Print a line a cell that was measured before as well, and a sentence on all of them."""
+    table = _empty("against the earlier run", AGAINST_HEADINGS)
+    for one in found:
+        subject = one.cell.subject
+        names = (subject.network, subject.precision, subject.engine, str(one.cell.batch))
+        times = (figure(one.earlier_ms), figure(one.now_ms))
+        table.add_row(*names, *times, f"{one.apart:.1%}", one.verdict.value)
+    console.print(table)
+    console.print(agreement_text(found), highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(network: str, lines: Sequence[Line], baseline: Baseline | None) -> Table:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.compare.agreement import Agreement
 from bench.compare.conditions import Conditions
 from bench.compare.estimates import Estimate
 from bench.compare.records import as_json
@@ -30,8 +31,9 @@ def write_json(
     found: Sequence[Verdict],
     missing: Mapping[str, str],
     conditions: Conditions,
+    agreed: Sequence[Agreement] = (),
 ) -> None:
-    """Write everything; what was not measured is null."""
+    """Write everything; what was not measured is null, and `against` is empty without an earlier run."""
     noisy, told = noisy_share(lines)
     report = {
         "conditions": {**asdict(conditions), "method": conditions.method},
@@ -39,6 +41,7 @@ def write_json(
         "noisy_cells": {"noisy": noisy, "of": told},
         "verdicts": [asdict(verdict) for verdict in found],
         "missing_engines": dict(missing),
+        "against": [asdict(one) | {"verdict": one.verdict.value} for one in agreed],
         "cells": [_row(line) | {"record": as_json(line.record)} for line in lines],
     }
     path.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")

@@ -63,6 +63,16 @@ def test_a_second_run_measures_nothing_anew(compared: Path, network: Path) -> No
     assert sorted((path, path.read_text()) for path in (compared / "cells").iterdir()) == before
 
 
+def test_a_second_run_elsewhere_is_held_against_the_first(
+    compared: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, str(network), "--against", str(compared / "compare.json")) == 0
+    assert "against the earlier run, of 2 cells, 5% allowed" in capsys.readouterr().out
+    found = json.loads((tmp_path / "compare.json").read_text())["against"]
+    assert [one["cell"]["batch"] for one in found] == [1, 4]
+    assert {one["verdict"] for one in found} <= {"agrees", "too noisy", "differs"}
+
+
 def test_a_second_run_measures_what_is_missing(compared: Path, network: Path) -> None:
     lost, kept = sorted((compared / "cells").iterdir())
     before = kept.read_text()
