@@ -1,28 +1,35 @@
-"""Stays where it starts. What the others are compared with: the same measurements, no decision."""
+"""One setting, found before serving and kept: measured as any policy is, but nothing is decided."""
 
 from __future__ import annotations
 
-from optimizer.operating_point import OperatingGrid
+from dataclasses import dataclass, replace
+
+from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Decision
 from optimizer.revenue import Targets
 from optimizer.telemetry import Window
 
 
+@dataclass(frozen=True, slots=True)
 class FixedPolicy:
-    """Implements `Policy` by keeping the grid's default.
+    """Implements `Policy` by one setting, whatever is measured.
 
     Args:
-        grid: the legal settings; without clocks, the device's own clock management stays in charge.
+        name: what the policy is called.
+        point: the setting.
+        reason: why it was chosen.
     """
 
-    def __init__(self, grid: OperatingGrid) -> None:
-        self._point = grid.default
-
-    @property
-    def name(self) -> str:
-        """Always `fixed`."""
-        return "fixed"
+    name: str
+    point: OperatingPoint
+    reason: str
 
     def decide(self, window: Window, targets: Targets) -> Decision:  # noqa: ARG002  # nothing can change its mind
-        """Return the default setting, whatever was measured."""
-        return Decision(self._point, f"{self._point}: fixed")
+        """Return the setting, without a clock while none can be set."""
+        point = replace(self.point, sm_clock_mhz=None) if window.point.sm_clock_mhz is None else self.point
+        return Decision(point, f"{point}: {self.reason}")
+
+
+def fixed(grid: OperatingGrid) -> FixedPolicy:
+    """Return the policy that keeps the grid's default; without clocks, the device manages its own."""
+    return FixedPolicy("fixed", grid.default, "fixed")

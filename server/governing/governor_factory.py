@@ -14,7 +14,7 @@ from optimizer.holdback import Holdback
 from optimizer.models.prior import Prior
 from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
-from optimizer.policies.fixed import FixedPolicy
+from optimizer.policies.fixed import fixed
 from optimizer.policies.policy import Policy
 from optimizer.settings_table import SettingsError
 from optimizer.targets import Targets, load_targets
@@ -29,7 +29,7 @@ from server.scheduling.scheduler import Scheduler
 
 POLICIES: dict[str, Callable[[OperatingGrid], Policy]] = {
     "boulton": BoultonPolicy,
-    "fixed": FixedPolicy,
+    "fixed": fixed,
 }
 """Who may decide here, by the names that `--policy` takes."""
 Foresee = Callable[[OperatingGrid], Prior | None]

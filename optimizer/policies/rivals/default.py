@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from optimizer.operating_point import OperatingGrid
-from optimizer.policies.rivals.kept import KeptPolicy
+from optimizer.policies.fixed import FixedPolicy
 
 
-def default(grid: OperatingGrid) -> KeptPolicy:
+def default(grid: OperatingGrid) -> FixedPolicy:
     """Return the policy that keeps the grid's default."""
-    return KeptPolicy("default", grid.default, "the default")
+    return FixedPolicy("default", grid.default, "the default")

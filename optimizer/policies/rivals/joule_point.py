@@ -14,13 +14,13 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from optimizer.operating_point import OperatingGrid
-from optimizer.policies.rivals.kept import KeptPolicy
+from optimizer.policies.fixed import FixedPolicy
 from optimizer.policies.rivals.static_best import static_best
 from optimizer.policies.rivals.sweep import OfflineSweep, Trial, try_clocks
 from optimizer.revenue import Targets
 
 
-def joule_point(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> KeptPolicy:
+def joule_point(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> FixedPolicy:
     """Return the policy that keeps max(f*, f_SLO) at the batch limit where an image then costs the least.
 
     Where nothing keeps the SLO it is the setting of `static_best`.
@@ -28,9 +28,9 @@ def joule_point(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> K
     found = [trial for limit in grid.batch_limits if (trial := _best(grid, targets, sweep, limit))]
     if not found:
         fallback = static_best(grid, targets, sweep)
-        return KeptPolicy("joule-point", fallback.point, fallback.reason)
+        return FixedPolicy("joule-point", fallback.point, fallback.reason)
     best = min(found, key=lambda trial: trial.joules_per_image)
-    return KeptPolicy("joule-point", best.point, f"{best.joules_per_image:.3g} J an image, offline")
+    return FixedPolicy("joule-point", best.point, f"{best.joules_per_image:.3g} J an image, offline")
 
 
 def _best(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep, batch_limit: int) -> Trial | None:

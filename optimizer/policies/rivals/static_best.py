@@ -9,12 +9,12 @@ runs and for its own, which is the latency held against the budget.
 from __future__ import annotations
 
 from optimizer.operating_point import OperatingGrid
-from optimizer.policies.rivals.kept import KeptPolicy
+from optimizer.policies.fixed import FixedPolicy
 from optimizer.policies.rivals.sweep import OfflineSweep, try_clocks
 from optimizer.revenue import Targets
 
 
-def static_best(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> KeptPolicy:
+def static_best(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> FixedPolicy:
     """Return the policy that keeps the batch limit of the most throughput within the SLO, at boost clock.
 
     Where no batch size keeps the SLO, the quickest is kept.
@@ -23,6 +23,6 @@ def static_best(grid: OperatingGrid, targets: Targets, sweep: OfflineSweep) -> K
     fit = [trial for trial in trials if trial.answers_in_time(targets)]
     if not fit:
         quickest = min(trials, key=lambda trial: trial.batch_s)
-        return KeptPolicy("static-best", quickest.point, "nothing keeps the SLO, this comes closest")
+        return FixedPolicy("static-best", quickest.point, "nothing keeps the SLO, this comes closest")
     best = max(fit, key=lambda trial: trial.images_per_s)
-    return KeptPolicy("static-best", best.point, f"{best.images_per_s:.0f} images/s within the SLO, offline")
+    return FixedPolicy("static-best", best.point, f"{best.images_per_s:.0f} images/s within the SLO, offline")
