@@ -37,5 +37,9 @@ class DeviceError(Exception):
     """The device refused or failed; says what was asked, what is allowed and what to do."""
 
 
+class DeviceLost(DeviceError):
+    """Whoever sets the device found it lost, or in need of a reset: nothing can be set on it any more."""
+
+
 class DeviceGone(DeviceError):
     """The device is gone for good and has said so in the log: nothing is gained by saying it again."""

@@ -31,7 +31,10 @@ from optimizer.devices.keeper.protocol import (
     encode_refusal,
 )
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
+from optimizer.devices.nvml.failures import NvmlFailure, Remedy
 
+# What is nobody's fault and passes by itself, and what was said of the GPU already.
+_UNREMARKABLE = frozenset({Refusal.RESTORING, Refusal.NOT_RESTORED})
 _HANG_UP = frozenset({Refusal.MALFORMED, Refusal.VERSION})
 
 
@@ -183,7 +186,8 @@ class Clerk:
     def refuse(self, connection: int, refused: Refused) -> list[Effect]:
         """Answer with a refusal, and say so in the log."""
         peer = self._clients[connection].peer
-        note = Note(logging.WARNING, f"refused {peer} ({refused.code}): {refused}", f"{peer} {refused.code}")
+        level = logging.DEBUG if refused.code in _UNREMARKABLE else logging.WARNING
+        note = Note(level, f"refused {peer} ({refused.code}): {refused}", f"{peer} {refused.code}")
         return [note, Reply(connection, encode_refusal(refused), hang_up=refused.code in _HANG_UP)]
 
     def done(self, outcome: Outcome, now_s: float) -> list[Effect]:
@@ -296,7 +300,7 @@ class Clerk:
             # It may have been set before: who acquires a GPU again that he holds, and fails, loses it.
             self._clients[connection].uuid = None
             yield from self._end(outcome.job.uuid, "it cannot be set")
-        yield from self.refuse(connection, Refused(Refusal.GPU, str(outcome.failure)))
+        yield from self.refuse(connection, Refused(_why(outcome.failure), str(outcome.failure)))
 
     def _applied(self, gpu: _Gpu, outcome: Outcome, now_s: float) -> Iterator[Effect]:
         connection, uuid = outcome.job.connection, outcome.job.uuid
@@ -308,8 +312,8 @@ class Clerk:
             if holds:
                 client.uuid = None
                 yield from self._end(uuid, "it could not be set")
-            refused = Refused(Refusal.GPU, f"{outcome.failure}. The GPU is given back to its own clocks")
-            yield from self.refuse(connection, refused)
+            told = f"{outcome.failure}. The GPU is given back to its own clocks"
+            yield from self.refuse(connection, Refused(_why(outcome.failure), told))
         elif not holds:
             yield from self.refuse(connection, Refused(Refusal.STOPPING, "the keeper is being stopped"))
         else:
@@ -362,6 +366,11 @@ class Clerk:
                 f"the lease was not renewed for {self._lease_s:g} s, and the GPU was given back: acquire it",
             )
         raise Refused(Refusal.NO_LEASE, "`acquire` has to come first")
+
+
+def _why(failure: DeviceError | None) -> Refusal:
+    lost = isinstance(failure, NvmlFailure) and failure.remedy is Remedy.STOP
+    return Refusal.LOST if lost else Refusal.GPU
 
 
 def setting_text(setting: GpuSetting) -> str:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceLost
 from optimizer.devices.keeper.protocol import (
     Acquire,
     AskBounds,
@@ -64,7 +64,8 @@ class KeeperClient:
         self._lock = Lock()
         self._session: Session | None = None
         self._holds = False
-        self._unreturned = False  # the connection was lost while it held the GPU
+        self._unreturned = ""  # why it is not known whether the GPU was given back
+        self._fault = ""  # what the GPU refused last
         self._wanted = _OWN
         self._trouble = ""
         self._disturbances = 0
@@ -84,10 +85,15 @@ class KeeperClient:
         return self._disturbances
 
     def bounds(self) -> ClockBounds | None:
-        """Return what the keeper permits on this GPU; None, and `trouble`, when it does not say."""
+        """Return what the keeper permits on this GPU; None, and `trouble`, when it does not say.
+
+        Raises `DeviceLost` when the GPU is lost.
+        """
         with self._lock:
             try:
                 found = bounds_from(self._ask(AskBounds(self._uuid)))
+            except DeviceLost:
+                raise
             except DeviceError as error:
                 self._trouble = str(error)  # whoever asked knows what follows from it, and says so
                 return None
@@ -95,7 +101,10 @@ class KeeperClient:
             return found
 
     def set(self, setting: GpuSetting) -> None:
-        """Have the keeper set the GPU, whole. Raises `DeviceError` when it is refused or does not answer."""
+        """Have the keeper set the GPU, whole.
+
+        Raises `DeviceError` when it is refused or does not answer; `DeviceLost` when the GPU is lost.
+        """
         with self._lock:
             try:
                 self._set(setting)
@@ -103,7 +112,7 @@ class KeeperClient:
                 if not _harmless(error):
                     self._wanted, self._trouble = _OWN, str(error)
                 raise
-            self._wanted, self._trouble = setting, ""
+            self._wanted, self._trouble, self._fault = setting, "", ""
         self._keep_alive()
 
     def release(self) -> None:
@@ -123,14 +132,14 @@ class KeeperClient:
             except DeviceError as error:
                 gone = isinstance(error, Refused) and error.code in _LOST
                 self._holds = not gone
-                self._hang_up()
+                self._hang_up(str(error))
                 if not gone:
                     raise
 
     def close(self) -> None:
         """Give the GPU back and hang up; never raises."""
         self._ended.set()
-        said = self._unreturned
+        said = bool(self._unreturned)
         try:
             self.release()
         except DeviceError as error:
@@ -158,10 +167,12 @@ class KeeperClient:
         while not self._holds:
             try:
                 self._ask(Acquire(self._uuid))
-                self._holds, self._unreturned = True, False
+                self._holds, self._unreturned = True, ""
             except Refused as refused:
-                if refused.code is not Refusal.RESTORING or time.monotonic() >= give_up_s:
+                if refused.code is not Refusal.RESTORING:
                     raise
+                if time.monotonic() >= give_up_s:
+                    raise Refused(refused.code, self._fault or str(refused)) from refused
                 time.sleep(_TRY_AGAIN_S)
 
     def _ask(self, request: Request) -> dict[str, object]:
@@ -172,13 +183,17 @@ class KeeperClient:
             return self._open().ask(request)
         except Refused as refused:
             if refused.code in _HUNG_UP:
-                self._hang_up()
+                self._hang_up(str(refused))
             self._holds = self._holds and refused.code is Refusal.OUT_OF_BOUNDS
+            if refused.code is Refusal.LOST:
+                raise DeviceLost(str(refused)) from refused
+            if refused.code is Refusal.GPU:
+                self._fault = str(refused)
             raise
         except DeviceError as error:
             if isinstance(error, KeeperSilent):
                 self._silence, self._ask_again_s = str(error), time.monotonic() + SILENCE_S
-            self._hang_up()
+            self._hang_up(str(error))
             raise
         finally:
             self._disturbances += held and not self._holds
@@ -192,12 +207,13 @@ class KeeperClient:
     def _check_returned(self) -> None:
         if self._unreturned:
             raise KeeperUnreachable(
-                f"whether {self._uuid} was given back is not known, for the keeper was lost while it held "
-                "the setting: it gives it back as soon as it runs (again)"
+                f"whether {self._uuid} was given back is not known ({self._unreturned}): the keeper gives it "
+                "back as soon as it can"
             )
 
-    def _hang_up(self) -> None:
-        self._unreturned |= self._holds
+    def _hang_up(self, why: str = "") -> None:
+        if self._holds:
+            self._unreturned = why or "it hung up"
         self._holds = False
         if self._session is not None:
             self._session.close()

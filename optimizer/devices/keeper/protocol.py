@@ -37,6 +37,7 @@ class Refusal(StrEnum):
     EXPIRED = "expired"  # the lease was not renewed in time, and the GPU was given back
     OUT_OF_BOUNDS = "out_of_bounds"  # more than is permitted; nothing was changed
     GPU = "gpu"  # the GPU or its driver refused; what was changed is given back
+    LOST = "lost"  # the GPU is lost or needs a reset: nothing can be set on it any more
     NOT_RESTORED = "not_restored"  # giving back failed; the keeper goes on trying
     STOPPING = "stopping"  # the keeper is being stopped
 

@@ -91,7 +91,7 @@ class Steward:
         if saved is None:
             raise DeviceError(
                 f"{self._uuid}: this card has neither locked clocks nor application clocks that can be read "
-                "and put back, so its clocks are not set"
+                f"and put back, so its clocks are not set{_why_not(card.application_clocks_mhz)}"
             )
         sm_wanted_mhz = sm_mhz or setting.sm_clock_mhz or saved[0]
         clocks_mhz = memory_mhz or saved[1], sm_wanted_mhz
@@ -114,7 +114,10 @@ class Steward:
         if limit_w is None:
             self._give_back(card, Axis.POWER_LIMIT)
         elif self._marker(card).power_limit_w is None:
-            raise DeviceError(f"{self._uuid}: its power limit cannot be read and put back, so it is not set")
+            why = _why_not(card.power_limit_w)
+            raise DeviceError(
+                f"{self._uuid}: its power limit cannot be read and put back, so it is not set{why}"
+            )
         else:
             self._change(card, Axis.POWER_LIMIT, lambda: card.set_power_limit_w(limit_w))
 
@@ -186,6 +189,14 @@ def _as_it_is(card: Card) -> Marker:
         power_limit_w=_if_offered(card.power_limit_w),
         application_clocks_mhz=_if_offered(card.application_clocks_mhz),
     )
+
+
+def _why_not(ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except NvmlFailure as failure:
+        return f" ({failure})"
+    return ""
 
 
 def _if_offered(ask: Callable[[], T]) -> T | None:

@@ -41,10 +41,15 @@ class Actuator(Protocol):
         """How often so far the setting was lost, or was taken up again, without anybody asking for it."""
 
     def bounds(self) -> ClockBounds | None:
-        """Return what may be set here; None while nobody can say, as when the keeper does not answer."""
+        """Return what may be set here; None while nobody can say, as when the keeper does not answer.
+
+        Raises `DeviceLost` when the device is lost.
+        """
 
     def set(self, setting: GpuSetting) -> None:
-        """Ask for a setting, whole: an axis left None goes back to the device. Raises `DeviceError`.
+        """Ask for a setting, whole: an axis left None goes back to the device.
+
+        Raises `DeviceError`; `DeviceLost` when the device is lost.
 
         That it returns means that the request was recorded, not that the clock was reached.
         """

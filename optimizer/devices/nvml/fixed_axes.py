@@ -6,7 +6,7 @@ One that may not be set is left alone: it must not keep the SM clock from being 
 from __future__ import annotations
 
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
-from optimizer.devices.nvml.failures import NvmlFailure
+from optimizer.devices.nvml.failures import NvmlFailure, Remedy
 from optimizer.devices.nvml.library import Card
 
 _CONFIGURED = "in the keeper's configuration"
@@ -16,7 +16,7 @@ def settable_axes(card: Card, bounds: ClockBounds, wanted: GpuSetting) -> tuple[
     """Return those of the fixed axes that may be set, and what is to be said of the others.
 
     Raises:
-        NvmlFailure: the GPU is gone.
+        NvmlFailure: the GPU is gone, or may be able to tell later.
     """
     no_memory = _why_no_memory_clock(card, bounds, wanted.memory_clock_mhz)
     no_limit = _why_no_power_limit(card, bounds, wanted.power_limit_w)
@@ -47,11 +47,12 @@ def _why_no_power_limit(card: Card, bounds: ClockBounds, limit_w: float | None) 
     if not low_w <= limit_w <= high_w:
         return f"{asked} is not permitted (power_limit_w {_CONFIGURED}: {low_w:g} to {high_w:g} W)"
     try:
+        card.power_limit_w()
         low_w, high_w = card.power_limit_range_w()
     except NvmlFailure as failure:
-        if failure.gone:
+        if failure.remedy is not Remedy.OBSERVE:
             raise
-        return f"{asked} cannot be set ({failure.code_name})"
+        return f"{asked} could not be set and taken back ({failure})"
     return "" if low_w <= limit_w <= high_w else f"{asked} is not the card's: {low_w:g} to {high_w:g} W"
 
 

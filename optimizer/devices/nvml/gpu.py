@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from optimizer.devices.gpu import DeviceError, DeviceGone
+from optimizer.devices.gpu import DeviceError, DeviceGone, DeviceLost
 from optimizer.devices.nvml.actuator import Actuator, GpuSetting
 from optimizer.devices.nvml.clock_grid import legal_sm_clocks_mhz, span
 from optimizer.devices.nvml.confirmation import Confirmation, InForce
 from optimizer.devices.nvml.energy import GpuEnergy
+from optimizer.devices.nvml.failures import NvmlFailure
 from optimizer.devices.nvml.fixed_axes import settable_axes
-from optimizer.devices.nvml.library import Card
+from optimizer.devices.nvml.library import Card, PowerReading
 from optimizer.devices.nvml.watch import Watch
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
 
@@ -97,7 +98,7 @@ class NvmlGpu:
             try:
                 self._find_clocks(self._actuator)
             except DeviceError as error:
-                if not self._legal_mhz:
+                if not (self._is_gone("what may be set", error) or self._legal_mhz):
                     left_alone = f"{self.uuid}: its clock is left alone: {error}"
                     self._say(f"{left_alone}; meanwhile the batch size alone is governed")
         return self._legal_mhz
@@ -113,9 +114,11 @@ class NvmlGpu:
                 self._set(self._actuator, clock_mhz)
             elif self._actuator is not None:
                 self._give_back(self._actuator)
-        except DeviceError:
+        except DeviceError as error:
             self._confirmation.give_up(confirmed=False)
             self._up_to_date = False
+            if clock_mhz is not None and self._is_gone("the clock", error):
+                raise DeviceGone(f"nothing is set any more: {self.lost}") from error
             raise
 
     def read(self) -> DeviceReading:
@@ -128,6 +131,8 @@ class NvmlGpu:
         seen = self._confirmation.check(self._look())
         if self.lost:
             return DeviceReading()
+        if power is not None and power.why_not:
+            self._say_power(power)
         return DeviceReading(
             energy=_as_simulated(energy) if self._simulated else energy,
             power_w=None if power is None else power.watts,
@@ -183,6 +188,14 @@ class NvmlGpu:
         actuator.set(setting)
         self._confirmation.expect(setting, self._legal_mhz)
 
+    def _is_gone(self, what: str, error: DeviceError) -> bool:
+        """Whether a refusal means that the GPU, or all of NVML, is out of reach; it is said then."""
+        if isinstance(error, NvmlFailure) and error.gone:
+            self._watch.note(what, error)
+        elif isinstance(error, DeviceLost):
+            self._watch.lose(str(error))
+        return bool(self.lost)
+
     def _disturbed(self) -> str:
         """Say that the setting came or went by itself since the previous call, so that two were in force."""
         if self._actuator is None:
@@ -201,10 +214,15 @@ class NvmlGpu:
             reasons=ask("the clock's event reasons", card.event_reasons),
         )
 
-    def _say(self, text: str) -> None:
+    def _say_power(self, power: PowerReading) -> None:
+        """A field that cannot be had costs nothing as long as there is another: no warning."""
+        text = f"{self.uuid}: {power.why_not}; its power is read by other means ({power.field})"
+        self._say(text, logging.INFO)
+
+    def _say(self, text: str, level: int = logging.WARNING) -> None:
         if text not in self._said:
             self._said.add(text)
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)
 
 
 def _as_simulated(energy: Energy) -> Energy:

@@ -8,9 +8,11 @@ Functions of NVML may be called from several threads at once, and so may everyth
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from threading import Lock, RLock
@@ -31,10 +33,11 @@ from optimizer.devices.nvml.failures import (
 )
 from optimizer.telemetry import EventReason
 
+logger = logging.getLogger("boulton.gpu")
+
 # Together below a tenth of a second: whoever reads the GPU every second is not held up by much.
 _RETRY_PAUSES_S = (0.005, 0.02, 0.05)
 _KNOWN_REASONS = sum(EventReason)
-_FATAL = (Remedy.STOP, Remedy.ABSENT)
 _STANDIN_SYMBOL = "standinRunBatch"
 
 
@@ -48,10 +51,11 @@ class PowerField(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PowerReading:
-    """The power that the board draws, in watts, and which field said so."""
+    """The power that the board draws, in watts, which field said so, and why none before it did."""
 
     watts: float
     field: PowerField
+    why_not: str = ""
 
 
 class Calls:
@@ -130,13 +134,11 @@ class Nvml:
             self._open = True
 
     def close(self) -> None:
-        """Shut NVML down; never raises, and what fails is counted. Cards are of no use afterwards."""
-        if self._open:
-            self._open = False
-            try:
-                self._call("nvmlShutdown", asked="close NVML")
-            except NvmlFailure:
-                return
+        """Shut NVML down; never raises, and what fails is said. Cards are of no use afterwards."""
+        try:
+            self._shut_down()
+        except NvmlFailure as failure:
+            logger.warning("%s", failure)
 
     def reopen(self) -> None:
         """Open NVML anew if it does not answer, as after a reload of the driver; raises NvmlFailure.
@@ -147,8 +149,14 @@ class Nvml:
             try:
                 self.count()
             except NvmlFailure:
-                self.close()
+                with suppress(NvmlFailure):  # that it does not answer is why it is opened anew
+                    self._shut_down()
                 self.open()
+
+    def _shut_down(self) -> None:
+        if self._open:
+            self._open = False
+            self._call("nvmlShutdown", asked="close NVML")
 
     @property
     def simulated(self) -> bool:
@@ -296,15 +304,16 @@ class Card:
         NVML answers a request for fields as long as it fills any of them, so each has a code of its own.
         """
         try:
-            fields = self._fields((pynvml.NVML_FI_DEV_POWER_AVERAGE, pynvml.NVML_FI_DEV_POWER_INSTANT))
+            found = self._fields((pynvml.NVML_FI_DEV_POWER_AVERAGE, pynvml.NVML_FI_DEV_POWER_INSTANT))
         except NvmlFailure as failure:
             if failure.gone:
                 raise
-            fields = (None, None)
-        for milliwatts, field in zip(fields, (PowerField.AVERAGE, PowerField.INSTANT), strict=True):
-            if milliwatts is not None:
-                return PowerReading(_thousandth(milliwatts), field)
-        return PowerReading(self.power_usage_w(), PowerField.USAGE)
+            found = failure, failure
+        why_not = str(found[0]) if isinstance(found[0], NvmlFailure) else ""
+        for milliwatts, field in zip(found, (PowerField.AVERAGE, PowerField.INSTANT), strict=True):
+            if not isinstance(milliwatts, NvmlFailure):
+                return PowerReading(_thousandth(milliwatts), field, why_not)
+        return PowerReading(self.power_usage_w(), PowerField.USAGE, why_not)
 
     def power_usage_w(self) -> float:
         """Return what nvmlDeviceGetPowerUsage says: all that there is before the fields 185 and 186."""
@@ -370,17 +379,21 @@ class Card:
         memory_mhz = self._ask(function, pynvml.NVML_CLOCK_MEM, asked=asked)
         return int(sm_mhz), int(memory_mhz)
 
-    def _fields(self, ids: Sequence[int]) -> tuple[int | None, ...]:
-        """The values of fields, None for one that cannot be had; raises when the GPU is gone."""
-        function, asked = "nvmlDeviceGetFieldValues", f"the fields {list(ids)}"
-        values = self._ask(function, list(ids), asked=asked)
-        for value in values:
-            if value.nvmlReturn and remedy_for(value.nvmlReturn) in _FATAL:
-                self._call.count(function, value.nvmlReturn)
-                raise NvmlFailure(
-                    f"{function}: {asked} ({self.uuid})", function=function, code=value.nvmlReturn
-                )
-        return tuple(None if value.nvmlReturn else int(value.value.uiVal) for value in values)
+    def _fields(self, ids: Sequence[int]) -> tuple[int | NvmlFailure, ...]:
+        """The values of fields, or why one cannot be had; raises when the GPU is gone."""
+        values = self._ask("nvmlDeviceGetFieldValues", list(ids), asked=f"the fields {list(ids)}")
+        found = tuple(map(self._field, ids, values))
+        for value in found:
+            if isinstance(value, NvmlFailure) and value.gone:
+                raise value
+        return found
+
+    def _field(self, number: int, value: Any) -> int | NvmlFailure:  # noqa: ANN401 - as pynvml answers
+        if not value.nvmlReturn:
+            return int(value.value.uiVal)
+        function, asked = "nvmlDeviceGetFieldValues", f"the field {number} ({self.uuid})"
+        self._call.count(function, value.nvmlReturn)
+        return NvmlFailure(f"{function}: {asked}", function=function, code=value.nvmlReturn)
 
 
 def _missing(*_arguments: object) -> None:

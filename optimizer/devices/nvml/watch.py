@@ -13,6 +13,7 @@ from optimizer.devices.nvml.failures import NvmlFailure, Remedy
 T = TypeVar("T")
 ASK_AGAIN_S = 60.0
 REOPEN_S = 60.0
+_FOR_GOOD = "the GPU is neither read nor set any more; serving goes on as far as it can"
 
 logger = logging.getLogger("boulton.gpu")
 
@@ -50,7 +51,7 @@ class Watch:
         try:
             return call()
         except NvmlFailure as failure:
-            self._note(what, failure)
+            self.note(what, failure)
             return None
 
     def come_back(self) -> None:
@@ -75,7 +76,16 @@ class Watch:
         """Ask nothing any more, and find nothing wrong with that."""
         self._closed = True
 
-    def _note(self, what: str, failure: NvmlFailure) -> None:
+    def lose(self, why: str) -> None:
+        """Somebody else found the GPU lost: from now on nothing is asked of it."""
+        with self._lock:
+            if self.lost or self._closed:
+                return
+            self.lost = why
+        logger.warning("%s: %s; %s", self._uuid, why, _FOR_GOOD)
+
+    def note(self, what: str, failure: NvmlFailure) -> None:
+        """Take note of a failed call; `what` names the figure."""
         with self._lock:
             if failure.gone and not self.lost:
                 self.lost = str(failure)
@@ -98,5 +108,5 @@ def _consequence(what: str, failure: NvmlFailure) -> str:
     if failure.remedy is Remedy.RETRY:
         return f"{what} is not known for now, and is asked for again"
     if failure.gone:
-        return "the GPU is neither read nor set any more; serving goes on as far as it can"
+        return _FOR_GOOD
     return f"serving goes on without {what}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +25,7 @@ from optimizer.devices.keeper.protocol import (
     Set,
 )
 from optimizer.devices.nvml.actuator import ClockBounds
+from optimizer.devices.nvml.failures import NvmlFailure
 
 LEASE_S = 1.5
 BOUNDS = ClockBounds(500, 1000)
@@ -39,6 +40,7 @@ class Desk:
     now_s: float = 0.0
     failing: frozenset[Work] = frozenset()
     slow: bool = False
+    failure: DeviceError = field(default_factory=lambda: DeviceError("it refused"))
 
     def __post_init__(self) -> None:
         self.waiting: list[Job] = []
@@ -68,7 +70,7 @@ class Desk:
         while self.waiting:
             job = self.waiting.pop(0)
             self.done.append(job)
-            failed = DeviceError("it refused") if job.work in self.failing else None
+            failed = self.failure if job.work in self.failing else None
             bounds = BOUNDS if job.work is Work.INSPECT and failed is None else None
             self.take(self.clerk.done(Outcome(job, bounds, failed), self.now_s))
 
@@ -233,6 +235,27 @@ def test_a_holder_who_acquires_again_in_vain_loses_the_gpu_and_it_is_given_back(
     assert here.code(1, Acquire("GPU-a")) == "gpu"
     assert here.works()[-1] is Work.RESTORE
     assert here.clerk.all_restored
+
+
+@pytest.mark.parametrize(("code", "told"), [(15, "lost"), (16, "lost"), (9, "gpu"), (999, "gpu")])
+@pytest.mark.parametrize("work", [Work.INSPECT, Work.APPLY])
+def test_a_client_is_told_of_a_gpu_that_is_lost(code: int, told: str, work: Work) -> None:
+    here = desk()
+    here.failure, here.failing = NvmlFailure("set it", function="nvmlX", code=code), frozenset({work})
+    answers = [here.code(1, Acquire("GPU-a")), here.code(1, FAST)]
+    assert told in answers
+
+
+def test_what_is_said_of_a_gpu_is_not_said_again_of_each_client() -> None:
+    here = desk()
+    here.ask(1, Acquire("GPU-a"))
+    here.ask(1, FAST)
+    here.failing = frozenset({Work.RESTORE})
+    here.notes.clear()
+    assert here.code(1, Release()) == "not_restored"
+    here.open(2)
+    assert here.code(2, Acquire("GPU-a")) == "restoring"
+    assert [note.level for note in here.notes if note.level >= logging.WARNING] == [logging.ERROR]
 
 
 def test_restoring_is_tried_until_it_works_and_said_once() -> None:

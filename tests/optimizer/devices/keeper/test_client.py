@@ -17,7 +17,7 @@ import pytest
 from keeper_process import KeeperHome, eventually, keeper_home
 from nvml_rack import Rack
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceLost
 from optimizer.devices.keeper import client as client_module
 from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.keeper.protocol import Refusal, Refused
@@ -284,3 +284,38 @@ def test_whatever_answers_is_no_worse_than_nobody(tmp_path: Path, answers: list[
         assert client.bounds() is None
         assert client.trouble != ""
         client.close()
+
+
+def test_a_gpu_that_is_lost_is_no_refusal_like_others(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0)
+    home.rack.fail("nvmlDeviceSetGpuLockedClocks", 15)
+    with pytest.raises(DeviceLost, match="NVML says GPU_IS_LOST"):
+        client.set(FAST)
+    home.rack.clear_failures()
+    client.close()
+
+
+def test_that_a_gpu_is_lost_is_heard_when_its_bounds_are_asked_for(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=30.0)
+    home.rack.fail("nvmlDeviceGetMigMode", 16)
+    with pytest.raises(DeviceLost, match="NVML says RESET_REQUIRED"):
+        client.bounds()
+    home.rack.clear_failures()
+    assert client.bounds() is not None
+    client.close()
+
+
+def test_while_a_gpu_cannot_be_given_back_the_first_cause_is_what_is_told(home: KeeperHome) -> None:
+    client = KeeperClient(home.socket, home.rack.uuid(0), timeout_s=0.5)
+    client.set(FAST)
+    home.rack.fail("nvmlDeviceSetGpuLockedClocks", 999)
+    home.rack.fail("nvmlDeviceResetGpuLockedClocks", 999)
+    with pytest.raises(DeviceError) as first:
+        client.set(GpuSetting(1020))
+    with pytest.raises(DeviceError) as second:
+        client.set(GpuSetting(1020))
+    assert str(second.value) == str(first.value)
+    assert "nvmlDeviceSetGpuLockedClocks" in str(second.value)
+    home.rack.clear_failures()
+    client.close()
+    home.wait_default()

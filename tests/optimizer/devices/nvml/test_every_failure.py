@@ -117,8 +117,7 @@ def test_reading(setup: Setup, caplog: pytest.LogCaptureFixture, function: str, 
         assert set_clock(gpu, 1110) == ""
         check_what_is_missing(function, code, whole, readings)
     named = "nvmlDeviceGetFieldValues" if function.startswith("field") else function
-    if gone(code) or not function.startswith("field"):  # a field that a card lacks is no failure
-        assert nvml.failures[named, name_of(code)] >= 1
+    assert nvml.failures[named, name_of(code)] >= 1
     assert len(failure_lines(caplog)) == (0 if not gone(code) and code in REPLACED.get(function, ()) else 1)
 
 
@@ -158,8 +157,12 @@ def test_finding_the_legal_clocks(
         assert bool(gpu.sm_clocks_mhz) == harmless
     assert len(failure_lines(caplog)) == (0 if harmless else 1)
     assert nvml.failures[function, name_of(code)] >= 1
-    reading = run_a_while(time, gpu)[-1]  # reading goes on
-    assert reading.sm_clock_mhz is not None
+    reading = run_a_while(time, gpu)[-1]
+    if gone(code):
+        assert name_of(code) in gpu.lost
+        assert reading == DeviceReading()
+        return
+    assert reading.sm_clock_mhz is not None  # reading goes on
     assert reading.energy.joules
     rack.clear_failures()
     assert gpu.sm_clocks_mhz  # and what passes, passes
@@ -167,7 +170,7 @@ def test_finding_the_legal_clocks(
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("function", TO_SET)
-def test_setting(setup: Setup, function: str, code: int) -> None:
+def test_setting(setup: Setup, caplog: pytest.LogCaptureFixture, function: str, code: int) -> None:
     rack, time, nvml, gpu = setup
     assert gpu.sm_clocks_mhz
     rack.fail(function, code)
@@ -175,11 +178,23 @@ def test_setting(setup: Setup, function: str, code: int) -> None:
     assert f"NVML says {name_of(code)}" in refusal
     assert nvml.failures[function, name_of(code)] == (4 if remedy_for(code) is Remedy.RETRY else 1)
     reading = run_a_while(time, gpu)[-1]
+    if gone(code) and "Set" in function:
+        check_that_it_stops(rack, gpu, reading)
+        assert len(failure_lines(caplog)) == 1
+        return
     assert reading.energy.joules
     assert reading.clock_not_taken == ""
     rack.clear_failures()
     assert set_clock(gpu, 1005) == ""
     assert run_a_while(time, gpu)[-1].sm_clock_mhz == 1005
+
+
+def check_that_it_stops(rack: Rack, gpu: NvmlGpu, reading: DeviceReading) -> None:
+    """A GPU that is gone is neither read nor set any more."""
+    assert reading == DeviceReading()
+    before = rack.set_history()
+    assert "nothing is set any more" in set_clock(gpu, 1005)
+    assert rack.set_history() == before
 
 
 @pytest.mark.parametrize("code", CODES)

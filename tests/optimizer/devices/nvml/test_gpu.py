@@ -11,7 +11,7 @@ import pytest
 from nvml_rack import CardSpec, OpenRack, Rack, make_card
 from rack_time import DirectActuator, RackTime
 
-from optimizer.devices.gpu import DeviceError, Gpu
+from optimizer.devices.gpu import DeviceError, DeviceGone, DeviceLost, Gpu
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
 from optimizer.devices.nvml.gpu import NvmlGpu
 from optimizer.devices.nvml.library import Nvml
@@ -478,7 +478,44 @@ def test_a_power_limit_that_cannot_be_judged_is_left_alone(
     bench.rack.fail("nvmlDeviceGetPowerManagementLimitConstraints", 3)
     bench.gpu.set_sm_clock_mhz(705)
     assert bench.actuator.asked == [GpuSetting(705)]
-    assert "cannot be set (NOT_SUPPORTED)" in warnings(caplog)[0]
+    assert "could not be set and taken back" in warnings(caplog)[0]
+    assert "NVML says NOT_SUPPORTED" in warnings(caplog)[0]
+
+
+def test_a_power_limit_that_cannot_be_read_could_not_be_put_back_and_is_left_alone(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench(power_limit_w=250.0)
+    bench.rack.fail("nvmlDeviceGetPowerManagementLimit", 4)
+    bench.gpu.set_sm_clock_mhz(705)
+    assert bench.actuator.asked == [GpuSetting(705)]
+    assert "NVML says NO_PERMISSION" in warnings(caplog)[0]
+
+
+def test_a_power_limit_that_may_be_told_later_is_waited_for(make_bench: Benches) -> None:
+    bench = make_bench(power_limit_w=250.0)
+    bench.rack.fail("nvmlDeviceGetPowerManagementLimitConstraints", 10)
+    assert bench.gpu.sm_clocks_mhz == ()
+    bench.rack.clear_failures()
+    bench.gpu.set_sm_clock_mhz(705)
+    assert bench.actuator.asked == [GpuSetting(705, power_limit_w=250.0)]
+
+
+def test_a_gpu_that_its_keeper_finds_lost_is_given_up_and_said_once(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+
+    def lost(_setting: GpuSetting) -> None:
+        raise DeviceLost("NVML says GPU_IS_LOST (15)")
+
+    monkeypatch.setattr(bench.actuator, "set", lost)
+    for _ in range(2):
+        with pytest.raises(DeviceGone, match="nothing is set any more: NVML says GPU_IS_LOST"):
+            bench.gpu.set_sm_clock_mhz(705)
+    assert bench.gpu.lost
+    assert bench.gpu.read() == DeviceReading()
+    assert len(warnings(caplog)) == 1
 
 
 def test_a_clock_that_does_not_take_is_noticed_and_said_once(
