@@ -7,17 +7,22 @@ import os
 import time
 from collections.abc import Callable
 
-from optimizer.devices.gpu import DeviceError
+from optimizer.devices.gpu import DeviceError, DeviceLost
 from optimizer.devices.keeper.client import KeeperClient
 from optimizer.devices.nvml.discovery import select_gpu
 from optimizer.devices.nvml.gpu import NvmlGpu
 from optimizer.devices.nvml.library import Card, Nvml
 from server.config import AUTO, Settings
+from server.devices.patience import within
 from server.devices.served import ServedDevice
 from server.errors import ConfigError
 
 KEEPER_PAUSES_S = (0.0, 0.2, 0.4, 0.8)
 """Before each question to a keeper, which may be being started at the same time."""
+
+OPEN_LIMIT_S = 60.0
+"""How long NVML may take to open: where the driver is not kept loaded, seconds for each GPU."""
+ASK_LIMIT_S = 5.0
 
 _HANGS_S = 1.0
 
@@ -37,16 +42,10 @@ def open_nvidia(
         sleep: waits for a keeper that is being started.
 
     Raises:
-        ConfigError: there is no NVML, or no such GPU.
+        ConfigError: there is no NVML, or no such GPU, or NVML does not answer.
     """
     nvml = Nvml()
-    try:
-        nvml.open()
-        wanted = None if settings.device == AUTO else settings.device
-        card = select_gpu(nvml, wanted, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    except DeviceError as error:
-        nvml.close()
-        raise ConfigError(f"--device {settings.device}: {error}") from error
+    card = _find_card(nvml, settings.device)
     _warn_of_company(card)
     keeper = KeeperClient(settings.keeper, card.uuid) if settings.control else None
     if keeper is not None:
@@ -59,9 +58,32 @@ def open_nvidia(
         reopen=lambda: _find_again(nvml, card),
         simulated=simulated,
     )
+    return _served(gpu, nvml, keeper)
+
+
+def _find_card(nvml: Nvml, device: str) -> Card:
+    """Open NVML and find a GPU; a driver that hangs is not waited for. Raises ConfigError."""
+    try:
+        return within(OPEN_LIMIT_S, lambda: _open_card(nvml, device))
+    except TimeoutError:
+        raise ConfigError(
+            f"--device {device}: NVML has not answered for {OPEN_LIMIT_S:g} s: see whether `nvidia-smi` "
+            "does, and look at `dmesg` for NVRM lines"
+        ) from None
+    except DeviceError as error:
+        nvml.close()
+        raise ConfigError(f"--device {device}: {error}") from error
+
+
+def _open_card(nvml: Nvml, device: str) -> Card:
+    nvml.open()
+    return select_gpu(nvml, None if device == AUTO else device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _served(gpu: NvmlGpu, nvml: Nvml, keeper: KeeperClient | None) -> ServedDevice:
     return ServedDevice(
         gpu,
-        control=settings.control,
+        control=keeper is not None,
         failures=lambda: nvml.failures,
         lost=lambda: bool(gpu.lost),
         trouble=lambda: keeper.trouble if keeper is not None else "",
@@ -70,10 +92,14 @@ def open_nvidia(
 
 
 def _warn_of_company(card: Card) -> None:
-    """Say who else computes on the GPU; nobody does when that cannot be found out."""
+    """Say who else computes on the GPU."""
     try:
-        others = [pid for pid in card.processes() if pid != os.getpid()]
-    except DeviceError:
+        others = [pid for pid in within(ASK_LIMIT_S, card.processes) if pid != os.getpid()]
+    except DeviceError as error:
+        logger.info("who else computes on %s is not known: %s", card.uuid, error)
+        return
+    except TimeoutError:
+        logger.warning("%s has not said within %g s who computes on it: it may hang", card.uuid, ASK_LIMIT_S)
         return
     if others:
         logger.warning(
@@ -93,5 +119,9 @@ def _await(keeper: KeeperClient, sleep: Callable[[float], None]) -> None:
     for pause_s in KEEPER_PAUSES_S:
         sleep(pause_s)
         asked_s = time.monotonic()
-        if keeper.bounds() is not None or time.monotonic() - asked_s > _HANGS_S:
+        try:
+            answered = keeper.bounds() is not None
+        except DeviceLost:  # it is said when the clock is to be governed
+            return
+        if answered or time.monotonic() - asked_s > _HANGS_S:
             return

@@ -19,6 +19,7 @@ from optimizer.policies.policy import Policy
 from optimizer.settings_table import SettingsError
 from optimizer.targets import Targets, load_targets
 from server.config import Settings
+from server.devices.patience import within
 from server.errors import ConfigError, NotFound
 from server.governing.keeping import LearnedFile, TargetsFile, default_directory
 from server.governing.loop import Governing, Keeping
@@ -34,6 +35,8 @@ POLICIES: dict[str, Callable[[OperatingGrid], Policy]] = {
 """Who may decide here, by the names that `--policy` takes."""
 Foresee = Callable[[OperatingGrid], Prior | None]
 """Predicts the governed network over a grid."""
+
+CLOCKS_LIMIT_S = 5.0
 
 logger = logging.getLogger("boulton.governor")
 
@@ -67,23 +70,39 @@ def make_governing(
     _say_fixed(models, model)
     if model is None:
         return None
-    fixed, name = settings.policy == "fixed", model.spec.name
-    # Fixed means fixed by nobody: the clock stays the device's own affair.
-    clocks_mhz = () if fixed else device.sm_clocks_mhz
+    plant = _plant(settings, models, model.spec.name, device, call)
     batch_limits = _batch_limits(settings, model)
-    awaits_clocks = settings.control and not fixed
-    if len(batch_limits) == 1 and not (clocks_mhz or fixed or awaits_clocks):
-        logger.info("model '%s' has neither batch limit nor clock to govern", name)
-        return None
-    least_delay_s = settings.max_delay_ms / 1e3
-    plant = ServingPlant(lambda: _scheduler(models, name), device, call, least_delay_s=least_delay_s)
     appoint = _Appointment(settings, targets, model.spec, batch_limits, device, plant, foresight)
+    # Fixed means fixed by nobody: the clock stays the device's own affair.
+    clocks_mhz = () if appoint.fixed else _settable_clocks_mhz(device)
+    if not (clocks_mhz or appoint.has_work_without_clocks):
+        logger.info("model '%s' has neither batch limit nor clock to govern", model.spec.name)
+        return None
+    return _governing(appoint, clocks_mhz)
+
+
+def _plant(settings: Settings, models: ModelTable, name: str, device: Gpu, call: Caller) -> ServingPlant:
+    least_delay_s = settings.max_delay_ms / 1e3
+    return ServingPlant(lambda: _scheduler(models, name), device, call, least_delay_s=least_delay_s)
+
+
+def _settable_clocks_mhz(device: Gpu) -> tuple[int, ...]:
+    """The clocks that may be set; none yet where the driver hangs, for that must not hold up serving."""
+    try:
+        return within(CLOCKS_LIMIT_S, lambda: device.sm_clocks_mhz)
+    except TimeoutError:
+        text = "%s has not said within %g s which clocks may be set: its clock is left alone until it does"
+        logger.warning(text, device.uuid, CLOCKS_LIMIT_S)
+        return ()
+
+
+def _governing(appoint: _Appointment, clocks_mhz: tuple[int, ...]) -> Governing:
     governor, keeping = appoint(clocks_mhz)
-    interval_s = settings.decision_interval_s
+    device, name, interval_s = appoint.device, appoint.spec.name, appoint.settings.decision_interval_s
     logger.info(
         "governing model '%s' on %s every %g s (%s)", name, device.uuid, interval_s, governor.policy.name
     )
-    return Governing(governor, device, name, interval_s, keeping, appoint if awaits_clocks else None)
+    return Governing(governor, device, name, interval_s, keeping, appoint if appoint.awaits_clocks else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +116,21 @@ class _Appointment:
     device: Gpu
     plant: ServingPlant
     foresight: Foresee | None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether nobody decides."""
+        return self.settings.policy == "fixed"
+
+    @property
+    def awaits_clocks(self) -> bool:
+        """Whether clocks that cannot be set now may be set later, as when a keeper is started."""
+        return self.settings.control and not self.fixed
+
+    @property
+    def has_work_without_clocks(self) -> bool:
+        """Whether there is something to govern, to measure or to wait for besides."""
+        return len(self.batch_limits) > 1 or self.fixed or self.awaits_clocks
 
     def __call__(self, clocks_mhz: tuple[int, ...]) -> tuple[Governor, Keeping]:
         """Return the governor, under the targets that were last set, and where what it knows is kept."""

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from nvml_rack import Rack, make_rack, nvml_here
 
+from optimizer.devices.gpu import DeviceLost
 from optimizer.devices.nvml.actuator import ClockBounds, GpuSetting
 from server.config import Settings
 from server.devices import nvidia
 from server.devices.nvidia import KEEPER_PAUSES_S, open_nvidia
+from server.errors import ConfigError
+
+HANGS_S = 2.0
+"""Long beside the limits that are set here; a call that sleeps in C cannot be woken."""
 
 
 class FakeKeeper:
@@ -147,4 +152,43 @@ def test_failures_and_loss_are_told(rack: Rack, monkeypatch: pytest.MonkeyPatch)
     served.gpu.read()
     assert served.lost()
     assert {code for _function, code in served.failures()} == {"GPU_IS_LOST"}
+    served.close()
+
+
+@pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"])
+def test_an_nvml_that_hangs_while_it_is_opened_is_not_waited_for(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    monkeypatch.setattr(nvidia, "OPEN_LIMIT_S", 0.2)
+    rack.slow(function, HANGS_S)
+    with pytest.raises(ConfigError, match="NVML has not answered for"):
+        open_nvidia(settings())
+
+
+def test_a_gpu_that_hangs_when_it_is_asked_who_computes_on_it_is_served_all_the_same(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nvidia, "ASK_LIMIT_S", 0.2)
+    with_keeper(monkeypatch, FakeKeeper(1))
+    rack.slow("nvmlDeviceGetComputeRunningProcesses", HANGS_S)
+    served = open_nvidia(settings())
+    assert served.gpu.sm_clocks_mhz
+    assert "has not said within 0.2 s who computes on it" in caplog.text
+    served.close()
+
+
+def test_a_gpu_that_its_keeper_finds_lost_is_opened_and_given_up_when_it_is_to_be_set(
+    rack: Rack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = FakeKeeper(1)
+
+    def lost() -> None:
+        raise DeviceLost("NVML says GPU_IS_LOST (15)")
+
+    monkeypatch.setattr(keeper, "bounds", lost)
+    with_keeper(monkeypatch, keeper)
+    served = open_nvidia(settings())
+    assert served.gpu.sm_clocks_mhz == ()
+    assert served.lost()
+    assert caplog.text.count("GPU_IS_LOST") == 1
     served.close()
