@@ -49,10 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--cards", type=whole(1, 16), default=4, help="simulated cards (default: 4)")
     two.set_defaults(run=_kills)
     three = which.add_parser("failures", help=failures.__doc__)
-    three.add_argument("--cards", type=whole(1, 16), default=2, help="racks at once (default: 2)")
+    three.add_argument("--cards", type=whole(1, 16), default=5, help="trials at once (default: 5)")
     three.add_argument("--function", action="append", default=[], help="only this one; may be repeated")
     three.add_argument(
         "--code", action="append", type=whole(1, 999), default=[], help="only this one; likewise"
+    )
+    three.add_argument(
+        "--journal", type=Path, metavar="FILE", help="add each case here; those in it are not tried again"
     )
     three.set_defaults(run=_failures)
     for each in (one, two, three):
@@ -81,7 +84,11 @@ def _kills(arguments: argparse.Namespace, console: Console) -> tuple[bool, Mappi
 
 def _failures(arguments: argparse.Namespace, console: Console) -> tuple[bool, Mapping[str, object]]:
     found = failures.run_all(
-        console, at_once=arguments.cards, functions=arguments.function, codes=arguments.code
+        console,
+        at_once=arguments.cards,
+        functions=arguments.function,
+        codes=arguments.code,
+        journal=arguments.journal,
     )
     failures.show(found, console)
     return all(case.kept for case in found), {"cases": [asdict(case) for case in found]}

@@ -31,13 +31,13 @@ def is_default(scene: Scene, card: int) -> bool:
     return scene.rack.card(card).is_default
 
 
-def await_true(condition: Callable[[], bool], limit_s: float) -> bool:
+def await_true(condition: Callable[[], bool], limit_s: float, poll_s: float = _POLL_S) -> bool:
     """Wait for a condition; return whether it came true in time."""
     end_s = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > end_s:
             return False
-        time.sleep(_POLL_S)
+        time.sleep(poll_s)
     return True
 
 

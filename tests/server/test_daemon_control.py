@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import urllib.request
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
 import pytest
-from nvml_rack import library_directory
+from control_scene import FLAGS, NAME, Start
 
 from bench.control.programs import (
     Program,
-    await_daemon,
     await_keeper,
     ports_of,
     start_daemon,
@@ -24,39 +22,16 @@ from bench.control.truth import await_true, is_default
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
 
-NAME = "daemon"
-FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.05")
 LONG_S = 60.0
 NO_PERMISSION = 4
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    with make_scene(library=library_directory()) as scene:
-        yield scene
+pytest_plugins = ["control_scene"]
 
 
 @pytest.fixture
-def keeper(scene: Scene) -> Iterator[Program]:
-    keeper = start_keeper(scene)
-    await_keeper(scene, keeper)
-    yield keeper
-    if keeper.alive:
-        keeper.end()
-
-
-@pytest.fixture
-def daemon(scene: Scene, keeper: Program) -> Iterator[Program]:
-    daemon = start(scene)
-    yield daemon
-    if daemon.alive:
-        daemon.kill()
-
-
-def start(scene: Scene, *flags: str) -> Program:
-    daemon = start_daemon(scene, 0, NAME, *FLAGS, *flags)
-    await_daemon(scene, daemon, NAME)
-    return daemon
+def daemon(keeper: Program, start: Start) -> Program:
+    return start()
 
 
 def control_is(scene: Scene, state: str) -> bool:
@@ -101,9 +76,11 @@ def test_killed_its_clock_is_given_back(scene: Scene, daemon: Program) -> None:
     assert await_true(lambda: is_default(scene, 0), LONG_S)
 
 
-def test_a_drain_that_does_not_end_does_not_keep_the_clock(scene: Scene, keeper: Program) -> None:
+def test_a_drain_that_does_not_end_does_not_keep_the_clock(
+    scene: Scene, keeper: Program, start: Start
+) -> None:
     scene.rack.fail("standinRunBatch", 0, delay_s=LONG_S)  # the first batch never ends
-    daemon = start(scene, "--drain-timeout-s", f"{LONG_S:g}")
+    daemon = start("--drain-timeout-s", f"{LONG_S:g}")
     request = pb.ModelInferRequest(model_name=MODEL)
     request.inputs.add(name="x", datatype="FP32", shape=(1, VALUES))
     request.raw_input_contents.append(np.zeros(VALUES, np.float32).tobytes())
@@ -145,8 +122,8 @@ def test_a_keeper_that_was_killed_and_comes_back_sets_the_clock_again(
     assert again.end() == 0
 
 
-def test_without_a_keeper_it_serves_on_and_says_so_once(scene: Scene) -> None:
-    daemon = start(scene)
+def test_without_a_keeper_it_serves_on_and_says_so_once(scene: Scene, start: Start) -> None:
+    daemon = start()
     assert answers(scene)
     assert control_is(scene, "unavailable")
     (said,) = lines(daemon, "no keeper at")
@@ -156,9 +133,11 @@ def test_without_a_keeper_it_serves_on_and_says_so_once(scene: Scene) -> None:
     assert scene.rack.set_history() == ()
 
 
-def test_a_card_that_may_not_be_set_is_said_once_and_served_on(scene: Scene, keeper: Program) -> None:
+def test_a_card_that_may_not_be_set_is_said_once_and_served_on(
+    scene: Scene, keeper: Program, start: Start
+) -> None:
     scene.rack.fail("nvmlDeviceSetGpuLockedClocks", NO_PERMISSION)
-    daemon = start(scene)
+    daemon = start()
     assert answers(scene)
     tries = scene.rack.calls("nvmlDeviceSetGpuLockedClocks")
     assert await_true(lambda: scene.rack.calls("nvmlDeviceSetGpuLockedClocks") > tries + 3, LONG_S)
@@ -190,3 +169,14 @@ def test_without_nvml_it_does_not_start_and_says_why() -> None:
         assert daemon.process.wait(LONG_S) != 0
         assert "Traceback" not in daemon.text
         assert "LIBRARY_NOT_FOUND" in daemon.text
+
+
+def test_a_driver_that_hangs_while_clocks_are_looked_for_does_not_hold_up_serving(
+    scene: Scene, start: Start
+) -> None:
+    scene.rack.slow("nvmlDeviceGetMigMode", LONG_S)
+    daemon = start()
+    assert answers(scene)
+    assert control_is(scene, "unavailable")
+    assert len(lines(daemon, "which clocks may be set: its clock is left alone until it does")) == 1
+    assert scene.rack.set_history() == ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import pytest
 from nvml_rack import library_directory
@@ -14,7 +13,7 @@ from bench.control.daemon_kills import Kill, kill_daemons
 from bench.control.keeper_kills import KeeperKill, kill_keepers
 from bench.control.kills import Campaign, show
 from bench.control.moments import Moment
-from bench.control.programs import Program, await_keeper, start_keeper
+from bench.control.programs import Program
 from bench.control.scene import Scene, make_scene
 from bench.control.truth import is_default
 
@@ -22,19 +21,7 @@ UNKNOWN = 999
 RESET = "nvmlDeviceResetGpuLockedClocks"
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
-    with make_scene(library=library_directory()) as scene:
-        yield scene
-
-
-@pytest.fixture
-def keeper(scene: Scene) -> Iterator[Program]:
-    keeper = start_keeper(scene)
-    await_keeper(scene, keeper)
-    yield keeper
-    if keeper.alive:
-        keeper.end()
+pytest_plugins = ["control_scene"]
 
 
 def always(monkeypatch: pytest.MonkeyPatch, moment: Moment) -> None:

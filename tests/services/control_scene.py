@@ -1,0 +1,70 @@
+"""A keeper and a daemon on simulated cards, each a process of its own; every one has ended after the test.
+
+In a test module:
+
+    pytest_plugins = ["control_scene"]
+
+`scene` is one card of the stand-in, `keeper` a keeper that answers, and `start(*flags)` starts a daemon that
+is ready. Whatever a test does, or fails to do, no process outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from nvml_rack import library_directory
+
+from bench.control import programs
+from bench.control.programs import Program, await_daemon, await_keeper, start_daemon, start_keeper
+from bench.control.scene import Scene, make_scene
+
+NAME = "daemon"
+FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.05")
+
+Start = Callable[..., Program]  # takes further flags; the daemon is ready
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """One card that this user may set; every process that is started on it ends with the test."""
+    started: list[Program] = []
+    start = programs._start
+
+    def watched(*arguments: object) -> Program:
+        program = start(*arguments)
+        started.append(program)
+        return program
+
+    monkeypatch.setattr(programs, "_start", watched)
+    with contextlib.ExitStack() as exits:
+        scene = exits.enter_context(make_scene(library=library_directory()))
+        exits.callback(_kill, started)
+        yield scene
+
+
+@pytest.fixture
+def keeper(scene: Scene) -> Program:
+    """A keeper that answers."""
+    keeper = start_keeper(scene)
+    await_keeper(scene, keeper)
+    return keeper
+
+
+@pytest.fixture
+def start(scene: Scene) -> Start:
+    """Starts a daemon that governs the card."""
+
+    def start(*flags: str) -> Program:
+        daemon = start_daemon(scene, 0, NAME, *FLAGS, *flags)
+        await_daemon(scene, daemon, NAME)
+        return daemon
+
+    return start
+
+
+def _kill(started: list[Program]) -> None:
+    for program in reversed(started):
+        if program.alive:
+            program.kill()
