@@ -145,3 +145,14 @@ def test_what_was_never_measured_is_refused_and_changes_nothing(cell: Any) -> No
     with pytest.raises((ValueError, TypeError)):
         correction.restore([[2.0, 500.0, 0.01, 1.0], cell])
     assert correction.state() == measured(3).state()
+
+
+def test_a_row_of_a_large_table_does_not_depend_on_the_others() -> None:
+    sizes, clocks = np.arange(1.0, 129.0), np.arange(500.0, 1500.0, 4.0)
+    large, alone = LocalCorrection(sizes, clocks), LocalCorrection(sizes[40:41], clocks)
+    for step in range(90):
+        for correction in (large, alone):
+            correction.observe(1.0 + step, 500.0 + 11.0 * step, PREDICTED * (1.0 + 0.01 * step))
+    for whole, part in zip(large.table(predict), alone.table(predict), strict=True):
+        assert whole[40] == pytest.approx(part[0])
+        assert not np.allclose(whole[41], part[0])
