@@ -22,7 +22,8 @@ from server.config import Settings
 from server.devices.patience import within
 from server.errors import ConfigError, NotFound
 from server.governing.keeping import LearnedFile, TargetsFile, default_directory
-from server.governing.loop import Governing, Keeping
+from server.governing.loop import Governing
+from server.governing.memory import Keeping
 from server.governing.plant import Caller, ServingPlant
 from server.models.spec import ModelSpec
 from server.models.table import ModelService, ModelTable

@@ -16,9 +16,10 @@ from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Learner
 from optimizer.targets import Targets
 from server.errors import Unavailable
+from server.governing.audience import Audience
 from server.governing.decision_text import decision_line
 from server.governing.governor_thread import GovernorThread
-from server.governing.keeping import LearnedFile, TargetsFile
+from server.governing.memory import Keeping, Memory
 from server.governing.watchdog import Watchdog
 from server.metrics.values import RunningTotals
 
@@ -29,7 +30,6 @@ logger = logging.getLogger("boulton.governor")
 # A watcher that reads too slowly loses the oldest decisions, not the newest.
 WATCHER_BACKLOG = 64
 REMEMBERED = 600
-SAVE_EVERY_S = 60.0
 # A device that hangs must not hold up the end of the server.
 STOP_LIMIT_S = 10.0
 # Nor its beginning, nor an operator.
@@ -46,14 +46,6 @@ class Turn:
     decided_unix_s: float
     pinned: OperatingPoint | None = None
     paused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """Where targets and knowledge outlive the server."""
-
-    targets: TargetsFile
-    learned: LearnedFile
 
 
 Appoint = Callable[[tuple[int, ...]], tuple[Governor, Keeping]]
@@ -82,26 +74,29 @@ class Governing:
         keeping: Keeping | None = None,
         appoint: Appoint | None = None,
     ) -> None:
-        self.governor = governor
         self.device = device
         self.model = model
         self.history: deque[Turn] = deque(maxlen=REMEMBERED)
         self.totals = RunningTotals()
         self.alarms = 0
         self._interval_s = interval_s
-        self._keeping = keeping
         self._appoint = appoint
         self._look_again_s = time.monotonic() + CLOCKS_AGAIN_S
+        self._audience: Audience[Turn] = Audience(WATCHER_BACKLOG)
         self._watchdog = Watchdog(device.uuid)
         self._thread = GovernorThread()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._watchers: set[asyncio.Queue[Turn | None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._targets_change = asyncio.Lock()
         self._turns = 0
-        self._saved_s = time.monotonic()
         self._failure = ""
         self._stopped = False
+        self._take_office(governor, keeping)
+
+    def _take_office(self, governor: Governor, keeping: Keeping | None) -> None:
+        self.governor = governor
+        self._keeping = keeping
+        self._memory = Memory(self.learner, keeping)
         governor.hear = self._hear
 
     @property
@@ -117,7 +112,7 @@ class Governing:
     @property
     def watchers(self) -> int:
         """How many are watching."""
-        return len(self._watchers)
+        return len(self._audience)
 
     @property
     def learner(self) -> Learner | None:
@@ -128,7 +123,7 @@ class Governing:
     @property
     def learned_file(self) -> str:
         """Where knowledge is kept; empty: nowhere."""
-        return str(self._keeping.learned.path) if self._keeping and self.learner else ""
+        return self._memory.path
 
     async def start(self) -> None:
         """Remember, apply the default setting, open the first window and go on from there.
@@ -152,21 +147,12 @@ class Governing:
             await asyncio.wait([self._task])
         if self._loop is not None:
             await self._finish()
-        for watcher in self._watchers:
-            _offer(watcher, None)
+        self._audience.end()
         self._thread.close()
 
-    async def watch(self) -> AsyncIterator[Turn]:
+    def watch(self) -> AsyncIterator[Turn]:
         """Yield every turn from now on, until `stop`."""
-        if self._stopped:
-            return
-        queue: asyncio.Queue[Turn | None] = asyncio.Queue(WATCHER_BACKLOG)
-        self._watchers.add(queue)
-        try:
-            while (turn := await queue.get()) is not None:
-                yield turn
-        finally:
-            self._watchers.discard(queue)
+        return self._audience.watch()
 
     def latest(self, count: int) -> Sequence[Turn]:
         """Return the latest turns, oldest first; 0: all that are remembered."""
@@ -188,7 +174,7 @@ class Governing:
 
     async def forget(self) -> None:
         """Have the policy start anew, and keep nothing of what it learned."""
-        await self._answer(self._forget)
+        await self._answer(self._memory.forget)
 
     async def _answer(self, function: Callable[[], T]) -> T:
         """Run a function in the governor's thread for an operator. Raises `Unavailable` when that hangs."""
@@ -203,30 +189,14 @@ class Governing:
     # In the governor's thread
 
     def _begin(self) -> str | None:
-        self._remember()
+        self._memory.recall()
         return self.governor.start()
-
-    def _remember(self) -> None:
-        if self._keeping is not None and self.learner is not None:
-            self._keeping.learned.restore(self.learner)
 
     def _turn(self) -> Record:
         self._turns += 1
         record = self.governor.step()
-        if time.monotonic() - self._saved_s >= SAVE_EVERY_S:
-            self._save()
+        self._memory.save_now_and_then()
         return record
-
-    def _save(self) -> None:
-        self._saved_s = time.monotonic()
-        if self._keeping is not None and self.learner is not None:
-            self._keeping.learned.save(self.learner)
-
-    def _forget(self) -> None:
-        if self.learner is not None:
-            self.learner.forget()
-            if self._keeping is not None:
-                self._keeping.learned.remove()
 
     def _take_refuge(self, turn: int) -> OperatingPoint | None:
         """Do what the alarm asks for, unless a newer decision has already seen why it sounded."""
@@ -288,10 +258,11 @@ class Governing:
 
     async def _hand_over(self, appoint: Appoint, clocks_mhz: tuple[int, ...]) -> None:
         """Put another governor in the place of the present one, under the same orders of the operator."""
-        await self._thread.call(self._save)
+        await self._thread.call(self._memory.save)
         governor, keeping = await self._thread.call(lambda: appoint(clocks_mhz))
-        former, self.governor, self._keeping = self.governor, governor, keeping
-        governor.targets, governor.paused, governor.hear = former.targets, former.paused, self._hear
+        former = self.governor
+        self._take_office(governor, keeping)
+        governor.targets, governor.paused = former.targets, former.paused
         if former.pinned is not None:
             governor.pin(governor.grid.nearest(former.pinned))
         low, high = clocks_mhz[0], clocks_mhz[-1]
@@ -303,7 +274,7 @@ class Governing:
         try:
             async with asyncio.timeout(STOP_LIMIT_S):
                 await self._restore()
-                await self._thread.call(self._save)
+                await self._thread.call(self._memory.save)
         except TimeoutError:
             logger.error(
                 "%s did not answer within %g s; a clock that the keeper lent goes back when this server ends",
@@ -332,8 +303,7 @@ class Governing:
         self.totals.add(record)
         logger.log(_level(record), "%s: %s", self.model, decision_line(record, turn.pinned))
         _warn(record.error)
-        for watcher in self._watchers:
-            _offer(watcher, turn)
+        self._audience.tell(turn)
 
 
 def _level(record: Record) -> int:
@@ -346,9 +316,3 @@ def _level(record: Record) -> int:
 def _warn(refused: str | None) -> None:
     if refused:
         logger.warning("%s", refused)
-
-
-def _offer(queue: asyncio.Queue[Turn | None], turn: Turn | None) -> None:
-    if queue.full():
-        queue.get_nowait()
-    queue.put_nowait(turn)

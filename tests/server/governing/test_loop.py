@@ -17,10 +17,11 @@ from optimizer.revenue import Targets
 from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 from server.errors import Unavailable
-from server.governing import loop
+from server.governing import loop, memory
 from server.governing.decision_text import decision_line
 from server.governing.keeping import LearnedFile, TargetsFile
-from server.governing.loop import WATCHER_BACKLOG, Governing, Keeping
+from server.governing.loop import WATCHER_BACKLOG, Governing
+from server.governing.memory import Keeping
 from server.governing.watchdog import Watchdog
 
 GRID = OperatingGrid((1, 2, 4), (500, 1000))
@@ -366,7 +367,7 @@ async def test_knowledge_is_saved_at_the_end_and_there_at_the_start(tmp_path: Pa
 
 
 async def test_knowledge_is_saved_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(memory, "SAVE_EVERY_S", 0.0)
     governing = wary(FakePlant(), keeping=keeping_in(tmp_path))
     await first_turn(governing)
     assert kept_state(governing)
@@ -377,7 +378,7 @@ async def test_forgetting_happens_in_the_governor_s_thread_and_removes_the_file(
     plant = FakePlant()
     governing = wary(plant, keeping=keeping_in(tmp_path))
     await first_turn(governing)
-    await governing._thread.call(governing._save)
+    await governing._thread.call(governing._memory.save)
     assert kept_state(governing)
     await governing.forget()
     assert not kept_state(governing)

@@ -25,7 +25,8 @@ from protos import boulton_pb2_grpc as pb_grpc
 from protos import grpc_service_pb2, grpc_service_pb2_grpc
 from server.governing import operator_service
 from server.governing.keeping import LearnedFile, TargetsFile
-from server.governing.loop import Governing, Keeping
+from server.governing.loop import Governing
+from server.governing.memory import Keeping
 from server.governing.operator_service import OperatorService
 
 SOME_ENERGY = Energy(3.0, EnergySource.SIMULATED)
