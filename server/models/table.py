@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -38,7 +39,10 @@ logger = logging.getLogger("boulton.models")
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One version of one model in the repository: `state` is READY or UNAVAILABLE, `reason` says why not."""
+    """One version of one model in the repository.
+
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is unavailable.
+    """
 
     name: str
     version: int
@@ -73,6 +77,7 @@ class ModelTable:
         self._drain_timeout_s = drain_timeout_s
         self._services: dict[str, ModelService] = {}
         self._failures: dict[str, str] = {}
+        self._changing: dict[tuple[str, int], str] = {}  # versions that come and go, and which they do
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background = BackgroundTasks(MAX_CONTROL_REQUESTS)
         self._closed = False
@@ -157,7 +162,8 @@ class ModelTable:
 
     async def _make_service(self, name: str, version: int | None) -> ModelService:
         entry = await asyncio.to_thread(self._repository.entry, name, version)
-        engine = await asyncio.to_thread(self._make_engine, entry)
+        with self._change(entry.name, entry.version, "LOADING"):
+            engine = await asyncio.to_thread(self._make_engine, entry)
         scheduler = Scheduler(engine, self._settings, clock=self._clock)
         if self._closed:
             scheduler.close()
@@ -198,7 +204,8 @@ class ModelTable:
             if service is None:
                 await self._check_known(name)
                 return
-            await service.retire(self._drain_timeout_s)
+            with self._change(name, service.spec.version, "UNLOADING"):
+                await service.retire(self._drain_timeout_s)
         logger.info("model '%s' version %d unloaded", name, service.spec.version)
 
     async def _check_known(self, name: str) -> None:
@@ -209,7 +216,18 @@ class ModelTable:
         loaded = self._services.get(name)
         if loaded is not None and loaded.spec.version == version:
             return IndexEntry(name, version, "READY", "")
+        if (name, version) in self._changing:
+            return IndexEntry(name, version, self._changing[name, version], "")
         return IndexEntry(name, version, "UNAVAILABLE", self._failures.get(name, "not loaded"))
+
+    @contextmanager
+    def _change(self, name: str, version: int, state: str) -> Iterator[None]:
+        """Show in the index what happens to a version; under the lock of its name, so one thing at a time."""
+        self._changing[name, version] = state
+        try:
+            yield
+        finally:
+            del self._changing[name, version]
 
     def _lock(self, name: str) -> asyncio.Lock:
         """One lock for each name in use; it goes when the last user is done."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from server.errors import Internal, InvalidArgument, NotFound, RequestError, Unavailable
-from server.models.repository import Repository
+from server.models.repository import ModelEntry, Repository
 from server.models.table import ModelTable, parse_version
 from server.scheduling.scheduler import SchedulerSettings
 
@@ -257,6 +257,38 @@ class TestIndex:
             ("pair", 1): "UNAVAILABLE",
             ("whole", 7): "UNAVAILABLE",
         }
+
+    async def test_what_comes_and_goes_is_neither_ready_nor_unavailable(
+        self, tiny: ModuleType, root: Path
+    ) -> None:
+        gate, may_load, state = tiny.Gate(), threading.Event(), ""
+
+        def make_slowly(entry: ModelEntry) -> object:
+            assert may_load.wait(30)
+            return gate.make_engine(entry)
+
+        async def is_state(wanted: str) -> None:
+            nonlocal state
+            while state != wanted:
+                (entry,) = [entry for entry in await table.index() if entry.name == "gate"]
+                state = entry.state
+
+        table = ModelTable(Repository(root), make_slowly, SchedulerSettings(batch_limit=4))
+        async with asyncio.timeout(30):
+            loading = asyncio.create_task(table.load("gate"))
+            await is_state("LOADING")
+            assert await table.index(only_ready=True) == []
+            may_load.set()
+            await loading
+            await is_state("READY")
+            request = asyncio.create_task(infer_gate(table))
+            await running(table.get("gate").engine)
+            unloading = asyncio.create_task(table.unload("gate"))
+            await is_state("UNLOADING")
+            gate.open.set()
+            await asyncio.gather(request, unloading)
+            await is_state("UNAVAILABLE")
+        await table.close(10.0)
 
     async def test_only_what_is_ready(self, loaded: Loaded) -> None:
         await loaded.table.load("whole")
