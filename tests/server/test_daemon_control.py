@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import urllib.request
+from collections.abc import Callable
 
 import grpc
 import numpy as np
 import pytest
-from control_scene import FLAGS, NAME, Start
 
 from bench.control.programs import (
     Program,
@@ -22,11 +22,13 @@ from bench.control.truth import await_true, is_default
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
 
+NAME = "daemon"
 LONG_S = 60.0
 NO_PERMISSION = 4
 
 
 pytest_plugins = ["control_scene"]
+Start = Callable[..., Program]  # takes further flags; the daemon is ready
 
 
 @pytest.fixture
@@ -165,7 +167,7 @@ def test_a_gpu_that_is_lost_is_given_up_and_said_once(scene: Scene, daemon: Prog
 def test_without_nvml_it_does_not_start_and_says_why() -> None:
     with make_scene() as scene:
         scene.rack.library.unlink()
-        daemon = start_daemon(scene, 0, NAME, *FLAGS)
+        daemon = start_daemon(scene, 0, NAME)
         assert daemon.process.wait(LONG_S) != 0
         assert "Traceback" not in daemon.text
         assert "LIBRARY_NOT_FOUND" in daemon.text

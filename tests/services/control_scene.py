@@ -23,8 +23,6 @@ from bench.control.scene import Scene, make_scene
 NAME = "daemon"
 FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.05")
 
-Start = Callable[..., Program]  # takes further flags; the daemon is ready
-
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
@@ -53,7 +51,7 @@ def keeper(scene: Scene) -> Program:
 
 
 @pytest.fixture
-def start(scene: Scene) -> Start:
+def start(scene: Scene) -> Callable[..., Program]:
     """Starts a daemon that governs the card."""
 
     def start(*flags: str) -> Program:
