@@ -19,7 +19,7 @@ class ControlState(StrEnum):
     OFF = "off"  # nobody asked for it: --control was not given
     ON = "on"
     REFUSED = "refused"  # for now, as when the keeper is away: it is tried again
-    UNAVAILABLE = "unavailable"  # no keeper has lent it so far, or no clock is legal
+    UNAVAILABLE = "unavailable"  # no keeper has lent it so far, no clock is legal, or no model is governed
     LOST = "lost"  # the GPU is gone or needs a reset
 
 

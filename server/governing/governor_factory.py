@@ -70,6 +70,8 @@ def make_governing(
     model = None if settings.no_govern else choose_model(settings.govern, models)
     _say_fixed(models, model)
     if model is None:
+        if settings.control:
+            logger.warning("--control sets nothing on %s: no model is governed", device.uuid)
         return None
     plant = _plant(settings, models, model.spec.name, device, call)
     batch_limits = _batch_limits(settings, model)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from optimizer.revenue import Targets
 from server.config import Settings
 from server.engines.engine import TensorSpec
 from server.errors import ConfigError
+from server.governing import governor_factory
 from server.governing.governor_factory import (
     choose_model,
     local_time_of_day,
@@ -18,6 +20,8 @@ from server.governing.governor_factory import (
     read_targets,
 )
 from server.governing.loop import Governing
+
+LONG_S = 60.0
 
 
 @dataclass
@@ -107,6 +111,34 @@ def test_nothing_is_governed_where_there_is_nothing_to_choose() -> None:
     clocked = make_governing(settings(), Targets(), whole, FakeGpu((500, 1000)), directly)
     assert clocked is not None
     assert clocked.governor.grid.batch_limits == (1,)
+
+
+class HangingGpu:
+    """Its driver never says which clocks may be set."""
+
+    uuid = "hangs"
+    simulated = True
+
+    @property
+    def sm_clocks_mhz(self) -> tuple[int, ...]:
+        threading.Event().wait(LONG_S)
+        return ()
+
+
+def test_a_driver_that_hangs_costs_the_clock_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(governor_factory, "CLOCKS_LIMIT_S", 0.05)
+    governing = make_governing(settings(), Targets(), models("net"), HangingGpu(), directly)
+    assert governing is not None
+    assert governing.governor.grid.sm_clocks_mhz == ()
+    assert "hangs has not said within 0.05 s which clocks may be set" in caplog.text
+
+
+def test_that_nobody_is_there_to_choose_a_clock_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    controlled = settings(control=True, device="0")
+    assert make_governing(controlled, Targets(), models("one", "two"), FakeGpu((500,)), directly) is None
+    assert "--control sets nothing on fake: no model is governed" in caplog.text
 
 
 def test_a_fixed_policy_is_measured_but_leaves_the_clock_alone() -> None:
