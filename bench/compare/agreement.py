@@ -47,7 +47,7 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A cell measured twice; `apart`: by what share the medians of batch time or throughput differ at most."""
+    """A cell measured twice; `apart`: the share by which batch time or throughput differ, the larger one."""
 
     cell: Cell
     earlier_ms: float
