@@ -93,6 +93,11 @@ def starts(trial: Trial) -> bool:
     return trial.phase is not Phase.START or trial.function not in _OPENS
 
 
+def keeper_starts(trial: Trial) -> bool:
+    """Whether the keeper is to start: it listens as soon as there is NVML, and looks for GPUs later."""
+    return trial.phase is not Phase.START or trial.function != _OPENS[0]
+
+
 def state_promised(trial: Trial, calls: int) -> ControlState:
     """How control is to stand when the function was called so often since it fails."""
     if not calls or trial.function == _ASKED_FOR_THE_LOG or harmless(trial):

@@ -29,6 +29,7 @@ from bench.control.promises import (
     Trial,
     daemon_problems,
     keeper_problems,
+    keeper_starts,
     metric_problems,
     silence_problems,
     starts,
@@ -52,7 +53,7 @@ RECOVER_LIMIT_S = 30.0
 NAME = "daemon"
 _FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.1")
 _TURN_LIMIT_S = 30.0
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,8 @@ def attempt(scene: Scene, trial: Trial) -> Case:
         play.fail()
     keeper = start_keeper(scene)
     keeper_listens = _ready(lambda: await_keeper(scene, keeper))
+    if keeper_listens != keeper_starts(trial):
+        play.problems.append(f"the keeper {'started' if keeper_listens else 'did not start'}")
     daemon = start_daemon(scene, 0, NAME, *_FLAGS, *KINDS[trial.kind])
     outcome = _outcome(play, daemon)
     serving, calls = play.lines.of(daemon.text), play.calls
