@@ -14,6 +14,7 @@ batch (I: index of dispersion, r: load over capacity), whose maximum has an expo
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -46,25 +47,31 @@ class Load(NamedTuple):
 
 
 class Regime(NamedTuple):
-    """Arrays of one row a mean batch and one column a clock; the last two have one value a clock.
+    """Arrays of one row a mean batch and one column a clock, but where one value a clock is said.
 
     Args:
         possible: whether the mean batch can be had at the clock: no smaller than the greedy one.
         delay_s: to be allowed to a batch; 0 in the greedy row.
         busy: share of time in which a batch runs.
         late_share: share of the images whose delay or batch before, and own batch, exceed the limit.
-        longest_s: latency that all but a few images keep.
         greedy_images: the smallest mean batch, one a clock.
-        capacity_per_s: images a second in batches of the cap.
+        gathered_longest_s: latency that all but a few images keep where batches gather.
+        at_once: what images meet where they do not.
     """
 
     possible: Mask
     delay_s: Array
     busy: Array
     late_share: Array
-    longest_s: Array
     greedy_images: Array
-    capacity_per_s: Array
+    gathered_longest_s: Array
+    at_once: AtOnce
+
+    def longest_s(self, row: int, column: int) -> float:
+        """Return the latency that all but a few images keep at a mean batch and clock."""
+        if row > self.at_once.rows[column]:
+            return float(self.gathered_longest_s[row, column])
+        return float(self.at_once.longest_s[column])
 
 
 def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float) -> Regime:
@@ -84,8 +91,8 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     usual = np.minimum(greedy, sizes.size - 1)
     met, capped_s = arriving[usual, clocks], times_s[caps, clocks]
     waits, gathering_s = rows > greedy, ((sizes - 1.0) / load.rate_per_s)[:, None]
-    late, longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
-    at_once = _AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
+    late, gathered_longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
+    at_once = AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
     busy = np.minimum(1.0, arriving / sizes[:, None])
     busy[usual, clocks] = np.minimum(1.0, met / np.minimum(met + np.exp(-met), sizes[usual]))
     late = np.where(waits, late, busy * at_once.late_share(limit_s))
@@ -95,9 +102,9 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         delay_s=np.where(waits, gathering_s, 0.0),
         busy=busy,
         late_share=late,
-        longest_s=np.where(waits, longest_s, at_once.longest_s()),
         greedy_images=sizes[usual],
-        capacity_per_s=sizes[caps] / capped_s,
+        gathered_longest_s=gathered_longest_s,
+        at_once=at_once,
     )
 
 
@@ -157,7 +164,7 @@ class _Durations:
         return slopes
 
 
-class _AtOnce:
+class AtOnce:
     """What images meet that find a server busy that takes what has come while the batch before ran.
 
     The batch before varies, and lasts the longer for an image to come in it; what comes in it varies as well.
@@ -166,14 +173,15 @@ class _AtOnce:
 
     Args:
         lasts: how long batches take.
-        usual: the row of the mean batch, one a clock.
+        rows: that of the mean batch, one a clock.
         met: images that come in a batch of that size.
         load: what arrives.
     """
 
-    def __init__(self, lasts: _Durations, usual: NDArray[np.intp], met: Array, load: Load) -> None:
+    def __init__(self, lasts: _Durations, rows: NDArray[np.intp], met: Array, load: Load) -> None:
+        self.rows = rows
         rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
-        gain = np.clip(rate * lasts.slopes(usual), 0.0, _MOST_GAIN)
+        gain = np.clip(rate * lasts.slopes(rows), 0.0, _MOST_GAIN)
         before_s = lasts(_deviated(met, load.clumping / (1.0 - gain**2), deviations))
         self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
         came = _deviated(rate * before_s[:, None], load.clumping, deviations)
@@ -189,8 +197,9 @@ class _AtOnce:
         share: Array = _PAIRS @ late_s / self._all_s
         return share
 
+    @cached_property
     def longest_s(self) -> Array:
-        """Return the latency that all but a few keep, one a clock, by halving the interval where it lies."""
+        """The latency that all but a few keep, one a clock, found by halving the interval where it lies."""
         longest_s: Array = self._own_s.min(axis=0)
         step_s = self._latency_s.max(axis=0) - longest_s
         for _ in range(_HALVINGS):

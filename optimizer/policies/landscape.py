@@ -130,7 +130,7 @@ class Landscape:
 
     def p99_ms(self, row: int, column: int) -> float:
         """Return the latency expected there."""
-        return 1e3 * (float(self._regime.longest_s[row, column]) + self._overhead_s)
+        return 1e3 * (self._regime.longest_s(row, column) + self._overhead_s)
 
     def cost_per_s(self, row: int, column: int) -> float:
         """Return what a setting falls short of the most that could be earned."""
