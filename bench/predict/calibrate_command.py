@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="the fitted predictor, .npz; left out: only measure")
     add("--networks", type=whole(1, 100000), default=240, metavar="N", help="small networks (default: 240)")
     add("--batches-each", type=whole(1, 12), default=3, metavar="N", help="batch sizes of each (default: 3)")
+    add("--rounds", type=whole(1, 100), default=2, metavar="N", help=_ROUNDS)
     add(
         "--simulated",
         metavar="GPU",
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model-batch", type=whole(1, 65536), action="append", default=[], metavar="N", help="for --model")
 
 
+_ROUNDS = "how often to measure each; the shortest times count (default: 2)"
 _MODEL = "an ONNX file to measure instead of small networks, e.g. to judge a predictor; may be repeated"
 
 
@@ -60,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, fit, say. Raises ConfigError."""
     if arguments.output is not None and arguments.output.suffix != ".npz":
         raise ConfigError(f"--output {arguments.output} must end in .npz")
+    if arguments.output is not None:
+        import scipy.optimize  # noqa: F401  # the fit needs it: better missed before measuring than after
     try:
         (_simulate if arguments.simulated else _measure)(arguments)
         dataset = load_dataset(arguments.dataset)
@@ -79,7 +83,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         jobs = list(small_jobs(arguments.networks, arguments.batches_each))
     console = Console(file=sys.stderr)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("measuring", total=len(jobs))
+        task = progress.add_task("measuring", total=len(jobs) * arguments.rounds)
         count = 0
 
         def said(name: str) -> None:
@@ -87,9 +91,11 @@ def _measure(arguments: argparse.Namespace) -> None:
             count += 1
             progress.update(task, advance=1, description=name)
             if not console.is_terminal and count % _LINE_EVERY == 0:
-                console.print(f"{count} of {len(jobs)} measured, last {name}", highlight=False)
+                console.print(
+                    f"{count} of {len(jobs) * arguments.rounds} measured, last {name}", highlight=False
+                )
 
-        measure_into(arguments.dataset, jobs, _this_machine(), Effort(), said)
+        measure_into(arguments.dataset, jobs, _this_machine(), Effort(), said, arguments.rounds)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

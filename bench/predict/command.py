@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from bench.console import make_console
@@ -29,6 +30,7 @@ from optimizer.layers.network import NetworkPrediction, predict_network
 from optimizer.layers.predictor import LayerPredictor
 
 _NONE = "not measured"
+_MOST_ROWS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,17 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
     predictor = predictor_from(arguments)
     clocks = clocks_for(predictor, arguments.clock)
     prediction = predict_network(predictor, steps_of(arguments.model), arguments.batch, clocks)
-    text = json.dumps(as_json(prediction, predictor, arguments.model.stem), indent=1, allow_nan=False)
     if arguments.html is not None:
         from bench.predict.page import write_page
 
         write_page(arguments.html, prediction, predictor, arguments.model.stem)
-    if arguments.json == Path("-"):
-        print(text)
-        return 0
-    _show(prediction, predictor, arguments.model.stem, arguments.layers)
     if arguments.json is not None:
+        text = json.dumps(as_json(prediction, predictor, arguments.model.stem), allow_nan=False)
+        if arguments.json == Path("-"):
+            print(text)
+            return 0
         arguments.json.write_text(text + "\n", encoding="utf-8")
+    _show(prediction, predictor, arguments.model.stem, arguments.layers)
     return 0
 
 
@@ -115,17 +117,18 @@ def _whole(prediction: NetworkPrediction, name: str) -> Table:
     for title in ("batch", "SM clock MHz", "ms", "+-", "images/s", "W", "J", "images/J"):
         table.add_column(title, justify="right")
     energy, power = prediction.energy_j, prediction.power_w
-    for i, batch in enumerate(prediction.batches):
-        for j in range(prediction.run_s.shape[1]):
-            seconds = float(prediction.run_s[i, j])
-            clock = f"{prediction.clocks_mhz[j]:.0f}" if prediction.clocks_mhz else "-"
-            row = [str(batch), clock, f"{seconds * 1e3:.3f}", f"{prediction.spread[i, j]:.0%}"]
-            row.append(f"{batch / seconds:.1f}")
-            if energy is None or power is None:
-                row += [_NONE] * 3
-            else:
-                row += [f"{power[i, j]:.1f}", f"{energy[i, j]:.4g}", f"{batch / energy[i, j]:.2f}"]
-            table.add_row(*row)
+    for i, j in list(np.ndindex(prediction.run_s.shape))[:_MOST_ROWS]:
+        batch, seconds = prediction.batches[i], float(prediction.run_s[i, j])
+        clock = f"{prediction.clocks_mhz[j]:.0f}" if prediction.clocks_mhz else "-"
+        row = [str(batch), clock, f"{seconds * 1e3:.3f}", f"{prediction.spread[i, j]:.0%}"]
+        row.append(f"{batch / seconds:.1f}")
+        if energy is None or power is None:
+            row += [_NONE] * 3
+        else:
+            row += [f"{power[i, j]:.1f}", f"{energy[i, j]:.4g}", f"{batch / energy[i, j]:.2f}"]
+        table.add_row(*row)
+    left_out = prediction.run_s.size - table.row_count
+    table.caption = f"and {left_out} more: --json OUT writes all" if left_out else None
     return table
 
 

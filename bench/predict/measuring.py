@@ -2,7 +2,7 @@
 
 One thread runs the network, timed and untimed runs in turns. Others must not be counted in: a whole run is
 counted in the processor time of its thread; before each run the thread sleeps, so that the system lets it run
-at once and for a while; and a step's time is the lower quartile of its runs. Long steps may still have been
+at once and for a while; and a step's time is the lowest tenth of its runs. Long steps may still have been
 interrupted in nearly all of their runs: where the steps add up to more than the processor time of the whole,
 the long ones are shortened in proportion until they do not.
 """
@@ -29,10 +29,10 @@ from optimizer.layers.dataset import Array, MeasuredNetwork
 from optimizer.layers.features import features
 from optimizer.layers.fusion import Step, fuse
 
-_LOWER = 0.25
+_LOWER = 0.1
 _SLEEP_S = 0.01
 _LONG_S = 0.3e-3
-"""Steps that are shorter are seldom interrupted in three of four runs."""
+"""Steps that are shorter are seldom interrupted in most of their runs."""
 _ROUNDED_OFF_S = 0.5e-6  # the profiler counts whole microseconds and leaves off the rest
 _BLOCKS = 3
 _RENAMED = re.compile(r"(?P<answer>.+?)(_bn)?_nchwc(_token_\d+)?")

@@ -17,6 +17,9 @@ _OPSET, _IR = 17, 8
 _SIDES = (7, 8, 13, 14, 16, 17, 19, 27, 28, 32, 35, 54, 56, 71, 112, 147, 224)
 MOST_OPERATIONS = 5e8
 _MOST_WEIGHTS = 40_000_000
+_HALVING = ((2, 2, 0), (2, 2, 0), (3, 2, 0), (3, 2, 1))
+_WINDOWS = (*_HALVING, (3, 1, 1), (3, 1, 1), (2, 1, 0), (5, 3, 0))
+"""Side, stride and padding of poolings; those that are frequent in published networks stand twice."""
 
 
 class NetworkBuilder:
@@ -341,16 +344,29 @@ def _perceptron(rng: np.random.Generator) -> ModelProto:
 
 
 def _poolings(rng: np.random.Generator) -> ModelProto:
-    """Poolings of several windows between convolutions that set the layout."""
-    side = _side(rng, 13, 112)
-    net = NetworkBuilder(_channels(rng, side), side)
-    x = net.convolution("input", _channels(rng, side, 4000), 1, act="Relu")
-    for _ in range(rng.integers(2, 5)):
+    """Poolings of several windows and as many numbers as in published networks, behind one cheap layer."""
+    side = _side(rng, 8)
+    net = NetworkBuilder(16, side)
+    x = net.convolution(
+        "input", _channels(rng, side, float(rng.choice([2600, 7000, 14000]))), 1, act=_act(rng)
+    )
+    for _ in range(rng.integers(1, 5)):
         if net.shapes[x][1] >= 6:
-            kernel = int(rng.choice([2, 3, 3]))
-            stride = int(rng.choice([1, 2, 2]))
-            pad = int(rng.integers(0, 2)) if kernel == 3 else 0
-            x = net.pooling(x, str(rng.choice(["MaxPool", "MaxPool", "AveragePool"])), kernel, stride, pad)
+            operator = str(rng.choice(["MaxPool", "MaxPool", "AveragePool"]))
+            x = net.pooling(x, operator, *_WINDOWS[rng.integers(len(_WINDOWS))])
+    return net.model(_head(net, rng, x))
+
+
+def _stem(rng: np.random.Generator) -> ModelProto:
+    """How networks begin: a convolution over an image, a pooling, and so again."""
+    side = int(rng.choice([32, 64, 112, 224, 227, 299]))
+    net = NetworkBuilder(3, side)
+    kernel, stride = ((3, 1), (3, 2), (7, 2), (11, 4), (5, 1))[rng.integers(5)]
+    x = net.convolution("input", int(rng.choice([32, 64, 64, 96])), kernel, stride, act=_act(rng))
+    for _ in range(rng.integers(1, 4)):
+        if net.shapes[x][1] >= 12:
+            x = net.pooling(x, "MaxPool", *_HALVING[rng.integers(len(_HALVING))])
+            x = net.convolution(x, min(2 * net.shapes[x][0], 512), int(rng.choice([1, 3])), act="Relu")
     return net.model(_head(net, rng, x))
 
 
@@ -393,6 +409,7 @@ _FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
     "separable": _separable,
     "perceptron": _perceptron,
     "poolings": _poolings,
+    "stem": _stem,
     "grouped": _grouped,
     "responses": _responses,
 }

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto
 from optimizer.layers.arithmetic import VIEWS, Node, multiply_adds, operations
 from optimizer.layers.graph import Graph, read_graph
 from optimizer.layers.layer import Layer, Tensor
+from optimizer.layers.light import read_light
 
 _HAVE_WEIGHTS = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "PRelu"}
@@ -19,8 +20,8 @@ _HAVE_WEIGHTS = frozenset(
 
 
 def count_layers_of_file(path: Path, batch: int = 1) -> tuple[Layer, ...]:
-    """Read an ONNX file without its weights' external data and count; see `count_layers`."""
-    return count_layers(onnx.load(path, load_external_data=False), batch)
+    """Read an ONNX file without its weights and count; see `count_layers`."""
+    return count_layers(read_light(path), batch)
 
 
 def count_layers(model: ModelProto, batch: int = 1) -> tuple[Layer, ...]:

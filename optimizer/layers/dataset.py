@@ -3,14 +3,15 @@
 A dataset is a text file. Its first line says where the figures come from, every other one is a network at one
 batch size and clock: `{"network", "batch", "clock_mhz", "run_s", "layout_s", "energy_j", "steps"}`, where a
 step is `[kind, name, seconds, watts, features...]`. Lines are appended as networks are measured, so that an
-interrupted calibration goes on where it stopped, and a line that was cut short is left out.
+interrupted calibration goes on where it stopped, and a line that was cut short is left out. What was measured
+in several rounds counts once, with the shortest times: whatever disturbs a measurement lengthens it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class MeasuredNetwork:
         layout_s: what the engine spent on data layouts that no step asked for.
         energy_j: of a whole batch; None where nothing measured it.
         clock_mhz: that it ran at; None where no clock was set.
+        rounds: how often it was measured; times are the shortest, power and energy those of the first round.
     """
 
     network: str
@@ -53,6 +55,17 @@ class MeasuredNetwork:
     layout_s: float = 0.0
     energy_j: float | None = None
     clock_mhz: int | None = None
+    rounds: int = 1
+
+    def shortest(self, again: MeasuredNetwork) -> MeasuredNetwork:
+        """Join with another round of the same network, batch and clock."""
+        return replace(
+            self,
+            seconds=np.minimum(self.seconds, again.seconds),
+            run_s=min(self.run_s, again.run_s),
+            layout_s=min(self.layout_s, again.layout_s),
+            rounds=self.rounds + again.rounds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,16 @@ def load_dataset(path: Path) -> Dataset:
         raise DatasetError(
             f"{path} has other features than this version: measure anew with `boulton calibrate`"
         )
-    return Dataset(provenance, tuple(_networks(lines)))
+    return Dataset(provenance, _joined(_networks(lines)))
+
+
+def _joined(measured: Iterable[MeasuredNetwork]) -> tuple[MeasuredNetwork, ...]:
+    found: dict[tuple[str, int, int | None], MeasuredNetwork] = {}
+    for one in measured:
+        key = (one.network, one.batch, one.clock_mhz)
+        known = found.get(key)
+        found[key] = one if known is None else known.shortest(one)
+    return tuple(found.values())
 
 
 def _as_json(one: MeasuredNetwork) -> dict[str, Any]:

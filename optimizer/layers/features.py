@@ -1,7 +1,9 @@
 """Layers as rows of numbers: what a predictor sees of a step, at any batch size.
 
 Everything is a plain physical quantity; logarithms, products and the like are made by the predictors. Bytes
-and operations are those of the whole step, with the followers that it swallowed.
+and operations are those of the whole step, with the followers that it swallowed. Whether weights are still in
+a cache depends on what the whole network moved since the last run: that is in every row too, and a table is
+made of all steps of a network at once.
 """
 
 from __future__ import annotations
@@ -39,10 +41,15 @@ NAMES = (
     "input_bytes",
     "weight_bytes",
     "output_bytes",
+    "maximum",  # 1 where a window's largest number is taken, 0 where its mean is
+    "network_bytes",  # that flow in a whole run
+    "network_weight_bytes",  # of all steps
 )
 """The columns of a `FeatureTable`, in their order."""
 
-_WITH_BATCH = frozenset({"batch", "multiply_adds", "operations", "input_bytes", "output_bytes"})
+_WITH_BATCH = frozenset(
+    {"batch", "multiply_adds", "operations", "input_bytes", "output_bytes", "network_bytes"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +95,15 @@ class FeatureTable:
 
 
 def features(steps: Iterable[Step]) -> FeatureTable:
-    """Return the table of steps, in their order."""
+    """Return the table of all steps of a network, in their order."""
     steps = tuple(steps)
-    values = np.array([_row(step) for step in steps], float).reshape(-1, len(NAMES))
+    rows = [_values(step) for step in steps]
+    whole = {
+        "network_bytes": sum(row["input_bytes"] + row["output_bytes"] for row in rows),
+        "network_weight_bytes": sum(row["weight_bytes"] for row in rows),
+    }
+    values = np.array([_row({**row, **whole}) for row in rows], float)
+    values = values.reshape(-1, len(NAMES))
     return FeatureTable(tuple(step.kind for step in steps), tuple(step.name for step in steps), values)
 
 
@@ -103,8 +116,7 @@ def join(tables: Sequence[FeatureTable]) -> FeatureTable:
     )
 
 
-def _row(step: Step) -> list[float]:
-    values = _values(step)
+def _row(values: Mapping[str, float]) -> list[float]:
     return [float(values[name]) for name in NAMES]
 
 
@@ -113,7 +125,9 @@ def _values(step: Step) -> Mapping[str, float]:
     flowing = layer.inputs[0] if layer.inputs else layer.outputs[0]
     in_channels, in_height, in_width = _sizes(flowing.shape)
     out_channels, out_height, out_width = _sizes(layer.outputs[0].shape)
-    kernel = layer.kernel or (in_height, in_width) if step.kind is Kind.POOLING else layer.kernel or (1, 1)
+    kernel = (
+        layer.kernel or (in_height, in_width) if step.kind is Kind.WHOLE_POOLING else layer.kernel or (1, 1)
+    )
     summed = [follower for follower in step.followers if follower.operator in SUMS]
     return {
         "batch": layer.outputs[0].shape[0] if layer.outputs[0].shape else 1,
@@ -140,6 +154,7 @@ def _values(step: Step) -> Mapping[str, float]:
         "input_bytes": layer.input_bytes + sum(part.output_bytes for part in summed),
         "weight_bytes": sum(part.weight_bytes for part in (layer, *step.followers)),
         "output_bytes": layer.output_bytes,
+        "maximum": float("Max" in layer.operator),
     }
 
 

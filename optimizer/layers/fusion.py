@@ -19,7 +19,8 @@ ACTIVATIONS = frozenset(
     {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "Tanh", "HardSwish", "Elu", "PRelu"}
 )
 SUMS = frozenset({"Add", "Sum"})
-_POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "LpPool"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+_WHOLE_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _MOVES = frozenset({"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Tile", "Resize"})
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     DEPTHWISE = "depthwise"
     FULLY_CONNECTED = "fully connected"
     POOLING = "pooling"
+    WHOLE_POOLING = "pooling of all pixels"
     ELEMENTWISE = "elementwise"
     NORMALISATION = "normalisation"
     LOCAL_RESPONSE = "local response"
@@ -92,6 +94,8 @@ def kind_of(layer: Layer) -> Kind:
         return Kind.FULLY_CONNECTED
     if layer.operator in _POOLS:
         return Kind.POOLING
+    if layer.operator in _WHOLE_POOLS:
+        return Kind.WHOLE_POOLING
     if layer.operator in _LONE_NORMALISATIONS:
         return Kind.NORMALISATION
     if layer.operator == "LRN":

@@ -33,6 +33,7 @@ _RAW: Mapping[Kind, tuple[str, ...]] = {
     ),
     Kind.FULLY_CONNECTED: ("batch", "in_channels", "out_channels"),
 }  # fmt: skip
+_COUNTED_TO = {Kind.CONVOLUTION: (Kind.DEPTHWISE,), Kind.POOLING: (Kind.WHOLE_POOLING,)}
 _RUNTIME_DEGREE = {Kind.CONVOLUTION: 3, Kind.POOLING: 3, Kind.FULLY_CONNECTED: 2}
 _POWER_DEGREE = 2
 
@@ -88,10 +89,9 @@ def fit_neuralpower(rows: Rows) -> NeuralPower:
 
 
 def rows_of(table: FeatureTable, kind: Kind) -> NDArray[np.bool_]:
-    """Return which rows the paper counts to a kind: depthwise convolutions are convolutions to it."""
-    if kind is Kind.CONVOLUTION:
-        return table.of(Kind.CONVOLUTION) | table.of(Kind.DEPTHWISE)
-    return table.of(kind)
+    """Return which rows the paper counts to a kind; it knows no finer ones."""
+    answer: NDArray[np.bool_] = np.any([table.of(one) for one in (kind, *_COUNTED_TO.get(kind, ()))], axis=0)
+    return answer
 
 
 def _raw(table: FeatureTable, kind: Kind) -> Array:

@@ -1,6 +1,6 @@
 """Sparse polynomials: all monomials up to a degree, of which Lasso keeps few.
 
-Fitting needs scikit-learn (`pip install 'boulton[tournament]'`), predicting does not.
+Fitting needs scikit-learn (`pip install 'boulton[study]'`), predicting does not.
 """
 
 from __future__ import annotations

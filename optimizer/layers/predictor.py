@@ -24,12 +24,16 @@ from optimizer.layers.dataset import Dataset, Rows
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
 from optimizer.layers.gaussian import GaussianProcess, fit_gaussian_process
-from optimizer.layers.view import view
+from optimizer.layers.view import BLOCK, view
 
 Array = NDArray[np.float64]
 
 _LEAST_ROWS = 25
+_CACHES_BYTES = (2**18, 2**20, 2**22, 2**24, 2**26)
+"""Sizes between which those of a processor's caches lie; what a byte costs beyond each is fitted."""
 _ANY = "any"
+_POOLED = frozenset({Kind.POOLING.value, Kind.WHOLE_POOLING.value})
+_PRODUCTS = frozenset({Kind.FULLY_CONNECTED.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class LayerPredictor:
         provenance: of the dataset that it was fitted to.
         clocks_mhz: at which steps were measured; () where no clock was set.
         rooflines: by kind, and `any`: seconds of a step, and per operation, byte that flows and byte of
-            weights, `[clocks, 4]`.
+            weights, and what else costs time in a kind, `[clocks, causes]`.
         processes: likewise. Targets: the logarithm of the time over the roofline's at each clock, then that
             of the power.
         between_s: what passes between two steps.
@@ -108,7 +112,7 @@ class LayerPredictor:
             guessed += [] if known else [kind.value]
             name, own = kind.value if known else _ANY, table.rows(rows)
             means, deviations = self.processes[name].predict(view(own, kind if known else None))
-            means[:, :count] += np.log(_causes(own) @ self.rooflines[name].T)
+            means[:, :count] += np.log(_causes(own, name) @ self.rooflines[name].T)
             logs[rows], spread[rows] = means, deviations[:, :count]
         return logs, spread, tuple(sorted(guessed))
 
@@ -125,7 +129,7 @@ class LayerPredictor:
 
 
 def fit_predictor(dataset: Dataset) -> LayerPredictor:
-    """Fit to a dataset. Needs scikit-learn.
+    """Fit to a dataset. Needs SciPy (`pip install 'boulton[study]'`).
 
     Raises:
         ValueError: the same steps were not measured at every clock, or there are hardly any.
@@ -142,8 +146,8 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
     for kind in (None, *kinds):
         own = np.ones(len(times), bool) if kind is None else first.table.of(kind)
         table, name = first.table.rows(own), _ANY if kind is None else kind.value
-        rooflines[name] = _roofline(table, times[own])
-        over = np.log(times[own] / (_causes(table) @ rooflines[name].T))
+        rooflines[name] = _roofline(_causes(table, name), times[own])
+        over = np.log(times[own] / (_causes(table, name) @ rooflines[name].T))
         logs = np.column_stack([over, *(power[own] for power in powers)])
         processes[name] = fit_gaussian_process(view(table, kind), logs)
     return LayerPredictor(
@@ -151,20 +155,37 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
     )
 
 
-def _causes(table: FeatureTable) -> Array:
-    flowing = table.column("input_bytes") + table.column("output_bytes")
-    ones = np.ones(len(table.kinds))
-    return np.column_stack([ones, table.column("operations"), flowing, table.column("weight_bytes")])
+def _causes(table: FeatureTable, name: str) -> Array:
+    """Return what costs time in steps of a kind: the step, operations, bytes, and what caches and layout add.
+
+    Poolings are limited by what flows, fully connected layers by their weights: of those, the bytes that a
+    cache of each size does not hold cost more. Poolings of channels that fill no blocks are not vectorised.
+    """
+    column = table.column
+    flowing, weights = column("input_bytes") + column("output_bytes"), column("weight_bytes")
+    causes = [np.ones(len(flowing)), column("operations"), flowing, weights]
+    if name in _PRODUCTS | _POOLED:
+        network = column("network_bytes") + column("network_weight_bytes")
+        causes += _beyond(flowing, flowing) if name in _POOLED else _beyond(weights, network)
+    if name in _POOLED:
+        causes.append(column("operations") * (column("in_channels") % BLOCK > 0))
+    return np.column_stack(causes)
 
 
-def _roofline(table: FeatureTable, times_s: Array) -> Array:
+def _beyond(moved: Array, between: Array) -> list[Array]:
+    """Return the bytes that each cache does not hold until they are used again."""
+    return [moved * np.maximum(0.0, 1.0 - cache / np.maximum(between, 1.0)) for cache in _CACHES_BYTES]
+
+
+def _roofline(causes: Array, times_s: Array) -> Array:
     """Return what each cause costs at each clock: not below 0, of the least squares of relative errors."""
     from scipy.optimize import nnls
 
-    causes = _causes(table)
     sizes = np.maximum(causes.mean(axis=0), 1e-30)
     found = [nnls(causes / sizes / own[:, np.newaxis], np.ones(len(own)))[0] / sizes for own in times_s.T]
-    return np.asarray(np.maximum(np.array(found), [1e-9, 0.0, 0.0, 0.0]), np.float64)
+    least = np.zeros(causes.shape[1])
+    least[0] = 1e-9
+    return np.asarray(np.maximum(np.array(found), least), np.float64)
 
 
 def _check(sweeps: Sequence[Rows]) -> None:

@@ -20,7 +20,7 @@ from optimizer.layers.view import COLUMNS_OF
 Array = NDArray[np.float64]
 FORMAT = "boulton-predictor-1"
 SHIPPED = Path(__file__).parent / "predictors"
-_PARTS = tuple(field.name for field in fields(GaussianProcess) if field.name not in {"noise", "doubt"})
+_PARTS = tuple(field.name for field in fields(GaussianProcess) if field.name != "noise")
 
 
 def shipped_predictors() -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def _read(said: Mapping[str, Any], arrays: Mapping[str, Array]) -> LayerPredicto
     if said["format"] != FORMAT or said["columns"] != {k: list(v) for k, v in COLUMNS_OF.items()}:
         raise ValueError("it was fitted by another version: fit anew with `boulton calibrate`")
     processes = {
-        kind: GaussianProcess.of(
+        kind: GaussianProcess(
             noise=float(noise), **{part: arrays[f"{kind}/{part}"].astype(float) for part in _PARTS}
         )
         for kind, noise in said["noise"].items()

@@ -12,7 +12,7 @@ from optimizer.layers.fusion import Kind
 
 Array = NDArray[np.float64]
 
-_BLOCK = 16
+BLOCK = 16
 """Channels that a vector unit or a tensor core takes at once: a last block that is not full costs as much."""
 
 _TRAFFIC = ("operations", "input_bytes", "output_bytes")
@@ -24,7 +24,17 @@ _LOGS: Mapping[Kind, tuple[str, ...]] = {
     ),
     Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed"),
     Kind.FULLY_CONNECTED: ("operations", "weight_bytes", "batch", "in_channels", "out_channels", "waste"),
-    Kind.POOLING: (*_WINDOWED, "in_waste"),
+    Kind.POOLING: (
+        "input_bytes",
+        "output_bytes",
+        "window",
+        "stride",
+        "in_width",
+        "padding",
+        "maximum",
+        "blocked",
+    ),
+    Kind.WHOLE_POOLING: ("input_bytes", "window", "batch", "out_channels", "blocked"),
     Kind.MOVE: (*_TRAFFIC, "inputs", "batch", "out_channels", "waste", "pixels"),
     Kind.NORMALISATION: (*_TRAFFIC, "batch", "out_channels", "activated"),
     Kind.ELEMENTWISE: (*_TRAFFIC, "inputs", "batch", "out_channels"),
@@ -57,6 +67,8 @@ def _column(table: FeatureTable, name: str) -> Array:
         "traffic": lambda: np.log(
             1.0 + column("input_bytes") + column("weight_bytes") + column("output_bytes")
         ),
+        "blocked": lambda: (column("in_channels") % BLOCK == 0).astype(float),
+        "maximum": lambda: column("maximum"),
         "activated": lambda: column("activated"),
         "summed": lambda: column("summed"),
         "padding": lambda: np.minimum(column("padding"), 3.0),
@@ -67,5 +79,5 @@ def _column(table: FeatureTable, name: str) -> Array:
 
 def _waste(channels: Array) -> Array:
     """Return the logarithm of how much the channels grow when their last block is filled up."""
-    answer: Array = np.log(np.ceil(channels / _BLOCK) * _BLOCK / np.maximum(channels, 1.0))
+    answer: Array = np.log(np.ceil(channels / BLOCK) * BLOCK / np.maximum(channels, 1.0))
     return answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(13))
 def test_every_family_makes_sound_networks_of_known_operators(seed: int) -> None:
     _, model = small_network(seed)
     steps = fuse(count_layers(model, 2))
@@ -61,6 +63,11 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert one.watts is None
     assert measure_into(dataset, jobs, PROVENANCE, effort) == 1
     assert len(load_dataset(dataset).measured) == 1
+    assert measure_into(dataset, jobs, PROVENANCE, effort, rounds=2) == 1
+    (twice,) = load_dataset(dataset).measured
+    assert twice.rounds == 2
+    assert (twice.seconds <= one.seconds).all()
+    assert twice.run_s <= one.run_s
     with pytest.raises(ConfigError, match="another --dataset"):
         measure_into(dataset, jobs, {**PROVENANCE, "cpu": "other"}, effort)
 
@@ -86,6 +93,48 @@ def test_predict_says_that_figures_are_simulated(network: Path, capsys: pytest.C
     assert slow > fast > 0.0
     assert [layer["operators"] for layer in said["layers"]][:2] == ["Conv+Relu", "Conv+Clip"]
     assert any(layer["bottleneck"] for layer in said["layers"])
+
+
+def test_predict_draws_a_page(network: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    flags = ["--gpu", "a100", "--batch", "1,8", "--clock", "700,1410", "--html", str(page)]
+    assert main(["predict", str(network), *flags]) == 0
+    drawn = _Page()
+    drawn.feed(page.read_text(encoding="utf-8"))
+    assert drawn.open == []
+    assert drawn.count["svg"] == 3
+    assert drawn.count["tr"] == 1 + 5
+    assert "little: predicted (simulated)" in drawn.text
+    assert "convolution" in drawn.text
+    assert all(address.startswith("#") for address in drawn.addresses)
+
+
+class _Page(HTMLParser):
+    """Elements that are open, how many of each there were, their text, and the addresses that they name."""
+
+    _VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.count: Counter[str] = Counter()
+        self.text = ""
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] += 1
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
+        if tag not in self._VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 def test_choose_ranks_and_excludes(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
