@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     roofline = _stated(arguments)
     for path, flag in ((arguments.json, "--json"), (arguments.csv, "--csv")):
         check_writable(path, flag)
-    timer = timer_of(arguments.engine)
+    timer = timer_of(arguments.engine, arguments.device_index)
     machine, console = this_machine(), make_console()
     with TemporaryDirectory() as folder, _energy(arguments) as (meter, why_not):
         network = _network(arguments, Path(folder))
@@ -117,19 +117,19 @@ def _energy(arguments: argparse.Namespace) -> Iterator[tuple[Meter | None, str]]
     meters = Meters(arguments.device_index)
     meters.open()
     try:
-        meter = meters.of(on_gpu=_on_gpu(arguments.engine))
+        meter = meters.of(on_gpu=_on_gpu(arguments.engine, arguments.device_index))
         yield meter, "" if meter else "; ".join(meters.notes)
     finally:
         meters.close()
 
 
-def _on_gpu(engine: str) -> bool:
+def _on_gpu(engine: str, device_index: int) -> bool:
     where = engine_kind(engine).where
     if where != "either":
         return where == "gpu"
     from server.engines.pytorch.engine import best_device
 
-    return best_device(0) != "cpu"
+    return best_device(device_index) != "cpu"
 
 
 def _tell(step: str, place: int, steps: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -19,36 +20,40 @@ class Timer(Protocol):
         """Run the network `repeats` times, timed, and as often untimed."""
 
 
-def timer_of(engine: str) -> Timer:
-    """Return what times an engine. Raises EngineError for one that is not installed, or runs nowhere here."""
+def timer_of(engine: str, device_index: int = 0) -> Timer:
+    """Return what times an engine, on that GPU where it runs on one.
+
+    Raises:
+        EngineError: it is not installed, or runs nowhere here.
+    """
     kind = engine_kind(engine)
     if (reason := kind.available()) is not None:
         raise EngineError(reason)
-    return TIMERS[engine]()
+    return TIMERS[engine](device_index)
 
 
-def _onnxruntime() -> Timer:
+def _onnxruntime(_device_index: int) -> Timer:
     from bench.layers.timing import time_network
 
     return time_network
 
 
-def _pytorch() -> Timer:
+def _pytorch(device_index: int) -> Timer:
     from bench.layers.pytorch_timing import time_network
 
-    return time_network
+    return partial(time_network, device_index=device_index)
 
 
-def _tensorrt(toolkit: str) -> Callable[[], Timer]:
-    def load() -> Timer:
-        from bench.layers.tensorrt_timing import timer
+def _tensorrt(toolkit: str) -> Callable[[int], Timer]:
+    def load(device_index: int) -> Timer:
+        from bench.layers.tensorrt_timing import time_network
 
-        return timer(toolkit)
+        return partial(time_network, toolkit=toolkit, device_index=device_index)
 
     return load
 
 
-TIMERS: Mapping[str, Callable[[], Timer]] = MappingProxyType(
+TIMERS: Mapping[str, Callable[[int], Timer]] = MappingProxyType(
     {
         "onnxruntime": _onnxruntime,
         "pytorch": _pytorch,
@@ -56,4 +61,4 @@ TIMERS: Mapping[str, Callable[[], Timer]] = MappingProxyType(
         "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
     }
 )
-"""Loaders by the engine's name, so that no framework is imported but the one asked for."""
+"""Loaders by the engine's name, each told which GPU; no framework is imported but the one asked for."""

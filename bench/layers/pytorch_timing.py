@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +71,9 @@ class CudaClock:
         torch.cuda.synchronize()
 
 
-def time_network(onnx_path: Path, batch: int, *, threads: int, repeats: int) -> TimedRun:
+def time_network(
+    onnx_path: Path, batch: int, *, threads: int, repeats: int, device_index: int = 0
+) -> TimedRun:
     """Time a network as the engine `pytorch` runs it: nothing is fused, each node of the graph is a layer.
 
     On a GPU the time of a layer is that of its kernels and of the gaps in which the GPU waits for them.
@@ -80,17 +83,20 @@ def time_network(onnx_path: Path, batch: int, *, threads: int, repeats: int) -> 
         batch: images to a batch.
         threads: CPU threads of one batch.
         repeats: how often the network runs, timed, and as often untimed.
+        device_index: which GPU, where PyTorch sees any.
 
     Raises:
-        EngineError: the file cannot be used, and why.
+        EngineError: the file cannot be used, or there is no such GPU.
     """
     torch.set_num_threads(threads)
-    device = torch.device(best_device(0))
+    device = torch.device(best_device(device_index))
     given = read_named(onnx_path)
     module = load_module(onnx_path).to(device, memory_format=torch.channels_last)
     inputs = [torch.from_numpy(array).to(device) for array in make_inputs(given, batch).values()]
     clock = HostClock(clock_for(threads)) if device.type == "cpu" else CudaClock()
-    with torch.inference_mode():
+    # Marks go to the stream of the device that is current, not of the one that the weights are on.
+    current = nullcontext() if device.type == "cpu" else torch.cuda.device(device)
+    with torch.inference_mode(), current:
         alone_s, watched = _take_turns(module, inputs, clock, -(-repeats // _BLOCKS))
     return _joined(watched, alone_s, operators_of(given))
 

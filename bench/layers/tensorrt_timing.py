@@ -38,6 +38,7 @@ def time_network(
     threads: int,  # noqa: ARG001 - the GPU does the work
     repeats: int,
     toolkit: str,
+    device_index: int = 0,
     open_device: Callable[[int], Cuda] = open_cuda,
     find_toolkit: Callable[[str], Toolkit] = load_toolkit,
 ) -> TimedRun:
@@ -51,6 +52,7 @@ def time_network(
         threads: of no use here.
         repeats: how often the network runs, timed, and as often untimed.
         toolkit: `tensorrt` or `tensorrt-rtx`.
+        device_index: which GPU, as CUDA counts.
         open_device: opens the GPU.
         find_toolkit: imports TensorRT.
 
@@ -62,7 +64,7 @@ def time_network(
     inputs = make_inputs(given, batch)
     operators = operators_of(given)
     specs = read_graph_specs(onnx_path)
-    tensorrt, cuda = find_toolkit(toolkit), open_device(0)
+    tensorrt, cuda = find_toolkit(toolkit), open_device(device_index)
     with on_gpu(cuda), ExitStack() as exits:
         unpacked = _build(tensorrt, cuda, onnx_path, batch if specs.batched else 0)
         (context,), kernels = make_contexts(tensorrt.trt, unpacked, 1, b"")
@@ -74,15 +76,6 @@ def time_network(
         context.profiler = profiler
         watched_s = _repeat(run, repeats)
         return _joined(watch, alone_s, watched_s, _layers_of(tensorrt.trt, unpacked, operators), operators)
-
-
-def timer(toolkit: str) -> Callable[..., TimedRun]:
-    """Return `time_network` for one of the toolkits."""
-
-    def time_it(onnx_path: Path, batch: int, *, threads: int, repeats: int) -> TimedRun:
-        return time_network(onnx_path, batch, threads=threads, repeats=repeats, toolkit=toolkit)
-
-    return time_it
 
 
 def _build(toolkit: Toolkit, cuda: Cuda, path: Path, batch: int) -> Any:  # noqa: ANN401  # no types there

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.layers.tensorrt_layers import PlanLayer, nodes_in_name, read_plan_layers
+from server.engines.registry import engine_kind
 from server.errors import EngineError
 
 KNOWN = {"stem", "stem_relu", "depth", "node_a.b", "/features/0"}
@@ -92,6 +93,29 @@ def timed(network: Path, gpu: Any) -> Any:  # noqa: ANN401
         open_device=lambda _: gpu.cuda,
         find_toolkit=lambda _: gpu.toolkit,
     )
+
+
+def test_the_gpu_that_is_named_is_opened(
+    network: Path,
+    gpu: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from bench.layers import tensorrt_timing
+    from bench.layers.engines import timer_of
+
+    opened: list[int] = []
+
+    def open_device(index: int) -> Any:  # noqa: ANN401
+        opened.append(index)
+        return gpu.cuda
+
+    monkeypatch.setattr(type(engine_kind("tensorrt-rtx")), "available", lambda _self: None)
+    timer = timer_of("tensorrt-rtx", 3)
+    made = tensorrt_timing.time_network.__kwdefaults__
+    monkeypatch.setitem(made, "open_device", open_device)
+    monkeypatch.setitem(made, "find_toolkit", lambda _: gpu.toolkit)
+    assert timer(network, 2, threads=1, repeats=4).layers
+    assert opened == [3]
 
 
 def test_what_the_profiler_tells_is_joined_with_the_plan(network: Path, gpu: Any) -> None:  # noqa: ANN401
