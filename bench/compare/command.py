@@ -24,7 +24,6 @@ from bench.compare.engines import Engines, choose_engines, versions_of
 from bench.compare.html_report import report
 from bench.compare.networks import NetworkFile, network_names, obtain_network
 from bench.compare.plan import Cell, Settings
-from bench.compare.progress import CompareProgress
 from bench.compare.records import Record
 from bench.compare.settling import SettlingRule
 from bench.compare.store import Store
@@ -33,6 +32,7 @@ from bench.compare.tables import show, show_agreements
 from bench.compare.writing import write_csv, write_json
 from bench.console import make_console
 from bench.flags import number, whole
+from bench.progress import CountingBar
 from bench.serving.machine import Machine, this_machine
 from server.engines.registry import engine_names
 from server.errors import ConfigError, ExportError
@@ -40,6 +40,7 @@ from server.exporting.precision.kinds import Precision
 from server.exporting.progress import ConsoleProgress
 
 EXIT_INCOMPLETE = 1
+LINE_EVERY_S = 20.0
 PREFERRED_BASELINES = ("pytorch", "onnxruntime")
 QUICK = Settings(turns=6, window_s=0.5, lead_s=0.1, idle_s=2.0, settling=SettlingRule(limit_s=3.0))
 
@@ -158,7 +159,7 @@ def _compare(
     for name, model in names.items():
         files = _files(ground.folder / "models", name, model, precisions, unavailable)
         found += files.values()
-        with CompareProgress() as progress:
+        with CountingBar("measuring", "measured, now", LINE_EVERY_S) as progress:
             contest = Contest(ground, files, engines.present, batches, progress)
             contest.hold()
             records += contest.records

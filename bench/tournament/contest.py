@@ -11,15 +11,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.progress import CountingBar
 from bench.tournament.ground import fingerprint, lay_ground
 from bench.tournament.plan import Cell, Plan, Settings
 from bench.tournament.playing import play, played_fingerprint
-from bench.tournament.progress import TournamentProgress
 from bench.tournament.results import Failure, Ground, Played
 from bench.tournament.store import Store
 
 Result = Ground | Played | Failure
 Job = Callable[[ProcessPoolExecutor], Future[Result]]
+LINE_EVERY_S = 60.0
 _AHEAD = 2
 """Jobs under way for each worker: enough that none waits, few enough that cells finish one by one."""
 
@@ -50,13 +51,14 @@ def hold(plan: Plan, folder: Path, workers: int, *, fresh: Sequence[str] = ()) -
     results = Results()
     with (
         closing(_results(plan, store, folder, workers)) as found,
-        TournamentProgress(len(plan.cells) + len(plan)) as progress,
+        CountingBar("simulating", "simulated, last", LINE_EVERY_S, len(plan.cells) + len(plan)) as progress,
     ):
         for result, new in found:
             _sort_in(result, results)
             results.simulated += new
             skipped = len(plan.policies) if isinstance(result, Failure) and not result.policy else 0
-            progress.finished(_name(result), 1 + skipped)
+            progress.done(1 + skipped)
+            progress.doing(_name(result))
     _put_in_order(results, plan)
     return results
 

@@ -17,10 +17,10 @@ import pytest
 from made_up_card import write_card
 from matplotlib.image import imread
 
+from bench.progress import CountingBar
 from bench.tournament import command, ground
 from bench.tournament.contest import Results, hold
 from bench.tournament.plan import Cell, Plan, Settings
-from bench.tournament.progress import TournamentProgress
 from bench.tournament.results import Failure, Ground, Played
 from optimizer.settings_table import SettingsError
 from server.errors import ConfigError
@@ -186,7 +186,7 @@ def test_an_interruption_ends_the_workers_and_keeps_what_was_finished(
     cells = tuple(Cell(card, "little", traffic, "tight") for traffic in ("steady-low", "bursty"))
     plan = Plan(cells, ("default",), Settings(duration_s=4.0, max_batch=32))
     with monkeypatch.context() as patch:
-        patch.setattr(TournamentProgress, "finished", interrupt)
+        patch.setattr(CountingBar, "done", interrupt)
         with pytest.raises(KeyboardInterrupt):
             hold(plan, tmp_path, 2)
     assert multiprocessing.active_children() == []
