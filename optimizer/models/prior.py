@@ -21,7 +21,7 @@ from optimizer.telemetry import BatchTimes
 Array = NDArray[np.float64]
 
 _KEPT = 0.9
-_LET_GO = 0.02
+_LET_GO = 0.05
 _LEAST_SPREAD = 0.1
 _LEVEL_WEIGHT = 0.5
 _IDLE_SHARES = 0.05, 0.5
@@ -77,7 +77,7 @@ class Shape:
     """
 
     def __init__(self, log_values: Array, log_sizes: Array, log_clocks: Array, spread: float) -> None:
-        self._table = log_values
+        self._table = np.exp(log_values)
         self._values: list[list[float]] = log_values.tolist()
         self._sizes: list[float] = log_sizes.tolist()
         self._clocks: list[float] = log_clocks.tolist()
@@ -119,17 +119,18 @@ class Shape:
         return math.exp(above + down * (below - above))
 
     def blended_at(self, batch: float, clock: float, other: float) -> float:
-        """Return the geometric mean of this and another opinion, by trust."""
-        own = math.log(self.predicted(batch, clock)) + (self._level or 0.0)
-        return math.exp(self.trust * own + (1.0 - self.trust) * math.log(max(1e-12, other)))
+        """Return the mean of this and another opinion, by trust."""
+        return self.trust * self._scale * self.predicted(batch, clock) + (1.0 - self.trust) * other
 
     def blended(self, other: Array | None) -> Array:
         """Return the same for the whole table; without another opinion this one alone."""
-        own = self._table + (self._level or 0.0)
         if other is None:
-            return np.exp(own)
-        answer: Array = np.exp(self.trust * own + (1.0 - self.trust) * np.log(np.maximum(1e-12, other)))
-        return answer
+            return self._table * self._scale
+        return self._table * (self.trust * self._scale) + other * (1.0 - self.trust)
+
+    @property
+    def _scale(self) -> float:
+        return math.exp(self._level or 0.0)
 
 
 class Forecast:
