@@ -9,6 +9,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from optimizer.layers.count import count_layers
 from optimizer.layers.features import NAMES, features, join
 from optimizer.layers.fusion import Kind, Step, fuse
+from optimizer.layers.neuralpower import rows_of
 
 
 def network(*nodes: tuple[str, list[str], str, dict[str, object]], **weights: tuple[int, ...]) -> ModelProto:
@@ -111,3 +112,23 @@ def test_batches_follow_one_another() -> None:
     table = features(steps(network(("Conv", ["x", "w"], "c", PADDED), w=W)))
     assert table.at([1, 3]).column("batch").tolist() == [1, 3]
     assert join([table, table]).names == ("c", "c")
+
+
+def test_poolings_are_told_apart_and_know_what_their_network_moves() -> None:
+    window = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    table = features(
+        steps(
+            network(
+                ("MaxPool", ["x"], "m", window),
+                ("AveragePool", ["m"], "a", window),
+                ("GlobalAveragePool", ["a"], "g", {}),
+            ),
+            batch=2,
+        )
+    )
+    assert table.kinds == (Kind.POOLING, Kind.POOLING, Kind.WHOLE_POOLING)
+    assert table.column("maximum").tolist() == [1.0, 0.0, 0.0]
+    assert table.column("kernel_width").tolist() == [2.0, 2.0, 4.0]
+    moved = 4 * 2 * 8 * (256 + 64 + 64 + 16 + 16 + 1)
+    assert table.column("network_bytes").tolist() == [moved] * 3
+    assert rows_of(table, Kind.POOLING).all()

@@ -156,3 +156,17 @@ def test_the_energy_precision_ratio_and_its_limits() -> None:
     assert [(one.candidate, one.excluded) for one in limited] == [(thrifty, False), (exact, True)]
     with pytest.raises(ValueError, match="above 0 and up to 1"):
         rank([Candidate("x", "y", 0.0, 1.0, 1.0)], alpha=1.0)
+
+
+def test_doubts_are_those_of_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(60, 2))
+    process = fit_gaussian_process(x, x[:, :1] ** 2 + 0.1 * rng.normal(size=(60, 1)))
+    asked = rng.normal(size=(5, 2))
+    unit, points = (asked - process.means) / process.scales, process.points
+    far = np.sqrt(5.0) * np.linalg.norm((unit[:, np.newaxis] - points) / process.lengths, axis=2)
+    between = np.sqrt(5.0) * np.linalg.norm((points[:, np.newaxis] - points) / process.lengths, axis=2)
+    near, all_ = ((1.0 + d + d**2 / 3.0) * np.exp(-d) for d in (far, between))
+    known = np.sum(near.T * np.linalg.solve(all_ + process.noise * np.eye(60), near.T), axis=0)
+    variance = (1.0 - known + process.noise) * process.variances[0]
+    assert process.predict(asked)[1][:, 0] == pytest.approx(np.sqrt(variance), rel=1e-6)
