@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BuildError, DidNotStart) as error:
         console.print(f"cannot run: {error}", style="red", markup=False)
         return 2
+    except KeyboardInterrupt:
+        console.print("interrupted", style="yellow")
+        return 130
     if arguments.save:
         console.print(f"saved {_save(arguments.what, facts)}")
     return 0 if kept else 1

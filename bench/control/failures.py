@@ -123,12 +123,15 @@ def _attempt_all(
     cases: dict[Trial, Case] = {}
     with Progress(console=console, transient=True) as progress, ThreadPoolExecutor(len(stages)) as pool:
         task = progress.add_task("failures", total=len(trials))
-        for done in as_completed([pool.submit(work, trial) for trial in trials]):
-            case = done.result()
-            cases[case.trial] = case
-            if journal is not None:
-                _write_journal(journal, case)
-            progress.advance(task)
+        try:
+            for done in as_completed([pool.submit(work, trial) for trial in trials]):
+                case = done.result()
+                cases[case.trial] = case
+                if journal is not None:
+                    _write_journal(journal, case)
+                progress.advance(task)
+        finally:  # told to stop: those under way end in order, no others begin
+            pool.shutdown(cancel_futures=True)
     return cases
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import grpc
@@ -106,15 +107,16 @@ def live_once(scene: Scene, kind: str, functions: Sequence[str]) -> dict[Phase, 
         return {function: scene.rack.calls(function) for function in functions}
 
     before = called()
-    keeper = start_keeper(scene)
-    await_keeper(scene, keeper)
-    daemon = start_daemon(scene, 0, NAME, *_FLAGS, *KINDS[kind])
-    ports = await_daemon(scene, daemon, NAME)
-    pin_random_clock(ports, random.Random(0))
-    ready = called()
-    _await_turns(ports, TURNS)
-    daemon.end()
-    keeper.end()
+    with ExitStack() as exits:
+        keeper = start_keeper(scene)
+        exits.callback(keeper.end)
+        await_keeper(scene, keeper)
+        daemon = start_daemon(scene, 0, NAME, *_FLAGS, *KINDS[kind])
+        exits.callback(daemon.end)
+        ports = await_daemon(scene, daemon, NAME)
+        pin_random_clock(ports, random.Random(0))
+        ready = called()
+        _await_turns(ports, TURNS)
     after = called()
     return {
         Phase.START: frozenset(name for name in functions if after[name] > before[name]),
