@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
-_WEIGHT = 0.3
+_WEIGHT, _LEAST_WEIGHT = 0.3, 0.08
+_DRIFT_WEIGHT, _DRIFT = 0.3, 1.0
+_NO_CHANCE = 3.0
+"""Deviations that one window in a thousand shows by chance."""
 _DISPERSION_WEIGHT = 0.1
 _MOST_DISPERSION = 50.0
 _LARGEST_RISE = 4.0
@@ -16,8 +19,8 @@ _MARGIN_DEVIATIONS = 2.0
 class ArrivalModel:
     """Mean rate and index of dispersion (variance over mean of counts; 1 for Poisson) from window to window.
 
-    The rate averages what looks like chance, and follows at once a rise that does not: too high a guess costs
-    energy, too low a guess answers.
+    The rate averages what looks like chance, over the longer the longer nothing else was seen, and follows at
+    once a rise that does not: too high a guess costs energy, too low a guess answers.
     """
 
     def __init__(self) -> None:
@@ -26,6 +29,8 @@ class ArrivalModel:
         self._duration_s = 1.0
         self._last: tuple[int, float] | None = None
         self._dispersion = 1.0
+        self._weight = _WEIGHT
+        self._drift = 0.0
 
     @property
     def rate_per_s(self) -> float:
@@ -60,10 +65,22 @@ class ArrivalModel:
         self._peak_per_s = max(rate, _PEAK_MEMORY * self._peak_per_s)
         self._duration_s = duration_s
         rise = rate - self._rate_per_s
-        self._rate_per_s += rise if rise > _MARGIN_DEVIATIONS * self._deviation else _WEIGHT * rise
+        chance = self._deviation
+        self._observe_drift(rise / chance if chance > 0.0 else math.inf)
+        self._rate_per_s += rise if rise > _NO_CHANCE * chance else self._weight * rise
         if self._last is not None:
             self._observe_dispersion(images, duration_s, *self._last)
         self._last = images, duration_s
+
+    def _observe_drift(self, deviations: float) -> None:
+        """Average over more windows as long as they differ by chance; over few when they drift away."""
+        if abs(deviations) > _NO_CHANCE:
+            self._drift, self._weight = 0.0, _WEIGHT
+            return
+        self._drift += _DRIFT_WEIGHT * (deviations - self._drift)
+        if abs(self._drift) > _DRIFT:
+            self._drift, self._weight = 0.0, _WEIGHT
+        self._weight = max(_LEAST_WEIGHT, self._weight / (1.0 + self._weight))
 
     def _observe_dispersion(self, images: int, duration_s: float, before: int, before_s: float) -> None:
         """Two neighbouring counts estimate it: half their squared difference over their mean."""

@@ -38,12 +38,12 @@ _LEAST_RATE_PER_S = 1e-3
 class Load(NamedTuple):
     """Images a second to expect, and how unevenly: variance over mean of their counts (1 for Poisson).
 
-    `dispersion` is that of counts over a window, `clumping` that of counts over a batch.
+    `dispersion` is that of counts over a batch. How much the rate itself changes from second to second says
+    nothing of a queue that lasts milliseconds: for surges an alarm watches and capacity is held in reserve.
     """
 
     rate_per_s: float
     dispersion: float
-    clumping: float = 1.0
 
 
 class Regime(NamedTuple):
@@ -89,12 +89,13 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     arriving = load.rate_per_s * times_s
     greedy = _first_sustained(sizes, arriving)
     usual = np.minimum(greedy, sizes.size - 1)
-    met, capped_s = arriving[usual, clocks], times_s[caps, clocks]
+    met, mean = _usual_batch(sizes, arriving, usual)
+    capped_s = times_s[caps, clocks]
     waits, gathering_s = rows > greedy, ((sizes - 1.0) / load.rate_per_s)[:, None]
     late, gathered_longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
     at_once = AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
     busy = np.minimum(1.0, arriving / sizes[:, None])
-    busy[usual, clocks] = np.minimum(1.0, met / np.minimum(met + np.exp(-met), sizes[usual]))
+    busy[usual, clocks] = np.minimum(1.0, met / mean)
     late = np.where(waits, late, busy * at_once.late_share(limit_s))
     late[:, times_s[0] > limit_s] = 1.0
     return Regime(
@@ -102,7 +103,7 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         delay_s=np.where(waits, gathering_s, 0.0),
         busy=busy,
         late_share=late,
-        greedy_images=sizes[usual],
+        greedy_images=mean,
         gathered_longest_s=gathered_longest_s,
         at_once=at_once,
     )
@@ -114,6 +115,20 @@ def _first_sustained(sizes: Array, arriving: Array) -> NDArray[np.intp]:
     return np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
 
 
+def _usual_batch(sizes: Array, arriving: Array, usual: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Return what arrives during the mean batch of a server that never waits, and that batch; one a clock.
+
+    It lies between two sizes, where both are on a straight line. Rounded up to a size, a clock would look the
+    worse the farther that is, and the best clock would be where the sizes happen to fit.
+    """
+    clocks, below = np.arange(usual.size), np.maximum(usual - 1, 0)
+    met, met_below = arriving[usual, clocks], arriving[below, clocks]
+    over = sizes[usual] - met - np.exp(-met)
+    under = sizes[below] - met_below - np.exp(-met_below)
+    back = np.clip(over / np.maximum(1e-12, over - under), 0.0, 1.0)
+    return met - back * (met - met_below), sizes[usual] - back * (sizes[usual] - sizes[below])
+
+
 def _delayed(
     sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
 ) -> tuple[Array, Array]:
@@ -121,7 +136,7 @@ def _delayed(
     batch_s = longest_s = np.minimum(times_s, capped_s)
     late = np.empty((len(_SPREAD), *times_s.shape))
     for deviation, part in zip(_SPREAD_DEVIATIONS, late, strict=True):
-        gathered = 1.0 + _deviated(sizes - 1.0, load.clumping, deviation)
+        gathered = 1.0 + _deviated(sizes - 1.0, load.dispersion, deviation)
         own_s = batch_s.take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
         wait_s = np.maximum(gathering_s, own_s)
         own_s += wait_s
@@ -174,7 +189,7 @@ class AtOnce:
     Args:
         lasts: how long batches take.
         rows: that of the mean batch, one a clock.
-        met: images that come in a batch of that size.
+        met: images that come during a mean batch.
         load: what arrives.
     """
 
@@ -182,9 +197,9 @@ class AtOnce:
         self.rows = rows
         rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
         gain = np.clip(rate * lasts.slopes(rows), 0.0, _MOST_GAIN)
-        before_s = lasts(_deviated(met, load.clumping / (1.0 - gain**2), deviations))
+        before_s = lasts(_deviated(met, load.dispersion / (1.0 - gain**2), deviations))
         self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
-        came = _deviated(rate * before_s[:, None], load.clumping, deviations)
+        came = _deviated(rate * before_s[:, None], load.dispersion, deviations)
         self._own_s = lasts(came.reshape(self._wait_s.shape))
         self._latency_s = self._wait_s + self._own_s
         self._all_s = _PAIRS @ self._wait_s

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.models.batch_time import BatchTimeModel
+from optimizer.models.doubt import Doubt
 from optimizer.models.local_correction import LocalCorrection
 from optimizer.models.power import PowerModel
 from optimizer.models.prior import Forecast, Prior
@@ -33,6 +34,7 @@ class Tables(NamedTuple):
     """Rows are batch sizes, columns clocks. `known` is 0 where nothing near was measured, up to 1."""
 
     times_s: Array
+    slowest_s: Array
     cautious_times_s: Array
     running_w: Array | None
     known: Array
@@ -63,6 +65,8 @@ class Machine:
         self._measured_power = LocalCorrection(self.sizes, clocks)
         self._anchors: dict[float, float] = {}
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, clocks)
+        self._doubt = Doubt()
+        self._believed: Tables | None = None
 
     @property
     def ready(self) -> bool:
@@ -100,6 +104,7 @@ class Machine:
     def learn_times(self, batches: Mapping[int, BatchTimes], set_mhz: int | None, mhz: int | None) -> None:
         """Learn from batches that ran while one clock was set and another (under a power limit) in force."""
         clock = self._clock(set_mhz)
+        self._learn_doubt(batches, clock)
         self._time.observe(batches, mhz)
         if self._forecast is not None:
             self._forecast.observe(batches, self._clock(mhz))
@@ -145,6 +150,7 @@ class Machine:
 
     def doubt(self, share: float) -> None:
         """Keep only this share of what was learned: the machine has changed."""
+        self._doubt = Doubt()
         for model in (self._time, self._power, self._measured_times, self._measured_power):
             model.forget(share)
         if self._forecast is not None:
@@ -162,8 +168,11 @@ class Machine:
         base_s = self._base_s()
         factor, known = self._measured_times.table(self._times_at)
         times_s = np.maximum(1e-9, base_s * factor)
-        cautious_s = known * times_s + (1.0 - known) * self._doubtful_s(times_s)
-        return Tables(times_s, cautious_s, self._running_w(times_s), known)
+        slowest_s = np.maximum(times_s, self._slowest_s(times_s))
+        doubtful_s = times_s * (slowest_s / times_s) ** self._doubt.share
+        cautious_s = known * times_s + (1.0 - known) * doubtful_s
+        self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
+        return self._believed
 
     def export_state(self) -> dict[str, object]:
         """Return what was learned, for `import_state`."""
@@ -173,6 +182,7 @@ class Machine:
             "times": self._measured_times.state(),
             "powers": self._measured_power.state(),
             "anchors": [[clock, size] for clock, size in self._anchors.items()],
+            "doubt": self._doubt.export_state(),
         }
 
     def import_state(self, state: Mapping[str, Any]) -> None:
@@ -188,6 +198,8 @@ class Machine:
         if not all(0.0 < number < math.inf for anchor in anchors.items() for number in anchor):
             raise ValueError(f"expected the largest batch at each clock, got {anchors}")
         self._anchors = anchors
+        if "doubt" in state:  # files of before 0.2 have none
+            self._doubt.import_state(state["doubt"])
 
     def _clock(self, clock_mhz: int | None) -> float:
         """Return the clock as the tables have it: a device that refuses to set one runs at its highest."""
@@ -229,11 +241,11 @@ class Machine:
         shape = self._forecast.power if self._forecast is not None else None
         return watts if shape is None or not shape.ready else shape.blended_at(batch, clock, watts)
 
-    def _doubtful_s(self, times_s: Array) -> Array:
-        """Return longer times for where nothing was measured, from where something was.
+    def _slowest_s(self, times_s: Array) -> Array:
+        """Return the longest times that what was measured somewhere allows elsewhere.
 
         No batch slows down by more than the clock's period grows, nor takes longer than its images would one
-        batch after the other. That far it hardly ever comes, and an alarm watches: half way counts.
+        batch after the other.
         """
         clocks = np.array(self._clocks_mhz or (1,), float)
         bound_s = np.full_like(times_s, np.inf)
@@ -243,8 +255,22 @@ class Machine:
             in_turn_s = times_s[row, column] * np.maximum(1.0, self.sizes / size)
             there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, column])
             np.minimum(bound_s, np.outer(there_s, np.maximum(1.0, at / clocks)), out=bound_s)
-        half_way: Array = np.sqrt(times_s * np.maximum(times_s, bound_s))
-        return half_way
+        return bound_s
+
+    def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
+        """Compare what was believed before with what these batches took."""
+        believed = self._believed
+        counts = np.array([times.count for times in batches.values()], float)
+        if believed is None or not counts.any():
+            return
+        clocks = np.array(self._clocks_mhz or (1,), float)
+        column = int(np.argmin(np.abs(clocks - clock)))
+        rows = np.minimum(np.searchsorted(self.sizes, list(batches)), self.sizes.size - 1)
+        expected_s = float(believed.times_s[rows, column] @ counts)
+        slowest_s = float(believed.slowest_s[rows, column] @ counts)
+        known = float(believed.known[rows, column] @ counts / counts.sum())
+        measured_s = sum(times.total_s for times in batches.values())
+        self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
 
 
 class Work(NamedTuple):

@@ -3,13 +3,15 @@
 Every second it scores all legal settings on the present load (`landscape`) and takes the best. What keeps it
 safe and steady:
 
-- Where nothing was measured it reckons with batches half way from the expected to the slowest that physics
-  allows, and tries only what keeps the SLO even then. Settings nearly as good as the best are tried once.
+- Where nothing was measured it reckons with batches between the expected and the slowest that physics allows,
+  the nearer to the slowest the worse such guesses came out before, and tries only what keeps the SLO even
+  then. Settings nearly as good as the best are tried once.
 - The clock moves only when that earns clearly more than to stay; the delay moves freely.
 - Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
   Whoever dispatches compares one number, and goes to the fast point within one batch.
 - After an alarm, or when answers were late, it stays at the fast point until calm has lasted.
-- Late answers that it did not foresee make it keep more of the SLO free; calm gives that back slowly.
+- Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
+  it uses more of the SLO.
 - When batches take other times than at the same setting before, the machine has changed, and it forgets.
 """
 
@@ -28,8 +30,9 @@ from optimizer.models.machine import Machine
 from optimizer.models.prior import Prior
 from optimizer.models.surges import PeakModel
 from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.caution import Caution
 from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
-from optimizer.policies.landscape import Landscape, Margins
+from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.revenue import Targets, late_images
 from optimizer.surge import surge_wire
@@ -41,11 +44,14 @@ _WORTH_MOVING = 0.01
 _CURIOSITY = 0.04
 _HOLD_AFTER_LATE, _HOLD_AFTER_ALARM = 2, 0
 _IDLE_WINDOWS = 5
+_REST_MARGIN = 1.25
+"""What a clock can serve where it never ran is a guess, and at rest a higher clock costs next to nothing."""
 _ALTERNATIVES = 4
 _LITTLE_LESS, _LITTLE_MORE = 0.7, 1.15
 _ALARM_DEVIATIONS = 5.0
 _FALSE_ALARM, _MOST_ALARM_DEVIATIONS, _ALARM_CALM = 1.5, 20.0, 0.01
 _ALARM_SHARE = 0.8
+_LATE_NOTICED = 0.007
 _KEPT_AFTER_DRIFT = 0.1
 
 
@@ -99,6 +105,7 @@ class BoultonPolicy:
         sounded = self._was_refuge(window)
         settled = (settled and not sounded) or self._missed(window)
         unfit = why_unfit(window, settled=settled)
+        self._caution.count(window)
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
@@ -130,12 +137,13 @@ class BoultonPolicy:
         """Learn the arrivals; True when more came than was to be expected."""
         arrived, duration_s = window.traffic.arrived, window.duration_s
         expected = self._arrivals.cautious_rate_per_s * duration_s
+        surged = arrived > expected
         if duration_s > 0.0:
             late = late_images(window.traffic)
             self._peaks.observe(arrived / duration_s, late, window.traffic.completed)
         self._arrivals.observe(arrived, duration_s)
         self._idle = 0 if arrived else self._idle + 1
-        return arrived > expected
+        return surged
 
     def _learn(self, window: Window, targets: Targets, unfit: str | None, *, surged: bool) -> str:
         """Learn the machine from a window that is evidence; say what."""
@@ -204,7 +212,7 @@ class BoultonPolicy:
         point = window.point
         if not self._machine.ready:
             return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
-        load = Load(self._arrivals.rate_per_s, self._arrivals.dispersion, self._clumps.dispersion)
+        load = Load(self._arrivals.rate_per_s, self._clumps.dispersion)
         margins = self._caution.margins(self._peaks.rate_per_s)
         land = Landscape(self._grid, self._machine, load, targets, margins)
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
@@ -247,7 +255,7 @@ class BoultonPolicy:
 
     def _resting_column(self, land: Landscape, column: int) -> int:
         """Return the lowest clock that could take up the traffic of before, should it come back."""
-        needed = self._arrivals.peak_rate_per_s
+        needed = _REST_MARGIN * self._arrivals.peak_rate_per_s
         clocks = range(len(self._grid.sm_clocks_mhz) or 1)
         return next(
             (at for at in clocks if land.capacity_per_s(at) >= needed and land.rests_in_time(at)), column
@@ -327,41 +335,6 @@ def _without_clock(decision: Decision) -> Decision:
     return replace(
         decision, point=point, alarm=None, runner_up=None, runner_up_revenue_per_s=None, alternatives=()
     )
-
-
-class Caution:
-    """How much of the SLO is kept free: more after answers that were late unexpectedly, less in calm."""
-
-    def __init__(self) -> None:
-        self._slo_share = _SLO_SHARE
-        self._overhead_ms = 0.0
-
-    def margins(self, reserve_per_s: float) -> Margins:
-        """Return what to keep free now."""
-        return Margins(self._slo_share, self._overhead_ms, reserve_per_s)
-
-    def observe(
-        self, window: Window, targets: Targets, expected_p99_ms: float | None, *, surged: bool
-    ) -> None:
-        """Learn from a window at the setting that was decided on."""
-        traffic = window.traffic
-        late, answered = late_images(traffic), traffic.completed + traffic.refused + traffic.expired
-        if not surged and late > _LATE_NOTICED * answered + 2.0:
-            self._slo_share = max(_LEAST_SLO_SHARE, self._slo_share * _MORE_CAUTION)
-        else:
-            self._slo_share = min(_SLO_SHARE, self._slo_share + _LESS_CAUTION)
-        piled_up = traffic.queued > 2 * window.point.batch_limit
-        if traffic.latency_p99_ms is None or expected_p99_ms is None or surged or piled_up:
-            return
-        excess_ms = traffic.latency_p99_ms - (expected_p99_ms - self._overhead_ms)
-        wanted_ms = min(max(0.0, excess_ms), _MOST_OVERHEAD * targets.slo_p99_ms)
-        self._overhead_ms += _OVERHEAD_WEIGHT * (wanted_ms - self._overhead_ms)
-
-
-_SLO_SHARE, _LEAST_SLO_SHARE = 0.96, 0.5
-_MORE_CAUTION, _LESS_CAUTION = 0.96, 0.002
-_LATE_NOTICED = 0.007
-_OVERHEAD_WEIGHT, _MOST_OVERHEAD = 0.2, 0.5
 
 
 def _text(prediction: Prediction) -> str:

@@ -27,6 +27,9 @@ _NEARLY = 0.98
 _AMPLE = 1.2
 _LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
+_EDGE = 0.98
+_CAP_SHARE = 0.985
+"""A power cap is never to be exceeded, and predicted powers are off by a per cent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ class Landscape:
 
     def in_time(self, row: int, column: int) -> bool:
         """Whether a setting is expected to keep the SLO."""
-        return bool(self._late_share[row, column] <= _LATE_ALLOWED)
+        return bool(self._in_time[row, column])
 
     def under_cap(self, row: int, column: int) -> bool:
         """Whether a running batch is expected to stay under the power cap."""
@@ -189,7 +192,8 @@ class Landscape:
         needed = min(margins.reserve_per_s, _NEARLY * self._steady_per_s[self._fast])
         enough = self._steady_per_s >= needed
         usable = regime.possible & self._allowed & (capacity > rate)
-        safe = usable & enough & (self._late_share <= _LATE_ALLOWED)
+        self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
+        safe = usable & enough & self._in_time
         self.feasible = bool(safe.any())
         usable = safe if self.feasible else usable
         self.merit = np.where(usable, self.revenue_per_s, -np.inf)
@@ -197,6 +201,16 @@ class Landscape:
             self._last_resort()
         self._best_rows = self.merit.argmax(axis=0)
         self._best_merits = self.merit[self._best_rows, self._columns]
+
+    def _off_the_edge(self, targets: Targets) -> NDArray[np.bool_]:
+        """Whether a delay leaves a little of the SLO: most images of a delayed batch wait equally long.
+
+        Where nothing is delayed few latencies come near the longest; where batches are, a small error would
+        make all of them late at once.
+        """
+        longest_ms = 1e3 * (self._regime.gathered_longest_s + self._overhead_s)
+        kept: NDArray[np.bool_] = (self._regime.delay_s <= 0.0) | (longest_ms <= _EDGE * targets.slo_p99_ms)
+        return kept
 
     def _last_resort(self) -> None:
         """Nothing can serve the load: the fast point loses least."""
@@ -220,7 +234,7 @@ class Landscape:
         running_w = self.tables.running_w
         if running_w is None or targets.power_cap_w is None:
             return np.ones(self._late_share.shape, bool)
-        return machine.idle_w + running_w <= targets.power_cap_w
+        return machine.idle_w + running_w <= _CAP_SHARE * targets.power_cap_w
 
     def _limit(self, cap_row: int) -> int:
         limits = self._grid.batch_limits

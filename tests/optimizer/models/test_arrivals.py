@@ -47,3 +47,26 @@ def test_windows_of_any_length_give_a_rate() -> None:
     assert model.dispersion == pytest.approx(1.0)
     model.observe(10, 0.0)
     assert model.rate_per_s == pytest.approx(400), "an empty interval says nothing"
+
+
+def test_the_longer_a_rate_is_steady_the_less_its_noise_moves_it() -> None:
+    random, model, plain = Random(2), ArrivalModel(), 1000.0
+    errors, plain_errors = [], []
+    for _ in range(400):
+        count = poisson_count(random, 1000)
+        model.observe(count, 1.0)
+        plain += 0.3 * (count - plain)
+        errors.append((model.rate_per_s - 1000.0) ** 2)
+        plain_errors.append((plain - 1000.0) ** 2)
+    assert sum(errors[100:]) < 0.7 * sum(plain_errors[100:]), "an average of a few windows is worse"
+
+
+def test_a_slow_drift_is_followed_though_no_step_of_it_stands_out() -> None:
+    model = ArrivalModel()
+    for _ in range(60):
+        model.observe(1000, 1.0)
+    rate = 1000.0
+    for _ in range(60):
+        rate *= 0.985
+        model.observe(round(rate), 1.0)
+    assert model.rate_per_s < 1.12 * rate

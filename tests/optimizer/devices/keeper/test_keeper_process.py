@@ -65,7 +65,7 @@ def test_a_child_that_inherited_the_connection_does_not_keep_the_gpu(home: Keepe
         home.wait_default()
         os.kill(child, 0)  # still there, and so is its end of the socket
         os.kill(child, signal.SIGKILL)
-    assert "has not renewed its lease" in home.text
+    eventually(lambda: "has not renewed its lease" in home.text, "the keeper has said why")
 
 
 def test_a_client_that_stood_still_loses_the_gpu_and_takes_it_again_when_it_wakes(home: KeeperHome) -> None:

@@ -1,0 +1,55 @@
+"""How far a guess about times is to be trusted, learned from how such guesses came out.
+
+Between the time that is expected somewhere and the slowest that physics allows there is a way. Each first
+visit shows how much of it the truth really went; the share over all visits, weighted by the length of their
+ways, is how far to go the next time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_FIRST_SHARE = 0.5
+_FIRST_WAY = 0.2
+"""Logarithmic: before anything was seen, as if ways of together a fifth had gone half."""
+_LEAST_SHARE = 0.1
+_MEMORY = 0.98
+_SHORTEST_WAY = 0.005
+_CAUTION = 1.5
+"""By how much what was seen is exaggerated."""
+
+
+class Doubt:
+    """The share of the way from the expected to the slowest time that is to be reckoned with."""
+
+    def __init__(self) -> None:
+        self._way = _FIRST_WAY
+        self._went = _FIRST_SHARE * _FIRST_WAY
+
+    @property
+    def share(self) -> float:
+        """From `_LEAST_SHARE` to 1."""
+        return min(1.0, max(_LEAST_SHARE, self._went / self._way))
+
+    def export_state(self) -> list[float]:
+        """Return what was learned, for `import_state`."""
+        return [self._way, self._went]
+
+    def import_state(self, state: Sequence[float]) -> None:
+        """Start from an exported state. Raises ValueError or TypeError for anything else."""
+        way, went = (float(number) for number in state)
+        if not 0.0 <= went <= way < math.inf or way == 0.0:
+            raise ValueError(f"expected a way and how far it went, got {state}")
+        self._way, self._went = way, went
+
+    def observe(self, expected_s: float, slowest_s: float, measured_s: float, unknown: float) -> None:
+        """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
+        if min(expected_s, measured_s) <= 0.0:
+            return
+        way = math.log(max(slowest_s, expected_s) / expected_s)
+        if way < _SHORTEST_WAY or unknown <= 0.0:
+            return
+        went = min(way, max(0.0, _CAUTION * math.log(measured_s / expected_s)))
+        self._way = _MEMORY * self._way + unknown * way
+        self._went = _MEMORY * self._went + unknown * went
