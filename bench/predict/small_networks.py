@@ -332,6 +332,31 @@ def _separable(rng: np.random.Generator) -> ModelProto:
     return net.model(_head(net, rng, x))
 
 
+def _cells(rng: np.random.Generator) -> ModelProto:
+    """Cells as searches find them: separable windows and mean poolings, of channels that fill no block."""
+    side = _side(rng, 7, 56)
+    width = int(rng.choice([4, 11, 12, 16, 20])) * int(rng.integers(1, 13))
+    net = NetworkBuilder(width, side)
+    x = "input"
+    for _ in range(rng.integers(1, 3)):
+        stride = 2 if net.shapes[x][1] >= 14 and rng.random() < 0.3 else 1
+        windows = rng.choice([3, 3, 5, 5, 7], size=2)
+        first, second = (_separated(net, x, int(kernel), stride) for kernel in windows)
+        pooled = net.pooling(x, str(rng.choice(["AveragePool", "AveragePool", "MaxPool"])), 3, stride, 1)
+        parts = [net.joined("Add", first, pooled), net.joined("Add", first, second), pooled]
+        x = net.convolution(net.activation(net.joined("Concat", *parts), "Relu"), width, 1)
+    return net.model(_head(net, rng, x))
+
+
+def _separated(net: NetworkBuilder, x: str, kernel: int, stride: int) -> str:
+    """Twice an activation, a depthwise convolution and one of single pixels."""
+    channels = net.shapes[x][0]
+    for step in (stride, 1):
+        x = net.convolution(net.activation(x, "Relu"), channels, kernel, step, groups=channels)
+        x = net.convolution(x, channels, 1)
+    return x
+
+
 def _perceptron(rng: np.random.Generator) -> ModelProto:
     """Fully connected layers, wide and narrow."""
     net = NetworkBuilder(int(np.exp(rng.uniform(np.log(128), np.log(12000)))), 0)
@@ -407,6 +432,7 @@ _FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
     "dense": _dense,
     "network-in-network": _network_in_network,
     "separable": _separable,
+    "cells": _cells,
     "perceptron": _perceptron,
     "poolings": _poolings,
     "stem": _stem,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 _FIRST_SHARE = 0.5
 _FIRST_WAY = 0.2
-"""Logarithmic: before anything was seen, as if ways of together a fifth had gone half."""
+"""As shares of the expected time: before anything was seen, as if ways of a fifth had gone half."""
 _LEAST_SHARE = 0.1
 _MEMORY = 0.98
 _SHORTEST_WAY = 0.005
@@ -47,9 +47,9 @@ class Doubt:
         """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
         if min(expected_s, measured_s) <= 0.0:
             return
-        way = math.log(max(slowest_s, expected_s) / expected_s)
+        way = slowest_s / expected_s - 1.0
         if way < _SHORTEST_WAY or unknown <= 0.0:
             return
-        went = min(way, max(0.0, _CAUTION * math.log(measured_s / expected_s)))
+        went = min(way, max(0.0, _CAUTION * (measured_s / expected_s - 1.0)))
         self._way = _MEMORY * self._way + unknown * way
         self._went = _MEMORY * self._went + unknown * went

@@ -169,8 +169,7 @@ class Machine:
         factor, known = self._measured_times.table(self._times_at)
         times_s = np.maximum(1e-9, base_s * factor)
         slowest_s = np.maximum(times_s, self._slowest_s(times_s))
-        doubtful_s = times_s * (slowest_s / times_s) ** self._doubt.share
-        cautious_s = known * times_s + (1.0 - known) * doubtful_s
+        cautious_s = times_s + self._doubt.share * (1.0 - known) * (slowest_s - times_s)
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
@@ -248,13 +247,14 @@ class Machine:
         batch after the other.
         """
         clocks = np.array(self._clocks_mhz or (1,), float)
-        bound_s = np.full_like(times_s, np.inf)
+        bound_s, from_here_s = np.full_like(times_s, np.inf), np.empty_like(times_s)
         for at, size in self._anchors.items():
             column = min(int(np.searchsorted(clocks, at)), clocks.size - 1)
             row = min(int(np.searchsorted(self.sizes, size)), self.sizes.size - 1)
             in_turn_s = times_s[row, column] * np.maximum(1.0, self.sizes / size)
             there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, column])
-            np.minimum(bound_s, np.outer(there_s, np.maximum(1.0, at / clocks)), out=bound_s)
+            np.multiply.outer(there_s, np.maximum(1.0, at / clocks), out=from_here_s)
+            np.minimum(bound_s, from_here_s, out=bound_s)
         return bound_s
 
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:

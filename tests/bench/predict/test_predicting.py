@@ -54,7 +54,7 @@ def test_interruptions_are_taken_from_long_steps_only() -> None:
 def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="the engine that is measured")
     dataset = tmp_path / "d.jsonl"
-    jobs = [job for job in small_jobs(9, 1) if job.network.startswith("perceptron")]
+    jobs = [job for job in small_jobs(10, 1) if job.network.startswith("perceptron")]
     effort = Effort(1, 1, 0.01)
     assert measure_into(dataset, jobs, PROVENANCE, effort) == 0
     (one,) = load_dataset(dataset).measured
