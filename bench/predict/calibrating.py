@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 import numpy as np
 import onnx
@@ -116,14 +117,15 @@ def simulate_into(
     layers: SimulatedLayers,
     clocks_mhz: Sequence[int],
     provenance: dict[str, object],
+    rounds: int = 1,
 ) -> None:
-    """Write a dataset anew with what a simulated GPU takes; every job at every clock."""
+    """Write a dataset anew with what a simulated GPU takes; every job at every clock, means over rounds."""
     write_header(dataset, provenance)
     for job in jobs:
         model = (
             small_network(job.seed)[1] if job.path is None else onnx.load(job.path, load_external_data=False)
         )
         table = features(fuse(count_layers(model, job.batch)))
-        rng = np.random.default_rng([job.seed, job.batch, 3])
-        for one in layers.measure(job.network, table, job.batch, clocks_mhz, rng):
+        rng = np.random.default_rng([crc32(job.network.encode()), job.batch, 3])
+        for one in layers.measure(job.network, table, job.batch, clocks_mhz, rng, rounds):
             append(dataset, one)

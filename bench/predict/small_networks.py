@@ -398,7 +398,7 @@ def _stem(rng: np.random.Generator) -> ModelProto:
 def _grouped(rng: np.random.Generator) -> ModelProto:
     """Convolutions in groups, and local response normalisation."""
     side = _side(rng, 7, 56)
-    groups = int(rng.choice([2, 4, 8, 32]))
+    groups = int(rng.choice([2, 2, 2, 4, 8, 32]))
     step = groups * 16 if rng.random() < 0.6 else groups * 4
     width = max(step, round(_channels(rng, side, 3500) / step) * step)
     net = NetworkBuilder(width, side)

@@ -62,18 +62,22 @@ class LayerPredictor:
         clocks_mhz: at which steps were measured; () where no clock was set.
         rooflines: by kind, and `any`: seconds of a step, and per operation, byte that flows and byte of
             weights, and what else costs time in a kind, `[clocks, causes]`.
-        processes: likewise. Targets: the logarithm of the time over the roofline's at each clock, then that
-            of the power.
+        processes: likewise; of the logarithm of the time over the roofline's at each clock.
+        power_processes: likewise; of the logarithm of the power. Empty where power was not measured.
         between_s: what passes between two steps.
-        has_power: whether power was measured.
     """
 
     provenance: Mapping[str, Any]
     clocks_mhz: tuple[int, ...]
     rooflines: Mapping[str, Array]
     processes: Mapping[str, GaussianProcess]
+    power_processes: Mapping[str, GaussianProcess]
     between_s: float
-    has_power: bool
+
+    @property
+    def has_power(self) -> bool:
+        """Whether power was measured."""
+        return bool(self.power_processes)
 
     @property
     def simulated(self) -> bool:
@@ -90,9 +94,7 @@ class LayerPredictor:
             known = f"{self.clocks_mhz[0]} to {self.clocks_mhz[-1]} MHz" if self.clocks_mhz else "none"
             raise ValueError(f"this predictor was fitted at clocks: {known}; asked for {list(clocks_mhz)}")
         distinct, place = _distinct(table)
-        logs, spread, guessed = self._logs(distinct)
-        count = max(1, len(self.clocks_mhz))
-        times, powers = logs[:, :count], logs[:, count:]
+        times, spread, powers, guessed = self._logs(distinct)
         if len(clocks_mhz):
             times, spread = (
                 self._at(times, clocks_mhz, beyond=True),
@@ -102,19 +104,21 @@ class LayerPredictor:
         watts = np.exp(powers)[place] if self.has_power else None
         return Predicted(np.exp(times)[place], spread[place], watts, guessed)
 
-    def _logs(self, table: FeatureTable) -> tuple[Array, Array, tuple[str, ...]]:
-        targets = self.processes[_ANY].slopes.shape[1]
-        count = max(1, len(self.clocks_mhz))
-        logs, spread = np.zeros((len(table.kinds), targets)), np.zeros((len(table.kinds), count))
+    def _logs(self, table: FeatureTable) -> tuple[Array, Array, Array, tuple[str, ...]]:
+        """Return times, their spread and powers at every measured clock, and the kinds that are guessed."""
+        shape = len(table.kinds), max(1, len(self.clocks_mhz))
+        times, spread, powers = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         guessed = []
         for kind in set(table.kinds):
             rows, known = table.of(kind), kind.value in self.processes
             guessed += [] if known else [kind.value]
             name, own = kind.value if known else _ANY, table.rows(rows)
-            means, deviations = self.processes[name].predict(view(own, kind if known else None))
-            means[:, :count] += np.log(_causes(own, name) @ self.rooflines[name].T)
-            logs[rows], spread[rows] = means, deviations[:, :count]
-        return logs, spread, tuple(sorted(guessed))
+            seen = view(own, kind if known else None)
+            means, spread[rows] = self.processes[name].predict(seen)
+            times[rows] = means + np.log(_causes(own, name) @ self.rooflines[name].T)
+            if self.has_power:
+                powers[rows], _ = self.power_processes[name].predict(seen)
+        return times, spread, powers, tuple(sorted(guessed))
 
     def _at(self, values: Array, clocks_mhz: Sequence[float], *, beyond: bool) -> Array:
         """Interpolate columns between clocks; `beyond` the last ones go on straight or stay."""
@@ -138,21 +142,21 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
     sweeps = [dataset.at_clock(clock).rows() for clock in clocks or (None,)]
     first = sweeps[0]
     _check(sweeps)
-    measured_power = all(rows.watts is not None for rows in sweeps)
     times = np.column_stack([rows.seconds for rows in sweeps])
-    powers = [np.log(rows.watts) for rows in sweeps if measured_power and rows.watts is not None]
+    watts = [rows.watts for rows in sweeps if rows.watts is not None]
+    powers = np.log(np.column_stack(watts)) if len(watts) == len(sweeps) else None
     kinds = [kind for kind in Kind if kind is not Kind.UNKNOWN and first.table.of(kind).sum() >= _LEAST_ROWS]
-    rooflines, processes = {}, {}
+    rooflines, processes, power_processes = {}, {}, {}
     for kind in (None, *kinds):
         own = np.ones(len(times), bool) if kind is None else first.table.of(kind)
         table, name = first.table.rows(own), _ANY if kind is None else kind.value
-        rooflines[name] = _roofline(_causes(table, name), times[own])
-        over = np.log(times[own] / (_causes(table, name) @ rooflines[name].T))
-        logs = np.column_stack([over, *(power[own] for power in powers)])
-        processes[name] = fit_gaussian_process(view(table, kind), logs)
-    return LayerPredictor(
-        dataset.provenance, clocks, rooflines, processes, _between_s(dataset), measured_power
-    )
+        causes, seen = _causes(table, name), view(table, kind)
+        rooflines[name] = _roofline(causes, times[own])
+        processes[name] = fit_gaussian_process(seen, np.log(times[own] / (causes @ rooflines[name].T)))
+        if powers is not None:
+            power_processes[name] = fit_gaussian_process(seen, powers[own])
+    between_s = _between_s(dataset)
+    return LayerPredictor(dataset.provenance, clocks, rooflines, processes, power_processes, between_s)
 
 
 def _causes(table: FeatureTable, name: str) -> Array:

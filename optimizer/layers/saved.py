@@ -18,7 +18,8 @@ from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.view import COLUMNS_OF
 
 Array = NDArray[np.float64]
-FORMAT = "boulton-predictor-1"
+FORMAT = "boulton-predictor-2"
+_POWER = "power of "
 SHIPPED = Path(__file__).parent / "predictors"
 _PARTS = tuple(field.name for field in fields(GaussianProcess) if field.name != "noise")
 
@@ -35,18 +36,23 @@ def save_predictor(predictor: LayerPredictor, path: Path) -> None:
         "provenance": dict(predictor.provenance),
         "clocks_mhz": predictor.clocks_mhz,
         "between_s": predictor.between_s,
-        "has_power": predictor.has_power,
-        "noise": {kind: process.noise for kind, process in predictor.processes.items()},
+        "noise": {name: process.noise for name, process in _processes(predictor).items()},
         "columns": COLUMNS_OF,
     }
     arrays = {
-        f"{kind}/{part}": _small(part, getattr(process, part))
-        for kind, process in predictor.processes.items()
+        f"{name}/{part}": _small(part, getattr(process, part))
+        for name, process in _processes(predictor).items()
         for part in _PARTS
     }
     arrays |= {f"{kind}/roofline": costs for kind, costs in predictor.rooflines.items()}
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, said=np.array(json.dumps(said)), **arrays)
+
+
+def _processes(predictor: LayerPredictor) -> dict[str, GaussianProcess]:
+    """Return all of them by the names that they have in the file."""
+    powers = {_POWER + kind: process for kind, process in predictor.power_processes.items()}
+    return {**predictor.processes, **powers}
 
 
 def _small(part: str, array: Array) -> NDArray[Any]:
@@ -78,17 +84,18 @@ def load_predictor(name_or_path: str | Path) -> LayerPredictor:
 def _read(said: Mapping[str, Any], arrays: Mapping[str, Array]) -> LayerPredictor:
     if said["format"] != FORMAT or said["columns"] != {k: list(v) for k, v in COLUMNS_OF.items()}:
         raise ValueError("it was fitted by another version: fit anew with `boulton calibrate`")
-    processes = {
-        kind: GaussianProcess(
-            noise=float(noise), **{part: arrays[f"{kind}/{part}"].astype(float) for part in _PARTS}
+    found = {
+        name: GaussianProcess(
+            noise=float(noise), **{part: arrays[f"{name}/{part}"].astype(float) for part in _PARTS}
         )
-        for kind, noise in said["noise"].items()
+        for name, noise in said["noise"].items()
     }
+    kinds = [name for name in found if not name.startswith(_POWER)]
     return LayerPredictor(
         provenance=said["provenance"],
         clocks_mhz=tuple(said["clocks_mhz"]),
-        rooflines={kind: arrays[f"{kind}/roofline"].astype(float) for kind in processes},
-        processes=processes,
+        rooflines={kind: arrays[f"{kind}/roofline"].astype(float) for kind in kinds},
+        processes={kind: found[kind] for kind in kinds},
+        power_processes={kind: found[_POWER + kind] for kind in kinds if _POWER + kind in found},
         between_s=float(said["between_s"]),
-        has_power=bool(said["has_power"]),
     )

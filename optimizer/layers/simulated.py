@@ -8,6 +8,7 @@ parts with the number of layers, and 65 % of an image's dynamic energy with the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,13 @@ class SimulatedLayers:
         return answer
 
     def measure(
-        self, name: str, table: FeatureTable, batch: int, clocks_mhz: Sequence[int], rng: np.random.Generator
+        self,
+        name: str,
+        table: FeatureTable,
+        batch: int,
+        clocks_mhz: Sequence[int],
+        rng: np.random.Generator,
+        rounds: int = 1,
     ) -> Iterator[MeasuredNetwork]:
         """Yield one network at each clock, with the noise of the profile.
 
@@ -81,18 +88,22 @@ class SimulatedLayers:
             batch: images to a batch.
             clocks_mhz: to set.
             rng: draws the noise.
+            rounds: how many measurements are averaged.
         """
-        noise, count = self.profile.noise, len(table.kinds)
+        count = len(table.kinds)
+        latency_cv, power_cv = (
+            each / math.sqrt(rounds) for each in (self.profile.noise.latency_cv, self.profile.noise.power_cv)
+        )
         for clock_mhz in clocks_mhz:
             seconds, watts = self.seconds(table, clock_mhz), self.watts(table, clock_mhz)
-            run_s = float(seconds.sum()) * float(np.exp(rng.normal(0.0, noise.latency_cv)))
-            power_w = float(seconds @ watts / seconds.sum()) * float(np.exp(rng.normal(0.0, noise.power_cv)))
+            run_s = float(seconds.sum()) * float(np.exp(rng.normal(0.0, latency_cv)))
+            power_w = float(seconds @ watts / seconds.sum()) * float(np.exp(rng.normal(0.0, power_cv)))
             yield MeasuredNetwork(
                 network=name,
                 batch=batch,
                 table=table,
-                seconds=seconds * np.exp(rng.normal(0.0, noise.latency_cv, count)),
-                watts=watts * np.exp(rng.normal(0.0, noise.power_cv, count)),
+                seconds=seconds * np.exp(rng.normal(0.0, latency_cv, count)),
+                watts=watts * np.exp(rng.normal(0.0, power_cv, count)),
                 run_s=run_s,
                 energy_j=run_s * power_w,
                 clock_mhz=clock_mhz,

@@ -20,7 +20,7 @@ _WINDOWED = (*_TRAFFIC, "pixels", "window", "stride", "batch", "out_channels", "
 _LOGS: Mapping[Kind, tuple[str, ...]] = {
     Kind.CONVOLUTION: (
         *(*_WINDOWED, "weight_bytes", "channels_a_group", "answers_a_group", "groups", "in_waste"),
-        *("activated", "summed"),
+        *("grouped", "activated", "summed"),
     ),
     Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed"),
     Kind.FULLY_CONNECTED: ("operations", "weight_bytes", "batch", "in_channels", "out_channels", "waste"),
@@ -69,6 +69,7 @@ def _column(table: FeatureTable, name: str) -> Array:
         ),
         "blocked": lambda: (column("in_channels") % BLOCK == 0).astype(float),
         "maximum": lambda: column("maximum"),
+        "grouped": lambda: (column("groups") > 1).astype(float),
         "activated": lambda: column("activated"),
         "summed": lambda: column("summed"),
         "padding": lambda: np.minimum(column("padding"), 3.0),
