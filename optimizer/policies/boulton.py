@@ -94,7 +94,7 @@ class BoultonPolicy:
         self._caution = Caution()
         self._hold = 0
         self._idle = 0
-        self._untried = False
+        self._untried = self._slo_bound = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
 
@@ -159,7 +159,8 @@ class BoultonPolicy:
         self._machine.learn_power(window, mhz)
         self._clumps.observe(window.traffic.batches, window.point.batch_limit)
         if self._decided is not None and window.point == self._decided.point:
-            self._caution.observe(window, targets, self._decided.predicted_p99_ms, surged=surged)
+            expected_ms = self._decided.predicted_p99_ms
+            self._caution.observe(window, targets, expected_ms, surged=surged, slo_bound=self._slo_bound)
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
 
@@ -215,6 +216,7 @@ class BoultonPolicy:
         load = Load(self._arrivals.rate_per_s, self._clumps.dispersion)
         margins = self._caution.margins(self._peaks.rate_per_s)
         land = Landscape(self._grid, self._machine, load, targets, margins)
+        self._slo_bound = land.slo_binds
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
             choice = _Choice(*land.best_at(len(self._grid.sm_clocks_mhz) - 1), "the clock cannot be set")
             return _without_clock(self._decision(land, choice, targets, learned))

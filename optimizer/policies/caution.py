@@ -6,10 +6,10 @@ from optimizer.policies.landscape import Margins
 from optimizer.revenue import Targets, late_images
 from optimizer.telemetry import Window
 
-_SLO_SHARE, _LEAST_SLO_SHARE, _MOST_SLO_SHARE = 0.97, 0.5, 1.01
+_SLO_SHARE, _LEAST_SLO_SHARE, _MOST_SLO_SHARE = 0.97, 0.5, 1.1
 _LATE_WANTED, _LATE_MEMORY = 0.006, 0.95
 _MORE_CAUTION, _MOST_CORRECTION, _LESS_CAUTION = 0.006, 0.04, 0.004
-_AT_THE_LIMIT, _ENOUGH = 0.96, 0.98
+_ENOUGH = 0.98
 _MORE_OVERHEAD, _LESS_OVERHEAD = 0.25, 0.12
 _MOST_OVERHEAD, _MOST_CREDIT = 0.5, 0.03
 
@@ -37,27 +37,35 @@ class Caution:
         self._answered = _LATE_MEMORY * self._answered + _answered(window)
 
     def observe(
-        self, window: Window, targets: Targets, expected_p99_ms: float | None, *, surged: bool
+        self,
+        window: Window,
+        targets: Targets,
+        expected_p99_ms: float | None,
+        *,
+        surged: bool,
+        slo_bound: bool,
     ) -> None:
-        """Learn from a window at the setting that was decided on; nothing of one that surged."""
+        """Learn from a window at the setting that was decided on; nothing of one that surged.
+
+        `slo_bound`: but for the SLO another setting would have been chosen.
+        """
         if surged:
             return
-        self._learn_share(window, targets, expected_p99_ms)
+        self._learn_share(window, targets, slo_bound=slo_bound)
         if expected_p99_ms is not None and window.traffic.queued <= 2 * window.point.batch_limit:
             self._learn_overhead(window, targets, expected_p99_ms)
 
-    def _learn_share(self, window: Window, targets: Targets, expected_p99_ms: float | None) -> None:
+    def _learn_share(self, window: Window, targets: Targets, *, slo_bound: bool) -> None:
         """Use more of the SLO where late answers are left and there is use for them; less where none are."""
         room = self._room(late_images(window.traffic) / max(1, _answered(window)))
-        limit_ms = self._slo_share * targets.slo_p99_ms
-        at_the_limit = expected_p99_ms is not None and expected_p99_ms > _AT_THE_LIMIT * limit_ms
-        at_the_limit = at_the_limit and (window.traffic.latency_p99_ms or 0.0) < _ENOUGH * targets.slo_p99_ms
+        off_the_edge = (window.traffic.latency_p99_ms or 0.0) < _ENOUGH * targets.slo_p99_ms
         if room < 0.0:
             less = min(_MOST_CORRECTION, -_MORE_CAUTION * room)
             self._slo_share = max(_LEAST_SLO_SHARE, self._slo_share - less)
-        elif at_the_limit or self._slo_share < _SLO_SHARE:
-            most = _MOST_SLO_SHARE if at_the_limit else _SLO_SHARE
-            self._slo_share = max(self._slo_share, min(most, self._slo_share + _LESS_CAUTION * room))
+        elif slo_bound and off_the_edge:
+            self._slo_share = min(_MOST_SLO_SHARE, self._slo_share + _LESS_CAUTION * room)
+        elif self._slo_share < _SLO_SHARE:
+            self._slo_share = min(_SLO_SHARE, self._slo_share + _LESS_CAUTION * room)
 
     def _room(self, late_now: float) -> float:
         """Return the share of the allowed late answers that is left; negative where now too many are."""
