@@ -12,7 +12,7 @@ from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.holdback import Holdback
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
-from optimizer.revenue import Revenue, Targets, most_revenue, window_revenue
+from optimizer.revenue import Revenue, Targets, most_revenue, settled_images, window_revenue
 from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Traffic, Window
 
@@ -185,9 +185,8 @@ class Governor:
         if self.paused or self._pinned is not None or self._clock_retry_in:
             self.holdback.abandon()
             return False
-        traffic = window.traffic
-        settled = traffic.completed + traffic.refused + traffic.expired
-        self.holdback.observe(window, revenue.total - most_revenue(targets, window.duration_s, settled))
+        most = most_revenue(targets, window.duration_s, settled_images(window.traffic))
+        self.holdback.observe(window, revenue.total - most)
         return self.holdback.holds
 
     def _set_alarm(self, alarm: Alarm | None) -> None:

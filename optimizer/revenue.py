@@ -182,6 +182,11 @@ def late_images(traffic: Traffic) -> int:
     return traffic.late + traffic.refused + traffic.expired
 
 
+def settled_images(traffic: Traffic) -> int:
+    """Return the images that were dealt with in a window: answered, refused or expired."""
+    return traffic.completed + traffic.refused + traffic.expired
+
+
 def window_outcome(window: Window) -> Outcome[float]:
     """Return what one window measured. Energy counts as the device reported it, idle included."""
     traffic = window.traffic

@@ -51,6 +51,7 @@ class Machine:
     def __init__(self, grid: OperatingGrid, prior: Prior | None = None) -> None:
         self._prior = prior
         self._clocks_mhz = grid.sm_clocks_mhz or None
+        self._clocks = np.array(grid.sm_clocks_mhz or (1,), float)
         self.sizes = batch_sizes(grid.batch_limits[-1])
         self._highest = float(grid.sm_clocks_mhz[-1]) if grid.sm_clocks_mhz else 1.0
         self.forget()
@@ -58,13 +59,12 @@ class Machine:
     def forget(self) -> None:
         """Start anew."""
         highest = self._clocks_mhz[-1] if self._clocks_mhz else None
-        clocks = np.array(self._clocks_mhz or (1,), float)
         self._time = BatchTimeModel(highest)
         self._power = PowerModel(highest)
-        self._measured_times = LocalCorrection(self.sizes, clocks)
-        self._measured_power = LocalCorrection(self.sizes, clocks)
+        self._measured_times = LocalCorrection(self.sizes, self._clocks)
+        self._measured_power = LocalCorrection(self.sizes, self._clocks)
         self._anchors: dict[float, float] = {}
-        self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, clocks)
+        self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
         self._doubt = Doubt()
         self._believed: Tables | None = None
 
@@ -197,7 +197,7 @@ class Machine:
         if not all(0.0 < number < math.inf for anchor in anchors.items() for number in anchor):
             raise ValueError(f"expected the largest batch at each clock, got {anchors}")
         self._anchors = anchors
-        if "doubt" in state:  # files of before 0.2 have none
+        if "doubt" in state:  # a state that an earlier build wrote has none
             self._doubt.import_state(state["doubt"])
 
     def _clock(self, clock_mhz: int | None) -> float:
@@ -246,7 +246,7 @@ class Machine:
         No batch slows down by more than the clock's period grows, nor takes longer than its images would one
         batch after the other.
         """
-        clocks = np.array(self._clocks_mhz or (1,), float)
+        clocks = self._clocks
         bound_s, from_here_s = np.full_like(times_s, np.inf), np.empty_like(times_s)
         for at, size in self._anchors.items():
             column = min(int(np.searchsorted(clocks, at)), clocks.size - 1)
@@ -263,8 +263,7 @@ class Machine:
         counts = np.array([times.count for times in batches.values()], float)
         if believed is None or not counts.any():
             return
-        clocks = np.array(self._clocks_mhz or (1,), float)
-        column = int(np.argmin(np.abs(clocks - clock)))
+        column = int(np.argmin(np.abs(self._clocks - clock)))
         rows = np.minimum(np.searchsorted(self.sizes, list(batches)), self.sizes.size - 1)
         expected_s = float(believed.times_s[rows, column] @ counts)
         slowest_s = float(believed.slowest_s[rows, column] @ counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optimizer.policies.landscape import Margins
-from optimizer.revenue import Targets, late_images
+from optimizer.revenue import Targets, late_images, settled_images
 from optimizer.telemetry import Window
 
 _SLO_SHARE, _LEAST_SLO_SHARE, _MOST_SLO_SHARE = 0.97, 0.5, 1.1
@@ -34,7 +34,7 @@ class Caution:
     def count(self, window: Window) -> None:
         """Count the late answers of any window: whatever made them late, they are no longer allowed for."""
         self._late = _LATE_MEMORY * self._late + late_images(window.traffic)
-        self._answered = _LATE_MEMORY * self._answered + _answered(window)
+        self._answered = _LATE_MEMORY * self._answered + settled_images(window.traffic)
 
     def observe(
         self,
@@ -57,7 +57,7 @@ class Caution:
 
     def _learn_share(self, window: Window, targets: Targets, *, slo_bound: bool) -> None:
         """Use more of the SLO where late answers are left and there is use for them; less where none are."""
-        room = self._room(late_images(window.traffic) / max(1, _answered(window)))
+        room = self._room(late_images(window.traffic) / max(1, settled_images(window.traffic)))
         off_the_edge = (window.traffic.latency_p99_ms or 0.0) < _ENOUGH * targets.slo_p99_ms
         if room < 0.0:
             less = min(_MOST_CORRECTION, -_MORE_CAUTION * room)
@@ -82,8 +82,3 @@ class Caution:
         wanted_ms = min(max(-_MOST_CREDIT * slo_ms, excess_ms), _MOST_OVERHEAD * slo_ms)
         weight = _MORE_OVERHEAD if wanted_ms > self._overhead_ms else _LESS_OVERHEAD
         self._overhead_ms += weight * (wanted_ms - self._overhead_ms)
-
-
-def _answered(window: Window) -> int:
-    traffic = window.traffic
-    return traffic.completed + traffic.refused + traffic.expired

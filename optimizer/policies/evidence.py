@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from optimizer.revenue import Targets, late_images
+from optimizer.revenue import Targets, late_images, settled_images
 from optimizer.telemetry import EventReason, Window
 
 LEAST_IMAGES = 20
@@ -51,7 +51,7 @@ class SloWatch:
         """Say how the SLO is in danger; None when it is not. What was said once is forgotten."""
         traffic = window.traffic
         self._late = _MEMORY * self._late + late_images(traffic)
-        self._answered = _MEMORY * self._answered + traffic.completed + traffic.refused + traffic.expired
+        self._answered = _MEMORY * self._answered + settled_images(traffic)
         allowed = _LATE_SHARE_ALLOWED * self._answered
         if self._late > allowed + _DEVIATIONS * math.sqrt(allowed) + 1.0:
             late, answered = self._late, self._answered
