@@ -95,7 +95,7 @@ class Scheduler:
         self._sound: Callable[[], None] = _nobody
 
     def start(self) -> None:
-        """Start the engine thread. Call inside the running event loop that will await `infer`."""
+        """Start the engine thread. Call inside the running event loop that will `submit` and `answer`."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -150,20 +150,6 @@ class Scheduler:
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
         return self._accounts.take_traffic(slo_ms, self._queue.queued_images)
-
-    async def infer(
-        self,
-        inputs: tuple[Array, ...],
-        images: int,
-        *,
-        nbytes: int,
-        deadline_s: float | None = None,
-        priority: int = 0,
-    ) -> Answer:
-        """Have a request computed: `submit` and `answer` in one. Raises what they raise."""
-        return await self.answer(
-            self.submit(inputs, images, nbytes=nbytes, deadline_s=deadline_s, priority=priority, alone=True)
-        )
 
     def submit(
         self,

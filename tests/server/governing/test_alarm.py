@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from answering import answered
 
 from optimizer.governor import Governor
 from optimizer.operating_point import OperatingGrid, OperatingPoint
@@ -89,10 +90,10 @@ async def test_a_queue_that_grows_is_answered_before_the_next_decision() -> None
     assert (scheduler.batch_limit, scheduler.max_delay_s) == (2, 0.004)
 
     image = (np.zeros((1, 1), np.float32),)
-    requests = [asyncio.ensure_future(scheduler.infer(image, 1, nbytes=4)) for _ in range(2 + 2 + 6)]
+    requests = [asyncio.ensure_future(answered(scheduler, image, 1, nbytes=4)) for _ in range(2 + 2 + 6)]
     await until(lambda: scheduler.queued_images == 6)
     assert scheduler.batch_limit == 2
-    requests.append(asyncio.ensure_future(scheduler.infer(image, 1, nbytes=4)))
+    requests.append(asyncio.ensure_future(answered(scheduler, image, 1, nbytes=4)))
     await until(lambda: governing.alarms == 1)
     assert (scheduler.batch_limit, scheduler.max_delay_s) == (8, 0.0)
     clock_mhz, thread = gpu.set_by[-1]

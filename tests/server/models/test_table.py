@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from answering import answered
 
 from server.errors import Internal, InvalidArgument, NotFound, RequestError, Unavailable
 from server.models.repository import ModelEntry, Repository
@@ -45,7 +46,7 @@ async def infer_gate(table: ModelTable) -> np.ndarray:
     """What the pipeline does: hold the version, then ask its scheduler."""
     service = table.get("gate")
     with service:
-        answer = await service.scheduler.infer(ones(), 1, nbytes=8)
+        answer = await answered(service.scheduler, ones(), 1, nbytes=8)
     return answer.outputs[0]
 
 
@@ -111,7 +112,7 @@ class TestLoad:
             await loaded.table.load("pair")
         assert loaded.table.get("pair") is before
         values = np.ones((1, 4), np.float32)
-        answer = await before.scheduler.infer((values, values), 1, nbytes=32)
+        answer = await answered(before.scheduler, (values, values), 1, nbytes=32)
         assert answer.outputs[0].tolist() == [[2, 2, 2, 2]]
 
     async def test_a_reload_swaps_and_closes_the_old_engine(self, loaded: Loaded) -> None:
@@ -138,7 +139,7 @@ class TestLoad:
         service = await loaded.table.load("gate")
         with service:
             await loaded.table.load("gate")
-            answer = await service.scheduler.infer(ones(), 1, nbytes=8)
+            answer = await answered(service.scheduler, ones(), 1, nbytes=8)
         assert answer.outputs[0].tolist() == [[1, 1]]
 
     async def test_cancelling_the_caller_does_not_stop_a_load(self, loaded: Loaded) -> None:
@@ -315,7 +316,7 @@ class TestSnapshots:
         await loaded.table.load("pair")
         service = loaded.table.get("pair")
         values = np.ones((3, 4), np.float32)
-        await service.scheduler.infer((values, values), 3, nbytes=96)
+        await answered(service.scheduler, (values, values), 3, nbytes=96)
         (snapshot,) = loaded.table.snapshots()
         assert (snapshot.name, snapshot.version, snapshot.max_batch) == ("pair", 1, 8)
         assert (snapshot.batch_limit, snapshot.queued_images, snapshot.simulated) == (4, 0, False)

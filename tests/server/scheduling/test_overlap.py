@@ -8,6 +8,7 @@ from collections import deque
 
 import numpy as np
 import pytest
+from answering import answered
 
 from server.engines.engine import Array, TensorSpec
 from server.engines.padding import padded
@@ -74,7 +75,7 @@ def rows(value: float, images: int) -> tuple[Array, ...]:
 
 
 async def ask(scheduler: Scheduler, value: float, images: int) -> Array:
-    answer = await scheduler.infer(rows(value, images), images, nbytes=8 * images)
+    answer = await answered(scheduler, rows(value, images), images, nbytes=8 * images)
     return answer.outputs[0]
 
 

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
+from answering import answered
 
 from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, Traffic
@@ -92,8 +93,13 @@ class Bench:
         self.scheduler = scheduler
 
     def ask(self, *values: int, deadline_s: float | None = None, priority: int = 0) -> asyncio.Task[Answer]:
-        call = self.scheduler.infer(
-            rows(*values), len(values), nbytes=16 * len(values), deadline_s=deadline_s, priority=priority
+        call = answered(
+            self.scheduler,
+            rows(*values),
+            len(values),
+            nbytes=16 * len(values),
+            deadline_s=deadline_s,
+            priority=priority,
         )
         return asyncio.get_running_loop().create_task(call)
 
@@ -230,7 +236,7 @@ class TestMemory:
     async def test_a_request_alone_in_its_batch_is_not_copied(self, make: Maker) -> None:
         bench = make()
         inputs = rows(1, 2)
-        await bench.scheduler.infer(inputs, 2, nbytes=32)
+        await answered(bench.scheduler, inputs, 2, nbytes=32)
         assert bench.engine.given is not None
         assert bench.engine.given() is inputs[0]
 
@@ -245,7 +251,7 @@ class TestMemory:
             return outputs
 
         bench.engine.script.extend([look, look])
-        await bench.scheduler.infer(inputs, 4, nbytes=64)
+        await answered(bench.scheduler, inputs, 4, nbytes=64)
         assert seen == [True, True]
 
     async def test_an_engine_that_reads_only_its_own_buffers_gets_those(self, make: Maker) -> None:
@@ -258,7 +264,7 @@ class TestMemory:
         bench.engine.held = True
         inputs = rows(1)
         borrowed = weakref.ref(inputs[0])
-        task = asyncio.get_running_loop().create_task(bench.scheduler.infer(inputs, 1, nbytes=16))
+        task = asyncio.get_running_loop().create_task(answered(bench.scheduler, inputs, 1, nbytes=16))
         del inputs
         await bench.engine.started()
         task.cancel()
@@ -275,14 +281,14 @@ class TestMemory:
         bench = make(engine=ScriptedEngine(max_batch=0))
         assert bench.scheduler.batch_limit == 1
         requests = [(np.array([value, 1]),) for value in range(4)]
-        answers = await asyncio.gather(*[bench.scheduler.infer(one, 1, nbytes=16) for one in requests])
+        answers = await asyncio.gather(*[answered(bench.scheduler, one, 1, nbytes=16) for one in requests])
         assert [answer.outputs[0].tolist() for answer in answers] == [[value * 10, 10] for value in range(4)]
 
     async def test_nor_is_that_request_given_to_an_engine_that_reads_only_its_own_buffers(
         self, make: Maker
     ) -> None:
         bench = make(engine=ScriptedEngine(max_batch=0, reads_foreign_memory=False))
-        answer = await bench.scheduler.infer((np.array([4, 1]),), 1, nbytes=16)
+        answer = await answered(bench.scheduler, (np.array([4, 1]),), 1, nbytes=16)
         assert answer.outputs[0].tolist() == [40, 10]
         assert bench.engine.input_buffers[0].tolist() == [4, 1]
 
@@ -440,7 +446,7 @@ class TestFailures:
         bench = make()
         first = await bench.occupy()
         odd = (np.zeros((1, 2), np.float32),)
-        mates = [asyncio.create_task(bench.scheduler.infer(odd, 1, nbytes=8)), bench.ask(1)]
+        mates = [asyncio.create_task(answered(bench.scheduler, odd, 1, nbytes=8)), bench.ask(1)]
         await bench.queued(2)
         bench.engine.let_go()
         for task in mates:
@@ -598,7 +604,7 @@ class TestEnd:
         engine = ScriptedEngine()
         scheduler = Scheduler(engine, SchedulerSettings(4))
         with pytest.raises(RuntimeError, match="start"):
-            await scheduler.infer(rows(1), 1, nbytes=16)
+            await answered(scheduler, rows(1), 1, nbytes=16)
         scheduler.close()
         await scheduler.wait_closed()
         assert engine.closed.is_set()
@@ -638,7 +644,7 @@ class TestEnd:
             scheduler = Scheduler(engine, SchedulerSettings(4))
             scheduler.start()
             engine.held = True
-            task = asyncio.create_task(scheduler.infer(rows(1), 1, nbytes=16))
+            task = asyncio.create_task(answered(scheduler, rows(1), 1, nbytes=16))
             await engine.started()
             task.cancel()
             scheduler.close()

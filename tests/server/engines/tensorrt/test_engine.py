@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from answering import answered
 from fake_gpu import FakeContext, FakeCuda, FakeRuntimeModule, FakeUnpacked
 
 from server.engines.device_rows import DeviceRows, Exchange, Placed, exchanging, run_exchanging
@@ -382,7 +383,7 @@ async def test_behind_the_scheduler_every_request_has_its_answer(rig: Rig, engin
     scheduler.start()
     dice = np.random.default_rng(3)
     pictures = [dice.integers(0, 255, (1 + n % 8, 6, 6, 3), dtype=np.uint8) for n in range(60)]
-    asked = (scheduler.infer((pixels,), len(pixels), nbytes=pixels.nbytes) for pixels in pictures)
+    asked = (answered(scheduler, (pixels,), len(pixels), nbytes=pixels.nbytes) for pixels in pictures)
     answers = await asyncio.gather(*asked)
     for pixels, answer in zip(pictures, answers, strict=True):
         check(answer.outputs, expected(rig.path, (pixels,)))
