@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeGuard, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -69,15 +69,6 @@ class DeviceRows:
         """Some of the rows."""
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         return replace(self, offset=self.offset + start * row_bytes, shape=(count, *self.shape[1:]))
-
-
-Tensor = Array | DeviceRows
-"""On the host or on the GPU."""
-
-
-def on_host(tensors: tuple[Tensor, ...]) -> TypeGuard[tuple[Array, ...]]:
-    """Whether all of them are."""
-    return not any(isinstance(tensor, DeviceRows) for tensor in tensors)
 
 
 class Placed(NamedTuple):

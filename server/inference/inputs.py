@@ -9,19 +9,21 @@ from typing import Protocol
 
 import numpy as np
 
-from server.engines.device_rows import DeviceRows, Tensor
+from server.engines.device_rows import DeviceRows
 from server.engines.engine import Array
 from server.errors import InvalidArgument, Unavailable
 from server.images import decode_image
 from server.inference.plan import InferPlan, InputPlan
 from server.models.repository import ImageInput
+from server.wire.outside_memory import OutsideRows, RawContents, Tensor
+from server.wire.shared_memory import SharedBytes
 from server.wire.tensors import RegionSlice, RequestMessage, unpack_bytes
 
 
 class Regions(Protocol):
     """Shared memory by name."""
 
-    def view(self, slice: RegionSlice) -> memoryview | DeviceRows:  # noqa: A002  # the protocol's word
+    def view(self, slice: RegionSlice) -> SharedBytes | DeviceRows:  # noqa: A002  # the protocol's word
         """Return the bytes of a slice. Raises `RequestError`."""
 
 
@@ -102,15 +104,13 @@ class InputReader:
         if typed is not None:
             return _shaped(tensor, np.asarray(typed))
         raw = self._raw(tensor, request)
-        if isinstance(raw, DeviceRows):
-            if raw.nbytes != tensor.nbytes:
-                raise _wrong_size(tensor, f"{raw.nbytes} bytes")
+        if raw.nbytes != tensor.nbytes:
+            raise _wrong_size(tensor, f"{raw.nbytes} bytes")
+        if isinstance(raw, DeviceRows | OutsideRows):
             return raw.viewed(tensor.shape, tensor.spec.dtype)
-        if len(raw) != tensor.nbytes:
-            raise _wrong_size(tensor, f"{len(raw)} bytes")
         return np.frombuffer(raw, tensor.spec.dtype).reshape(tensor.shape)
 
-    def _raw(self, tensor: InputPlan, request: RequestMessage) -> memoryview | DeviceRows:
+    def _raw(self, tensor: InputPlan, request: RequestMessage) -> RawContents | DeviceRows:
         if tensor.raw_index is not None:
             return request.raw[tensor.raw_index]
         region = tensor.source.region
@@ -124,15 +124,15 @@ class InputReader:
         count = math.prod(tensor.source.shape)
         typed = tensor.source.typed
         if typed is None:
-            # The client may change shared memory while it is read: take the bytes once, then look at them.
-            shared = self._raw(tensor, request)
-            if isinstance(shared, DeviceRows):
+            raw = self._raw(tensor, request)
+            if isinstance(raw, DeviceRows):
                 raise InvalidArgument(
                     f"input '{tensor.spec.name}' lies in CUDA shared memory, where encoded images cannot be "
                     "decoded: put pixels there, or send the images otherwise"
                 )
-            raw = memoryview(bytes(shared))
-            return tuple(bytes(element) for element in unpack_bytes(raw, count))
+            # A client may change shared memory while it is read: take the bytes once, then look at them.
+            taken = raw.read().data if isinstance(raw, OutsideRows) else raw
+            return tuple(bytes(element) for element in unpack_bytes(taken, count))
         if len(typed) != count:
             raise InvalidArgument(f"input '{tensor.spec.name}' expects {count} elements, got {len(typed)}")
         return tuple(bytes(element) for element in typed)

@@ -11,10 +11,11 @@ from server.engines.engine import NUMPY_DTYPES, Array
 from server.errors import InvalidArgument
 from server.inference.inputs import Regions
 from server.inference.plan import InferPlan, OutputPlan
+from server.wire.shared_memory import SharedBytes
 from server.wire.tensors import classify, pack_bytes
 
 Raw = bytes | memoryview
-Place = memoryview | DeviceRows | None
+Place = SharedBytes | DeviceRows | None
 """Where an output goes: shared memory on the host or on the GPU, or the answer (None)."""
 
 
@@ -52,7 +53,7 @@ def _open(output: OutputPlan, regions: Regions) -> Place:
     if output.region is None:
         return None
     place = regions.view(output.region)
-    if isinstance(place, memoryview):
+    if not isinstance(place, DeviceRows):
         return place
     if output.classes:
         raise InvalidArgument(
@@ -67,8 +68,8 @@ def _placed(output: OutputPlan, raw: Raw, region: Place) -> Raw:
         return raw
     if isinstance(region, DeviceRows):  # the engine has put it there
         return b""
-    if len(raw) > len(region):
-        needed = f"needs {len(raw)} bytes of shared memory, got {len(region)}"
+    if len(raw) > region.nbytes:
+        needed = f"needs {len(raw)} bytes of shared memory, got {region.nbytes}"
         raise InvalidArgument(f"output '{output.name}' {needed}: register a larger region")
-    region[: len(raw)] = raw
+    region.memory.write(region.offset, raw)
     return b""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from server.engines.device_rows import DeviceRows, Tensor, exchanging
+from server.engines.device_rows import DeviceRows, exchanging
 from server.errors import Unimplemented
 from server.inference.inputs import InputReader, Regions
 from server.inference.outputs import Place, device_targets, open_regions, place, raw_outputs
@@ -15,6 +15,7 @@ from server.lifecycle import Lifecycle
 from server.models.service import ModelService
 from server.models.table import ModelTable
 from server.scheduling.batch_assembly import CallRequest
+from server.wire.outside_memory import Tensor
 from server.wire.request_parser import RequestParser
 from server.wire.response_encoder import encode_response
 from server.wire.tensors import RequestMessage

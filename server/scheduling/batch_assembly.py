@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from optimizer.batching import Request, Slice
-from server.engines.device_rows import NOTHING, DeviceRows, Exchange, Placed, Tensor, on_host
+from server.engines.device_rows import NOTHING, DeviceRows, Exchange, Placed
 from server.engines.engine import Array, Engine
-from server.errors import EngineError
+from server.errors import EngineError, RequestError
+from server.wire.outside_memory import OutsideRows, Tensor, in_own_memory
 
 Targets = tuple[DeviceRows | None, ...]
 
@@ -41,13 +42,16 @@ class Call:
 
     So are `targets`: where on the GPU each output belongs; None: the answer brings it; (): all.
 
+    `unreadable` says why its rows could not be read when a batch was assembled, from memory of somebody else:
+    what was computed for it means nothing. The engine thread writes it before the batch's outcome.
+
     `settled` turns true once, when the request is answered, failed or withdrawn. The event loop writes it;
     the engine thread reads it to leave out rows that nobody waits for any more: a stale read only costs work.
     """
 
     __slots__ = (
         *("answer", "compute_ns", "input_ns", "inputs", "missing"),
-        *("on_device", "parts", "queue_ns", "settled", "targets"),
+        *("on_device", "parts", "queue_ns", "settled", "targets", "unreadable"),
     )
 
     def __init__(
@@ -64,6 +68,7 @@ class Call:
         self.missing = images
         self.parts: list[tuple[Array, ...]] = []
         self.settled = False
+        self.unreadable: RequestError | None = None
         self.queue_ns = -1
         self.input_ns = 0
         self.compute_ns = 0
@@ -116,16 +121,16 @@ def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
     """
     if len(pieces) == 1 and engine.reads_foreign_memory:
         rows = _rows(engine, pieces[0])
-        if on_host(rows) and all(array.flags.aligned for array in rows):
+        if in_own_memory(rows) and all(array.flags.aligned for array in rows):
             return rows
     buffers = engine.input_buffers
     if not engine.max_batch:
-        _copy(buffers, _rows(engine, pieces[0]))
+        _fill(buffers, engine, pieces[0])
         return buffers
     end = 0
     for piece in pieces:
         start, end = end, end + piece.images
-        _copy(tuple(buffer[start:end] for buffer in buffers), _rows(engine, piece))
+        _fill(tuple(buffer[start:end] for buffer in buffers), engine, piece)
     return tuple(buffer[:end] for buffer in buffers)
 
 
@@ -190,9 +195,17 @@ def _is_whole(engine: Engine, piece: Piece) -> bool:
 
 
 def _some(tensor: Tensor, start: int, count: int) -> Tensor:
-    if isinstance(tensor, DeviceRows):
+    if isinstance(tensor, DeviceRows | OutsideRows):
         return tensor.rows(start, count)
     return tensor[start : start + count]
+
+
+def _fill(slots: tuple[Array, ...], engine: Engine, piece: Piece) -> None:
+    """Copy a piece's rows. What cannot be read fails its own request, and its slots stay as they are."""
+    try:
+        _copy(slots, _rows(engine, piece))
+    except RequestError as error:
+        piece.request.payload.unreadable = error
 
 
 def _copy(targets: tuple[Array, ...], sources: tuple[Tensor, ...]) -> None:
@@ -202,7 +215,9 @@ def _copy(targets: tuple[Array, ...], sources: tuple[Tensor, ...]) -> None:
             raise EngineError(f"rows must be {target.dtype} of shape {list(target.shape)}, got {given}")
         if isinstance(source, DeviceRows):
             continue  # the engine copies it, on the GPU
-        if source.nbytes > _LARGE_COPY_BYTES:
+        if isinstance(source, OutsideRows):
+            source.copy_into(target)
+        elif source.nbytes > _LARGE_COPY_BYTES:
             np.copyto(target, source)
         else:
             _as_bytes(target)[:] = _as_bytes(source)

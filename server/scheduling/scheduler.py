@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import Traffic
-from server.engines.device_rows import Tensor
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
 from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
@@ -28,6 +27,7 @@ from server.scheduling.engine_thread import EngineThread
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
 from server.scheduling.service_time import ServiceTimes
 from server.scheduling.statistics import ModelStatistics, as_ns
+from server.wire.outside_memory import Tensor
 
 __all__ = ["Answer", "Scheduler", "SchedulerSettings", "Timing"]
 
@@ -167,7 +167,8 @@ class Scheduler:
         Args:
             inputs: one `[images, *shape]` array per engine input, C-contiguous and of its dtype, over memory
                 that stays unchanged until the answer; held until nothing reads it. Without a batch dimension
-                the arrays have the inputs' own shapes, and `images` is 1.
+                the arrays have the inputs' own shapes, and `images` is 1. Rows in somebody else's memory that
+                cannot be read when their batch is assembled fail this request alone.
             images: rows; may exceed the batch limit.
             targets: where on the GPU each output belongs, held likewise; None: the answer brings it;
                 (): it brings all. Only for an engine that `exchanges`, as are inputs on the GPU.
@@ -389,7 +390,9 @@ class Scheduler:
         for piece, rows in zip(outcome.pieces, split(outputs, outcome.pieces), strict=True):
             request, call = piece.request, piece.request.payload
             queue_ns = as_ns(outcome.started_s - request.arrival_s)
-            if not call.settled and call.accept(rows, piece.images, queue_ns, times_ns):
+            if call.unreadable is not None and not call.settled:
+                self._failed_alone(request, call.unreadable, now_s)
+            elif not call.settled and call.accept(rows, piece.images, queue_ns, times_ns):
                 self._settle(call)
                 answer = call.complete(output_ns)
                 self._accounts.succeeded(request, answer.timing, now_s)
@@ -418,11 +421,16 @@ class Scheduler:
         now_s = self._clock()
         for piece in outcome.pieces:
             if not piece.request.payload.settled:
-                self._queue.cancel(piece.request)
-                self._accounts.failed(piece.request, now_s)
-                self._fail(piece.request, Internal(f"the model failed on this batch: {reason}"))
+                self._failed_alone(
+                    piece.request, Internal(f"the model failed on this batch: {reason}"), now_s
+                )
         if isinstance(error, CudaLost):
             self._on_lost(error)
+
+    def _failed_alone(self, request: CallRequest, error: RequestError, now_s: float) -> None:
+        self._queue.cancel(request)  # what has not run of it
+        self._accounts.failed(request, now_s)
+        self._fail(request, error)
 
     def _fail(self, request: CallRequest, error: RequestError) -> None:
         call = request.payload

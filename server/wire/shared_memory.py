@@ -4,36 +4,76 @@ A client creates an object (`shm_open`), registers it here under a name, and fro
 offsets instead of pixels. Off by default: whoever may register may read and write any shared memory object
 that the server's user may open.
 
-An object that its owner makes smaller is noticed when a request asks for its bytes. Between that look and
-the last use of the bytes (while the request waits and is computed) the kernel would end the process: let in
-only clients that are trusted not to do so.
+Objects are read and written through their descriptors, never mapped: an owner may make an object smaller at
+any moment, and whoever touches a mapping of what is gone is ended by the kernel. Reading it is an error.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from server.engines.engine import Array
+from server.errors import AlreadyExists, Internal, InvalidArgument, NotFound, ResourceExhausted
+from server.wire.outside_memory import OutsideRows, read_file
 from server.wire.tensors import RegionSlice
 
 MAX_REGIONS = 512  # each costs a file descriptor, and 1024 is what a process usually may have
 MAX_NAME_BYTES = 1024
 _MAX_KEY_BYTES = 255
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_SMALLER = "the shared memory object was made smaller after it was registered"
 _OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class SharedObject:
+    """An open shared memory object. Its descriptor goes with the last use of it."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def status(self) -> os.stat_result:
+        """What it is, and how large now: its owner may change that."""
+        return os.fstat(self._descriptor)
+
+    def read(self, offset: int, target: Array) -> None:
+        """Fill a C-contiguous array from `offset` on. Raises `InvalidArgument` where it was made smaller."""
+        try:
+            read_file(self._descriptor, offset, target)
+        except EOFError as error:
+            raise InvalidArgument(_SMALLER) from error
+        except OSError as error:
+            raise Internal(f"shared memory cannot be read: {error.strerror}") from error
+
+    def write(self, offset: int, raw: bytes | memoryview) -> None:
+        """Put bytes there. Raises `InvalidArgument` where it was made smaller; it is never made larger."""
+        if offset + len(raw) > self.status().st_size:
+            raise InvalidArgument(_SMALLER)
+        try:
+            while raw:
+                written = os.pwrite(self._descriptor, raw, offset)
+                raw, offset = memoryview(raw)[written:], offset + written
+        except OSError as error:
+            raise Internal(f"shared memory cannot be written: {error.strerror}") from error
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+SharedBytes = OutsideRows[SharedObject]
 
 
 @dataclass(frozen=True, slots=True)
 class _Region:
     key: str
     offset: int
-    mapping: mmap.mmap  # keeps a descriptor, which goes with the last view
-    memory: memoryview
+    byte_size: int
+    object: SharedObject
 
 
 class SystemSharedMemory:
@@ -91,36 +131,31 @@ class SystemSharedMemory:
         if name and name not in self._regions:
             raise NotFound(f"shared memory region '{name}' is not registered")
         chosen = {name: self._regions[name]} if name else self._regions
-        return {key: (region.key, region.offset, len(region.memory)) for key, region in chosen.items()}
+        return {key: (region.key, region.offset, region.byte_size) for key, region in chosen.items()}
 
-    def view(self, slice: RegionSlice) -> memoryview:  # noqa: A002  # the protocol's word
-        """Return a slice's bytes, writable. Raises `NotFound` or `InvalidArgument`."""
+    def view(self, slice: RegionSlice) -> SharedBytes:  # noqa: A002  # the protocol's word
+        """Return a slice's bytes, to be read and written. Raises `NotFound` or `InvalidArgument`."""
         region = self._regions.get(slice.region)
         if region is None:
             raise NotFound("the request names a shared memory region that is not registered")
         stop = slice.offset + slice.byte_size
-        if stop > len(region.memory):
+        if stop > region.byte_size:
             raise InvalidArgument(
                 f"offset {slice.offset} and byte size {slice.byte_size} reach past the end of the shared "
-                f"memory region, which has {len(region.memory)} bytes"
+                f"memory region, which has {region.byte_size} bytes"
             )
-        if region.mapping.size() < region.offset + stop:
-            raise InvalidArgument("the shared memory object was made smaller after it was registered")
-        return region.memory[slice.offset : stop]
+        if region.object.status().st_size < region.offset + stop:
+            raise InvalidArgument(_SMALLER)
+        return OutsideRows(region.object, region.offset + slice.offset, (slice.byte_size,))
 
     def close(self) -> None:
         """Forget every region. Idempotent."""
         self.unregister_all()
 
     def _open(self, name: str, key: str, offset: int, byte_size: int) -> _Region:
-        descriptor = os.open(self._root / _file_name(key), _OPEN_FLAGS)
-        try:
-            _check_object(name, os.fstat(descriptor), offset + byte_size)
-            start = offset - offset % mmap.ALLOCATIONGRANULARITY
-            mapping = _map(name, descriptor, start, offset + byte_size)
-        finally:
-            os.close(descriptor)
-        return _Region(key, offset, mapping, memoryview(mapping)[offset - start :])
+        opened = SharedObject(os.open(self._root / _file_name(key), _OPEN_FLAGS))
+        _check_object(name, opened.status(), offset + byte_size)
+        return _Region(key, offset, byte_size, opened)
 
 
 def _check_object(name: str, status: os.stat_result, stop: int) -> None:
@@ -128,13 +163,6 @@ def _check_object(name: str, status: os.stat_result, stop: int) -> None:
         raise InvalidArgument(f"shared memory region '{name}' is not a shared memory object")
     if stop > status.st_size:
         raise InvalidArgument(_too_small(name, stop, status.st_size))
-
-
-def _map(name: str, descriptor: int, start: int, stop: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(descriptor, stop - start, offset=start)
-    except ValueError as error:  # made smaller since it was looked at
-        raise InvalidArgument(_too_small(name, stop, os.fstat(descriptor).st_size)) from error
 
 
 def _too_small(name: str, stop: int, size: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from server.engines.device_rows import DeviceRows
 from server.errors import AlreadyExists, Unimplemented
 from server.wire.cuda_shared_memory import CudaSharedMemory
-from server.wire.shared_memory import SystemSharedMemory
+from server.wire.shared_memory import SharedBytes, SystemSharedMemory
 from server.wire.tensors import RegionSlice
 
 SYSTEM_OFF = (
@@ -43,8 +43,8 @@ class SharedRegions:
         if any(name in memory for memory in (self.system, self.cuda) if memory is not None):
             raise AlreadyExists(f"shared memory region '{name}' is registered already: unregister it first")
 
-    def view(self, slice: RegionSlice) -> memoryview | DeviceRows:  # noqa: A002  # the protocol's word
-        """Return a slice's bytes, writable, on the host or on the GPU.
+    def view(self, slice: RegionSlice) -> SharedBytes | DeviceRows:  # noqa: A002  # the protocol's word
+        """Return a slice's bytes, on the host or on the GPU.
 
         Raises:
             NotFound: there is no such region.

@@ -15,6 +15,7 @@ import numpy as np
 
 from server.engines.engine import Array
 from server.errors import InvalidArgument
+from server.wire.outside_memory import RawContents
 
 _LENGTH = struct.Struct("<I")
 
@@ -81,7 +82,7 @@ class RequestHeader:
 
 
 class RequestMessage(NamedTuple):
-    """A parsed request. `raw` are views into the message: one for each input outside shared memory.
+    """A parsed request. `raw` are its contents, one for each input outside shared memory; they are not copies.
 
     `id` is what the client sent, to be echoed. It may hold line breaks and other control characters, as may
     every name in the header: whoever logs them must log their `repr()`, or a client could forge log lines.
@@ -89,7 +90,7 @@ class RequestMessage(NamedTuple):
 
     header: RequestHeader
     id: str
-    raw: tuple[memoryview, ...]
+    raw: tuple[RawContents, ...]
 
 
 def unpack_bytes(raw: memoryview, count: int) -> tuple[memoryview, ...]:

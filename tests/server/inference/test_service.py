@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -297,6 +298,33 @@ class TestSharedMemory:
         await served.stub.ModelInfer(request)
         length = int.from_bytes(memory[2048:2052], "little")
         assert memory[2052 : 2052 + length].decode().endswith(":0:red")
+
+    @pytest.mark.parametrize("other", ["", "with another"])
+    async def test_a_region_made_smaller_while_a_request_waits_fails_that_request_alone(
+        self, served: Served, region: tuple[str, mmap.mmap], tiny: ModuleType, other: str
+    ) -> None:
+        key, _ = region
+        await served.stub.SystemSharedMemoryRegister(
+            pb.SystemSharedMemoryRegisterRequest(name="io", key=key, byte_size=4096)
+        )
+        rows = np.arange(4, dtype=np.float32).reshape(2, 2)
+        occupied = served.stub.ModelInfer(tiny.infer_request("gate", x=rows[:1]))
+        await tiny.until(lambda: any(engine.running.is_set() for engine in served.gate.engines))
+        request = pb.ModelInferRequest(model_name="gate")
+        in_region(request.inputs.add(name="x", datatype="FP32", shape=(1, 2)), "io", 8, 4088)
+        scheduler = served.models.get("gate").scheduler
+        shared = served.stub.ModelInfer(request)
+        await tiny.until(lambda: scheduler.queued_requests == 1)
+        healthy = [served.stub.ModelInfer(tiny.infer_request("gate", x=rows))] if other else []
+        await tiny.until(lambda: scheduler.queued_requests == 1 + len(healthy))
+        os.truncate(f"/dev/shm{key}", 100)  # noqa: S108  # where Linux keeps these objects
+        served.gate.open.set()
+        with pytest.raises(grpc.aio.AioRpcError, match="made smaller") as caught:
+            await shared
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for call in healthy:
+            np.testing.assert_array_equal(output(await call).reshape(2, 2), rows)
+        await occupied
 
     async def test_status_and_unregister(self, served: Served, region: tuple[str, mmap.mmap]) -> None:
         key, _ = region

@@ -1,0 +1,140 @@
+"""Tensors that lie in memory which this process does not own: a client's, or another process's.
+
+Such memory may shrink or vanish between two looks at it, and touching a mapping of what is gone ends the
+process. So it is never mapped: the kernel copies from it, once, and says when it cannot.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
+
+import numpy as np
+
+from server.engines.device_rows import DeviceRows
+from server.engines.engine import Array
+
+_BYTE = np.dtype(np.uint8)
+
+_LARGE_COPY_BYTES = 1 << 20
+"""Up to here a copy keeps the interpreter lock: it is over in less time than a thread that gave the lock
+away would wait to get it back from a busy event loop."""
+
+
+class OutsideMemory(Protocol):
+    """Memory of somebody else."""
+
+    def read(self, offset: int, target: Array) -> None:
+        """Fill a C-contiguous array from `offset` bytes on. Raises `RequestError` where there is less."""
+
+
+MemoryT_co = TypeVar("MemoryT_co", bound=OutsideMemory, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideRows(Generic[MemoryT_co]):
+    """A tensor in outside memory, or some rows of one; row-major without gaps.
+
+    Args:
+        memory: what it lies in.
+        offset: bytes from the beginning of `memory`.
+        shape: its shape.
+        dtype: its type.
+    """
+
+    memory: MemoryT_co
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic] = _BYTE
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def viewed(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> OutsideRows[MemoryT_co]:
+        """The same memory's first bytes as another tensor, which must not be larger."""
+        return replace(self, shape=shape, dtype=dtype)
+
+    def rows(self, start: int, count: int) -> OutsideRows[MemoryT_co]:
+        """Some of the rows."""
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return replace(self, offset=self.offset + start * row_bytes, shape=(count, *self.shape[1:]))
+
+    def copy_into(self, target: Array) -> None:
+        """Fill a C-contiguous array of the same size. Raises `RequestError` when the memory is gone."""
+        self.memory.read(self.offset, target)
+
+    def read(self) -> Array:
+        """Return a copy. Raises `RequestError` when the memory is gone."""
+        copied = np.empty(self.shape, self.dtype)
+        self.copy_into(copied)
+        return copied
+
+
+RawContents: TypeAlias = memoryview | OutsideRows[OutsideMemory]
+"""One tensor's bytes."""
+
+Tensor: TypeAlias = Array | DeviceRows | OutsideRows[OutsideMemory]
+"""In this process's memory, on the GPU, or elsewhere on the host."""
+
+
+def in_own_memory(tensors: tuple[Tensor, ...]) -> TypeGuard[tuple[Array, ...]]:
+    """Whether all of them are in this process's memory."""
+    return not any(isinstance(tensor, DeviceRows | OutsideRows) for tensor in tensors)
+
+
+class _Span(ctypes.Structure):
+    """`struct iovec`."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("nbytes", ctypes.c_size_t))
+
+
+def _kernel_calls(library: type[ctypes.CDLL]) -> tuple[Callable[..., int], Callable[..., int]]:
+    system = library(None, use_errno=True)
+    system.pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
+    system.pread.restype = ctypes.c_ssize_t
+    span, count = ctypes.POINTER(_Span), ctypes.c_ulong
+    system.process_vm_readv.argtypes = (ctypes.c_int, span, count, span, count, count)
+    system.process_vm_readv.restype = ctypes.c_ssize_t
+    return system.pread, system.process_vm_readv
+
+
+_SMALL, _LARGE = _kernel_calls(ctypes.PyDLL), _kernel_calls(ctypes.CDLL)
+
+
+def read_file(descriptor: int, offset: int, target: Array) -> None:
+    """Fill a C-contiguous array with a file's bytes. Raises `EOFError` where it ends, `OSError`."""
+    pread, _ = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
+    address, missing = _address(target), target.nbytes
+    while missing:
+        got = pread(descriptor, address, missing, offset)
+        if got < 0:
+            raise _system_error()
+        if got == 0:
+            raise EOFError(f"{missing} bytes are missing")
+        address, offset, missing = address + got, offset + got, missing - got
+
+
+def read_process(process_id: int, address: int, target: Array) -> None:
+    """Fill a C-contiguous array with another process's memory. Raises `OSError`."""
+    _, readv = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
+    here, there = _Span(_address(target), target.nbytes), _Span(address, target.nbytes)
+    if (got := readv(process_id, here, 1, there, 1, 0)) < 0:
+        raise _system_error()
+    if got != target.nbytes:
+        raise OSError(f"only {got} of {target.nbytes} bytes can be read")
+
+
+def _address(array: Array) -> int:
+    address: Any = array.__array_interface__["data"][0]
+    return int(address)
+
+
+def _system_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
