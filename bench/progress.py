@@ -1,4 +1,4 @@
-"""A bar on stderr that counts what is done; a line now and then where stderr is no terminal."""
+"""Bars on stderr: one that is gone at the end, and one that counts and tells lines without a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,40 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+def passing_bar(
+    clock: ProgressColumn, console: Console | None = None, *, auto_refresh: bool = True
+) -> Progress:
+    """Return a bar that is gone once it is done, with a field `counts`; nothing is drawn without a terminal.
+
+    It is drawn while its block runs.
+
+    Args:
+        clock: the last column.
+        console: where to draw; None: stderr.
+        auto_refresh: whether a thread draws it; without, each `update` says so itself.
+    """
+    console = console or Console(file=sys.stderr)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[counts]}"),
+        clock,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+        auto_refresh=auto_refresh,
+    )
 
 
 class CountingBar:

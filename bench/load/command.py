@@ -17,7 +17,7 @@ from bench.flags import number, whole
 from bench.load.arrivals import load_trace
 from bench.load.plan import Arrivals, Closed, LoadPlan, Pictures, Poisson, Trace
 from bench.load.processes import run_load
-from bench.load.progress import LoadProgress
+from bench.load.progress import load_progress
 from bench.load.report import Report, as_json, as_text, make_report
 from bench.output import check_writable
 from server.client.endpoint import ServerRefused, ServerUnreachable, add_endpoint_arguments, endpoint_from
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_from(arguments)
     check_writable(arguments.json, "--json")
     try:
-        with LoadProgress(plan.warmup_s + plan.duration_s) as progress:
+        with load_progress(plan.warmup_s + plan.duration_s) as progress:
             report = make_report(plan, run_load(plan, progress.started, progress.tick))
     except (ServerUnreachable, ServerRefused) as error:
         print(f"boulton: {escape(str(error))}", file=sys.stderr)

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TimeRemainingColumn
+
+from bench.progress import passing_bar
+
+
+@contextmanager
+def load_progress(total_s: float, console: Console | None = None) -> Iterator[LoadProgress]:
+    """Show how far a run of so many seconds is, on `console` (None: stderr), while the block runs."""
+    # no thread that competes with the generator
+    with passing_bar(TimeRemainingColumn(), console, auto_refresh=False) as bar:
+        task = bar.add_task("connecting", total=total_s, counts="")
+        bar.refresh()
+        yield LoadProgress(total_s, bar, task)
 
 
 class LoadProgress:
-    """Shows how far a run is and how it goes. A context manager.
+    """Shows how far a run is and how it goes.
 
     Args:
         total_s: how long the run takes, warm-up included.
-        console: where to draw; None: stderr.
+        bar: is being drawn, by whoever updates it.
+        task: the run's line on it.
     """
 
-    def __init__(self, total_s: float, console: Console | None = None) -> None:
-        console = console or Console(file=sys.stderr)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-            auto_refresh=False,  # no thread that competes with the generator
-        )
-        self._total_s = total_s
-        self._task: TaskID | None = None
+    def __init__(self, total_s: float, bar: Progress, task: TaskID) -> None:
+        self._total_s, self._bar, self._task = total_s, bar, task
         self._began_s = 0.0
-
-    def __enter__(self) -> LoadProgress:
-        self._bar.start()
-        self._task = self._bar.add_task("connecting", total=self._total_s, counts="")
-        self._bar.refresh()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def started(self) -> None:
         """The first request is about to be sent."""
@@ -56,6 +46,5 @@ class LoadProgress:
         self._show(elapsed_s, "sending", f"{answered} answered, {failed} failed")
 
     def _show(self, elapsed_s: float, description: str, counts: str) -> None:
-        assert self._task is not None, "used as a context manager"  # noqa: S101
         done_s = min(elapsed_s, self._total_s)
         self._bar.update(self._task, completed=done_s, description=description, counts=counts, refresh=True)

@@ -16,7 +16,7 @@ from bench.flags import number, whole
 from bench.output import check_writable
 from bench.simulate.arrival_forms import HELP, MAX_DURATION_S, read_arrivals
 from bench.simulate.oracle import static_oracle
-from bench.simulate.progress import SimulationProgress
+from bench.simulate.progress import SimulationProgress, simulation_progress
 from bench.simulate.report import Report, as_json, show, show_decisions
 from bench.simulate.run import Run, simulate, simulate_fixed
 from bench.simulate.saved_state import load_state, save_state
@@ -122,7 +122,7 @@ def rehearse(
     `foresight` predicts for our own policy, which has learned nothing; the others ask for no prediction.
     """
     tried = 0
-    with SimulationProgress(scenario.end_s) as progress:
+    with simulation_progress(scenario.end_s) as progress:
 
         def searched(settings: int) -> None:
             nonlocal tried

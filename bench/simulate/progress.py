@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID, TimeElapsedColumn
+
+from bench.progress import passing_bar
+
+
+@contextmanager
+def simulation_progress(end_s: float, console: Console | None = None) -> Iterator[SimulationProgress]:
+    """Show how far a simulation of so many seconds is, on `console` (None: stderr), while the block runs."""
+    with passing_bar(TimeElapsedColumn(), console) as bar:
+        yield SimulationProgress(end_s, bar)
 
 
 class SimulationProgress:
     """Shows how far the rehearsal is, and how many settings the search in hindsight has tried.
 
-    A context manager.
-
     Args:
         end_s: how much time is simulated.
-        console: where to draw; None: stderr.
+        bar: is being drawn.
     """
 
-    def __init__(self, end_s: float, console: Console | None = None) -> None:
-        console = console or Console(file=sys.stderr)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[counts]}"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._end_s = end_s
+    def __init__(self, end_s: float, bar: Progress) -> None:
+        self._end_s, self._bar = end_s, bar
         self._governing: TaskID | None = None
         self._searching: TaskID | None = None
-
-    def __enter__(self) -> SimulationProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def governed(self, now_s: float) -> None:
         """The rehearsal has come to a simulated time."""
