@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from optimizer.models.least_squares import ForgettingLeastSquares
 from optimizer.telemetry import BatchTimes
 
-Array = NDArray[np.float64]
+Amount = TypeVar("Amount", float, NDArray[np.float64])
 
 _MEMORY = 0.95
 _MOST_WEIGHT = 8
@@ -21,18 +20,6 @@ _FIXED_IMAGES = 4.0
 """Until batches of different sizes ran: a batch's fixed time is that of this many images."""
 _CLOCKED_SHARE = 0.6
 """Until different clocks were seen: the share of the time that follows the clock (A100, ResNet-50: 0.56)."""
-
-
-@dataclass(frozen=True, slots=True)
-class AffineTime:
-    """Seconds of a batch of b images: `fixed_s + per_image_s * b`."""
-
-    fixed_s: float
-    per_image_s: float
-
-    def batch_s(self, batch: float) -> float:
-        """Return the seconds of a batch."""
-        return self.fixed_s + self.per_image_s * batch
 
 
 class BatchTimeModel:
@@ -71,20 +58,12 @@ class BatchTimeModel:
         self._typical = largest, seen[largest].total_s / seen[largest].count
         self._solve()
 
-    def at(self, clock_mhz: int | None) -> AffineTime:
-        """Return the time of batches at a clock."""
+    def batch_s(self, batch: Amount, clock_mhz: Amount | None) -> Amount:
+        """Return the seconds of a batch at a clock; arrays broadcast. The clock is None without clocks."""
         fixed, per_image, clocked_fixed, clocked_per_image = self._theta
         lag = self._lag(clock_mhz)
-        return AffineTime(fixed + clocked_fixed * lag, per_image + clocked_per_image * lag)
-
-    def table(self, sizes: Array, clocks_mhz: Sequence[int] | None) -> Array:
-        """Return the seconds of a batch of every size (rows) at every clock (columns; one without clocks)."""
-        highest = self._reference_mhz or 1
-        lags = highest / np.array(clocks_mhz or (highest,), float) - 1.0
-        fixed, per_image, clocked_fixed, clocked_per_image = self._theta
-        clocked_s = (clocked_fixed + clocked_per_image * sizes)[:, None] * lags
-        clocked_s += (fixed + per_image * sizes)[:, None]
-        return clocked_s
+        seconds: Amount = (per_image + clocked_per_image * lag) * batch + (fixed + clocked_fixed * lag)
+        return seconds
 
     def export_state(self) -> dict[str, object]:
         """Return what was learned, for `import_state`."""
@@ -101,11 +80,11 @@ class BatchTimeModel:
         """Keep only this share of the weight of what was observed."""
         self._fit.forget(share)
 
-    def _lag(self, clock_mhz: int | None) -> float:
+    def _lag(self, clock_mhz: Amount | None) -> Amount | float:
         """How much longer a clock's period is than the reference's, as a share."""
-        return (
-            0.0 if clock_mhz is None or self._reference_mhz is None else self._reference_mhz / clock_mhz - 1.0
-        )
+        if clock_mhz is None or self._reference_mhz is None:
+            return 0.0
+        return self._reference_mhz / clock_mhz - 1.0
 
     def _solve(self) -> None:
         assert self._typical is not None, "something was observed"  # noqa: S101

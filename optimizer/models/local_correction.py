@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,21 +23,19 @@ _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
 _AGING = 0.995
 _MOST_CELLS = 96
+_MOST_WEIGHT = 4.0
 _ONE_THREAD = 2**18
 """Multiplications of a matrix product that OpenBLAS leaves to the calling thread."""
 _MOST_LOG_RATIO = math.log(3.0)
-
-
-@dataclass(slots=True)
-class _Cell:
-    batch: float
-    clock: float
-    value: float
-    weight: float
+_WEIGHT = 3
+"""The column of a cell's weight, after batch, clock and value."""
 
 
 class LocalCorrection:
     """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are logarithmic.
+
+    How near a cell is to every row and column is kept beside it: a window moves a few cells, and a table
+    needs all.
 
     Args:
         sizes: batch sizes of the table's rows, ascending.
@@ -48,55 +45,54 @@ class LocalCorrection:
     def __init__(self, sizes: Array, clocks: Array) -> None:
         self._log_sizes = np.log(sizes)
         self._log_clocks = np.log(clocks)
-        self._cells: dict[tuple[int, int], _Cell] = {}
+        self._slots: dict[tuple[int, int], int] = {}
+        self._moved: set[int] = set()
+        self._kept = np.zeros((_MOST_CELLS, 4))
+        self._near_sizes = np.zeros((_MOST_CELLS, sizes.size))
+        self._near_clocks = np.zeros((_MOST_CELLS, clocks.size))
 
     def age(self) -> None:
         """Let everything kept count a little less."""
-        for cell in self._cells.values():
-            cell.weight *= _AGING
+        self.forget(_AGING)
 
     def observe(self, batch: float, clock: float, value: float, weight: float = 1.0) -> None:
         """Keep a measured positive value; a settled cell moves by up to `_NEW_WEIGHT` of the difference."""
         key = round(math.log(batch) / _CELL_WIDTH), round(math.log(clock) / _CELL_WIDTH * 4)
-        cell = self._cells.get(key)
-        if cell is None:
-            self._make_room()
-            self._cells[key] = _Cell(batch, clock, value, weight)
-            return
-        share = max(
-            _NEW_WEIGHT * min(1.0, weight), weight / (cell.weight + weight) if cell.weight < 3 else 0.0
-        )
-        cell.batch += share * (batch - cell.batch)
-        cell.clock += share * (clock - cell.clock)
-        cell.value *= (value / cell.value) ** share
-        cell.weight = min(4.0, cell.weight + weight)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = self._free_slot()
+            self._kept[slot] = batch, clock, value, weight
+        else:
+            self._kept[slot] = _moved(self._kept[slot].tolist(), batch, clock, value, weight)
+        self._moved.add(slot)
 
     def forget(self, share: float) -> None:
         """Keep only this share of every cell's weight: the present is different from the past."""
-        for cell in self._cells.values():
-            cell.weight *= share
+        self._kept[:, _WEIGHT] *= share
 
-    def table(self, predict: Callable[[float, float], float]) -> tuple[Array, Array]:
+    def table(self, predict: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
         """Return the factor for every size (rows) and clock (columns), and how well each is known, 0 to 1.
 
         Args:
-            predict: the model's prediction at a batch size and clock, for the same quantity as observed.
+            predict: the model's predictions at batch sizes and clocks, for the same quantity as observed.
         """
-        shape = self._log_sizes.size, self._log_clocks.size
-        if not self._cells:
+        count = len(self._slots)
+        batches, clocks, values, weights = self._kept[:count].T
+        if not count:
+            shape = self._log_sizes.size, self._log_clocks.size
             return np.ones(shape), np.zeros(shape)
-        predicted = [max(1e-12, predict(cell.batch, cell.clock)) for cell in self._cells.values()]
-        batches, clocks, values, weights = np.array(self.state()).T
-        ratios = np.log(values / predicted).clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO)
-        near_size = _kernel(self._log_sizes, batches, _BATCH_WIDTH) * weights
-        near_clock = _kernel(self._log_clocks, clocks, _CLOCK_WIDTH).T
+        self._place()
+        ratios = np.log(values / np.maximum(1e-12, predict(batches, clocks)))
+        ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
+        near_size, near_clock = self._near_sizes[:count].T * weights, self._near_clocks[:count]
         known, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
         factor /= known + _PRIOR_WEIGHT
         return np.exp(factor, out=factor), known / (known + 1.0)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
-        return [[cell.batch, cell.clock, cell.value, cell.weight] for cell in self._cells.values()]
+        kept: list[list[float]] = self._kept[list(self._slots.values())].tolist()
+        return kept
 
     def restore(self, state: Sequence[Sequence[float]]) -> None:
         """Start from what `state` returned. Raises ValueError or TypeError for anything else."""
@@ -104,13 +100,38 @@ class LocalCorrection:
         for cell in cells:
             if not all(0.0 <= number < math.inf for number in cell) or 0.0 in cell[:3]:
                 raise ValueError(f"expected batch, clock, value and weight of what was measured, got {cell}")
-        self._cells.clear()
+        self._slots.clear()
         for batch, clock, value, weight in cells:
             self.observe(batch, clock, value, weight)
 
-    def _make_room(self) -> None:
-        if len(self._cells) >= _MOST_CELLS:
-            del self._cells[min(self._cells, key=lambda key: self._cells[key].weight)]
+    def _free_slot(self) -> int:
+        """Return the next slot; when all are taken that of the lightest cell, which is dropped."""
+        if len(self._slots) < _MOST_CELLS:
+            return len(self._slots)
+        lightest = int(self._kept[list(self._slots.values()), _WEIGHT].argmin())
+        return self._slots.pop(list(self._slots)[lightest])
+
+    def _place(self) -> None:
+        """Find anew what the cells that moved are near to."""
+        moved = list(self._moved)
+        batches, clocks = self._kept[moved, :2].T
+        self._near_sizes[moved] = _kernel(self._log_sizes, batches, _BATCH_WIDTH)
+        self._near_clocks[moved] = _kernel(self._log_clocks, clocks, _CLOCK_WIDTH)
+        self._moved.clear()
+
+
+def _moved(
+    cell: Sequence[float], batch: float, clock: float, value: float, weight: float
+) -> tuple[float, ...]:
+    """Return a cell that moved towards a measurement."""
+    its_batch, its_clock, its_value, its_weight = cell
+    share = max(_NEW_WEIGHT * min(1.0, weight), weight / (its_weight + weight) if its_weight < 3 else 0.0)
+    return (
+        its_batch + share * (batch - its_batch),
+        its_clock + share * (clock - its_clock),
+        its_value * (value / its_value) ** share,
+        min(_MOST_WEIGHT, its_weight + weight),
+    )
 
 
 def _product(left: Array, right: Array) -> Array:
@@ -120,12 +141,15 @@ def _product(left: Array, right: Array) -> Array:
     for milliseconds; in pieces it takes microseconds.
     """
     rows = max(1, _ONE_THREAD // right.size)
-    return np.concatenate([left[start : start + rows] @ right for start in range(0, len(left), rows)])
+    product = np.empty((len(left), right.shape[1]))
+    for start in range(0, len(left), rows):
+        np.matmul(left[start : start + rows], right, out=product[start : start + rows])
+    return product
 
 
 def _kernel(log_axis: Array, at: Array, width: float) -> Array:
-    """Return how near each place on an axis (rows) is to others (columns): 1 where they meet."""
-    distance = (log_axis[:, None] - np.log(at)) / width
+    """Return how near places (rows) are to each of an axis (columns): 1 where they meet."""
+    distance = (log_axis - np.log(at)[:, None]) / width
     distance *= distance
     distance *= -0.5
     return np.exp(distance, out=distance)

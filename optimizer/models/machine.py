@@ -141,11 +141,10 @@ class Machine:
         """
         if not self.ready:
             return None
-        clock = self._clock(mhz)
-        expected_s = total_s = 0.0
-        for size, times in window.traffic.batches.items():
-            expected_s += times.count * self._times_at(size, clock)
-            total_s += times.total_s
+        ran = window.traffic.batches
+        counts = np.array([times.count for times in ran.values()], float)
+        expected_s = float(counts @ self._times_at(np.array(list(ran), float), np.array(self._clock(mhz))))
+        total_s = sum(times.total_s for times in ran.values())
         return total_s / expected_s - 1.0 if expected_s > 0.0 else None
 
     def doubt(self, share: float) -> None:
@@ -204,14 +203,14 @@ class Machine:
         """Return the clock as the tables have it: a device that refuses to set one runs at its highest."""
         return float(clock_mhz) if clock_mhz is not None and self._clocks_mhz else self._highest
 
-    def _times_at(self, batch: float, clock: float) -> float:
-        seconds = self._time.at(None if self._clocks_mhz is None else round(clock)).batch_s(batch)
+    def _times_at(self, batches: Array, clocks: Array) -> Array:
+        seconds = self._time.batch_s(batches, np.rint(clocks))
         shape = self._forecast.times if self._forecast is not None else None
-        return seconds if shape is None or not shape.ready else shape.blended_at(batch, clock, seconds)
+        return seconds if shape is None or not shape.ready else shape.blended_at(batches, clocks, seconds)
 
     def _base_s(self) -> Array:
         """Return what models and prior expect, before local corrections."""
-        base_s = self._time.table(self.sizes, self._clocks_mhz) if self._time.ready else None
+        base_s = self._time.batch_s(self.sizes[:, None], self._clocks) if self._time.ready else None
         if self._forecast is not None and self._forecast.times.ready:
             return self._forecast.times.blended(base_s)
         assert base_s is not None, "something was learned"  # noqa: S101
@@ -228,17 +227,17 @@ class Machine:
         """Return the same of the power of a running batch, idle power included."""
         base_w = None
         if self._power.ready:
-            base_w = self.idle_w + self._power.running_table(self.sizes, times_s, self._clocks_mhz)
+            base_w = self.idle_w + self._power.running_w(self.sizes[:, None], times_s, self._clocks)
         if self._forecast is not None and self._forecast.power is not None and self._forecast.knows_power:
             return self._forecast.power.blended(base_w)
         assert base_w is not None, "power was learned"  # noqa: S101
         return base_w
 
-    def _running_at(self, batch: float, clock: float) -> float:
-        mhz = None if self._clocks_mhz is None else clock
-        watts = self._power.idle_w + self._power.running_w(batch, self._times_at(batch, clock), mhz)
+    def _running_at(self, batches: Array, clocks: Array) -> Array:
+        times_s = self._times_at(batches, clocks)
+        watts = self._power.idle_w + self._power.running_w(batches, times_s, clocks)
         shape = self._forecast.power if self._forecast is not None else None
-        return watts if shape is None or not shape.ready else shape.blended_at(batch, clock, watts)
+        return watts if shape is None or not shape.ready else shape.blended_at(batches, clocks, watts)
 
     def _slowest_s(self, times_s: Array) -> Array:
         """Return the longest times that what was measured somewhere allows elsewhere.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.models.least_squares import ForgettingLeastSquares
 
-Array = NDArray[np.float64]
+Amount = TypeVar("Amount", float, NDArray[np.float64])
 
 _MEMORY = 0.95
 _BELIEF_WEIGHT = 0.1
@@ -79,19 +79,11 @@ class PowerModel:
         """Power while nothing runs."""
         return self._theta[0]
 
-    def running_w(self, batch: float, batch_s: float, clock_mhz: float | None) -> float:
-        """Return what a running batch draws on top of the idle power."""
+    def running_w(self, batch: Amount, batch_s: Amount, clock_mhz: Amount | None) -> Amount:
+        """Return what a running batch draws on top of the idle power; arrays broadcast."""
         _, awake, clocked, work = self._theta
         share, square = self._share_and_square(clock_mhz)
-        return awake + clocked * share * square + work * square * batch / batch_s
-
-    def running_table(self, sizes: Array, times_s: Array, clocks_mhz: Sequence[int] | None) -> Array:
-        """Return the same for every size (rows) at every clock (columns; one without clocks)."""
-        _, awake, clocked, work = self._theta
-        highest = self._reference_mhz or 1
-        shares = np.array(clocks_mhz or (highest,), float) / highest
-        squares = (_FLOOR + (1.0 - _FLOOR) * np.maximum(0.0, (shares - _KNEE) / (1.0 - _KNEE))) ** 2
-        running_w: Array = awake + clocked * shares * squares + work * squares * sizes[:, None] / times_s
+        running_w: Amount = awake + clocked * share * square + work * square * batch / batch_s
         return running_w
 
     def export_state(self) -> dict[str, object]:
@@ -115,7 +107,9 @@ class PowerModel:
         share, square = self._share_and_square(clock_mhz)
         return 1.0, busy, busy * share * square, images_per_s * square
 
-    def _share_and_square(self, clock_mhz: float | None) -> tuple[float, float]:
+    def _share_and_square(self, clock_mhz: Amount | None) -> tuple[Amount | float, Amount | float]:
         """Return the clock as a share of the highest, and the square of the voltage there."""
-        share = 1.0 if clock_mhz is None or self._reference_mhz is None else clock_mhz / self._reference_mhz
-        return share, (_FLOOR + (1.0 - _FLOOR) * max(0.0, (share - _KNEE) / (1.0 - _KNEE))) ** 2
+        if clock_mhz is None or self._reference_mhz is None:
+            return 1.0, 1.0
+        share = clock_mhz / self._reference_mhz
+        return share, (_FLOOR + (1.0 - _FLOOR) * np.maximum(0.0, (share - _KNEE) / (1.0 - _KNEE))) ** 2

@@ -9,12 +9,11 @@ less, the sooner the further off it was, until it is let go: what was measured d
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from optimizer.telemetry import BatchTimes
 
@@ -24,6 +23,8 @@ _KEPT = 0.9
 _LET_GO = 0.05
 _LEAST_SPREAD = 0.1
 _LEVEL_WEIGHT = 0.5
+_SHORTEST_WAY = 1e-12
+"""Between a place on an axis and the next; there is none on an axis of one place."""
 _IDLE_SHARES = 0.05, 0.5
 """Between these shares of the power of a running batch the idle power is looked for."""
 _RUNNING_ALWAYS = 0.9
@@ -78,9 +79,7 @@ class Shape:
 
     def __init__(self, log_values: Array, log_sizes: Array, log_clocks: Array, spread: float) -> None:
         self._table = np.exp(log_values)
-        self._values: list[list[float]] = log_values.tolist()
-        self._sizes: list[float] = log_sizes.tolist()
-        self._clocks: list[float] = log_clocks.tolist()
+        self._values, self._sizes, self._clocks = log_values, log_sizes, log_clocks
         self._spread = max(_LEAST_SPREAD, spread)
         self._level: float | None = None
         self.trust = 1.0
@@ -108,19 +107,20 @@ class Shape:
         self.trust *= share
         self.trust = self.trust if self.trust > _LET_GO else 0.0
 
-    def predicted(self, batch: float, clock: float) -> float:
-        """Return what was predicted, whatever the level."""
-        row, down = _between(self._sizes, math.log(batch))
-        column, right = _between(self._clocks, math.log(clock))
-        upper, lower = self._values[row], self._values[min(row + 1, len(self._values) - 1)]
-        beside = min(column + 1, len(upper) - 1)
-        above = upper[column] + right * (upper[beside] - upper[column])
-        below = lower[column] + right * (lower[beside] - lower[column])
-        return math.exp(above + down * (below - above))
+    def predicted(self, batches: ArrayLike, clocks: ArrayLike) -> Array:
+        """Return what was predicted of batches at clocks, whatever the level; arrays broadcast."""
+        row, below, down = _between(self._sizes, np.log(batches))
+        column, beside, right = _between(self._clocks, np.log(clocks))
+        upper, lower = (
+            self._values[at, column] + right * (self._values[at, beside] - self._values[at, column])
+            for at in (row, below)
+        )
+        predicted: Array = np.exp(upper + down * (lower - upper))
+        return predicted
 
-    def blended_at(self, batch: float, clock: float, other: float) -> float:
+    def blended_at(self, batches: Array, clocks: Array, other: Array) -> Array:
         """Return the mean of this and another opinion, by trust."""
-        return self.trust * self._scale * self.predicted(batch, clock) + (1.0 - self.trust) * other
+        return self.trust * self._scale * self.predicted(batches, clocks) + (1.0 - self.trust) * other
 
     def blended(self, other: Array | None) -> Array:
         """Return the same for the whole table; without another opinion this one alone."""
@@ -169,7 +169,7 @@ class Forecast:
         """Take idle power and the level of running power from a window's mean power."""
         if self.power is None or watts <= 0.0 or busy <= 0.0:
             return
-        running_w = self.power.predicted(batch, clock)
+        running_w = float(self.power.predicted(batch, clock))
         least, most = (share * running_w for share in _IDLE_SHARES)
         idle_w = (watts - busy * running_w) / (1.0 - busy) if busy < _RUNNING_ALWAYS else least
         idle_w = min(most, max(least, idle_w))
@@ -180,7 +180,7 @@ class Forecast:
     def observe_power(self, running_w: float, batch: float, clock: float) -> None:
         """Hold the power against the measured power of running batches, idle power included."""
         if self.power is not None:
-            self.power.observe(running_w, self.power.predicted(batch, clock))
+            self.power.observe(running_w, float(self.power.predicted(batch, clock)))
 
     def doubt(self, share: float) -> None:
         """Keep only this share of the trust: the machine has changed."""
@@ -194,9 +194,10 @@ class Forecast:
 
     def _totals(self, batches: Mapping[int, BatchTimes], clock: float) -> tuple[float, float]:
         """Return what all batches took, and what they were predicted to."""
-        ran = [(size, times) for size, times in batches.items() if times.count and times.total_s > 0.0]
-        expected_s = sum(times.count * self.times.predicted(size, clock) for size, times in ran)
-        return sum(times.total_s for _, times in ran), expected_s
+        ran = {size: times for size, times in batches.items() if times.count and times.total_s > 0.0}
+        counts = np.array([times.count for times in ran.values()], float)
+        expected_s = float(counts @ self.times.predicted(list(ran), clock))
+        return sum(times.total_s for times in ran.values()), expected_s
 
 
 def _resampled(values: Array, prior: Prior, sizes: Array, clocks: Array) -> Array:
@@ -209,9 +210,9 @@ def _resampled(values: Array, prior: Prior, sizes: Array, clocks: Array) -> Arra
     return np.vstack([np.interp(np.log(clocks), columns, row) for row in tall])
 
 
-def _between(axis: Sequence[float], value: float) -> tuple[int, float]:
-    """Return the place before a value, and how far it lies towards the next: 0 to 1."""
-    at = min(max(0, bisect_right(axis, value) - 1), max(0, len(axis) - 2))
-    if len(axis) == 1:
-        return 0, 0.0
-    return at, min(1.0, max(0.0, (value - axis[at]) / (axis[at + 1] - axis[at])))
+def _between(axis: Array, values: Array) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """Return the places before and after values, and how far these lie from the one to the other: 0 to 1."""
+    before = np.clip(np.searchsorted(axis, values, side="right") - 1, 0, max(0, axis.size - 2))
+    after = np.minimum(before + 1, axis.size - 1)
+    way = np.maximum(axis[after] - axis[before], _SHORTEST_WAY)
+    return before, after, np.clip((values - axis[before]) / way, 0.0, 1.0)

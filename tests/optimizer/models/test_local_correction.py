@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from optimizer.models.local_correction import LocalCorrection
+
+Array = NDArray[np.float64]
 
 SIZES = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 CLOCKS = np.array([500.0, 700.0, 900.0, 1000.0, 1100.0, 1500.0])
@@ -15,8 +18,8 @@ PREDICTED = 0.01
 ROW, COLUMN = 3, 3
 
 
-def predict(batch: float, clock: float) -> float:
-    return PREDICTED
+def predict(batches: Array, clocks: Array) -> Array:
+    return np.full_like(batches, PREDICTED)
 
 
 def measured(times: int = 1, ratio: float = 2.0) -> LocalCorrection:
@@ -62,7 +65,7 @@ def test_the_model_is_asked_where_it_was_measured() -> None:
     for _ in range(20):
         correction.observe(8.0, 1000.0, 16.0)
         correction.observe(32.0, 500.0, 64.0)
-    factor, _ = correction.table(lambda batch, clock: 2.0 * batch)
+    factor, _ = correction.table(lambda batches, clocks: 2.0 * batches)
     assert factor == pytest.approx(np.ones_like(factor)), "all measurements agree with it"
 
 

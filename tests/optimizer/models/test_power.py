@@ -62,25 +62,23 @@ def test_idle_windows_teach_the_idle_power_and_nothing_about_work() -> None:
     assert model.watts(0.7, 3000, TOP) > 150.0
 
 
-def test_the_table_holds_what_the_model_says_of_each() -> None:
+def test_many_settings_at_once_draw_what_each_draws() -> None:
     model = taught()
-    sizes, clocks = np.array([1.0, 8.0, 64.0]), (600, 1000, 1500)
+    sizes, clocks = np.array([1.0, 8.0, 64.0]), np.array([600.0, 1000.0, 1500.0])
     times_s = np.add.outer(0.002 + 0.0002 * sizes, np.array([0.003, 0.001, 0.0]))
-    table = model.running_table(sizes, times_s, clocks)
+    table = model.running_w(sizes[:, None], times_s, clocks)
     assert table.shape == (3, 3)
     for row, size in enumerate(sizes):
         for column, clock in enumerate(clocks):
             assert table[row, column] == pytest.approx(model.running_w(size, times_s[row, column], clock))
 
 
-def test_without_clocks_the_table_has_one_column() -> None:
+def test_without_clocks_any_clock_will_do() -> None:
     model = PowerModel(None)
     model.observe(200.0, 0.7, 3000, None)
-    times_s = np.array([[0.002], [0.004]])
-    table = model.running_table(np.array([1.0, 8.0]), times_s, None)
-    assert table[:, 0].tolist() == pytest.approx(
-        [model.running_w(1, 0.002, None), model.running_w(8, 0.004, None)]
-    )
+    sizes, times_s = np.array([[1.0], [8.0]]), np.array([[0.002], [0.004]])
+    column = model.running_w(sizes, times_s, np.array([1.0]))
+    assert column[:, 0].tolist() == [model.running_w(1, 0.002, None), model.running_w(8, 0.004, None)]
 
 
 def test_a_running_batch_draws_what_a_busy_second_does() -> None:
