@@ -31,7 +31,6 @@ from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import SERVICE_NAME as INFERENCE
 from server.inference.service import InferenceService
-from server.inference.stream import InferStream
 from server.lifecycle import Lifecycle, Phase
 from server.logs import configure_logging
 from server.memory import keep_pages, spare_collector
@@ -156,8 +155,7 @@ class Daemon:
         decoder = ImageDecoder()
         exits.callback(decoder.close)
         pipeline = InferPipeline(self._models, self._lifecycle, InputReader(regions, decoder), regions)
-        stream = InferStream(pipeline)
-        inference = InferenceService(self._models, self._lifecycle, pipeline, stream, regions)
+        inference = InferenceService(self._models, self._lifecycle, pipeline, regions)
         return {INFERENCE: inference.handler()}
 
     def _shared_regions(self) -> SharedRegions:

@@ -16,7 +16,7 @@ from server.models.service import ModelService
 from server.models.table import ModelTable
 from server.scheduling.batch_assembly import CallRequest
 from server.wire.outside_memory import Tensor
-from server.wire.request_parser import RequestParser
+from server.wire.request_parser import RequestParser, SplitRequest
 from server.wire.response_encoder import encode_response
 from server.wire.tensors import RequestMessage
 
@@ -68,12 +68,13 @@ class InferPipeline:
         self._clock = clock
         self._parser = RequestParser()
 
-    async def infer(self, request: RequestMessage, time_left_s: float | None) -> bytes:
-        """Answer a request that came alone.
+    async def infer(self, request: RequestMessage, time_left_s: float | None, *, alone: bool = True) -> bytes:
+        """Answer a request that came outside a stream.
 
         Args:
             request: from `parse`.
             time_left_s: until the client gives up; None when it waits for ever.
+            alone: see `Scheduler.submit`.
 
         Raises:
             RequestError: any of them; each says why.
@@ -81,11 +82,15 @@ class InferPipeline:
         prepared = self.prepare(request, time_left_s)
         if prepared.plan.encoded:
             return await self.infer_encoded(prepared)
-        return await self.finish(self.start(prepared, alone=True))
+        return await self.finish(self.start(prepared, alone=alone))
 
     def parse(self, message: bytes) -> RequestMessage:
         """Take a request apart. Raises `InvalidArgument`."""
         return self._parser.parse(message)
+
+    def resolve(self, split: SplitRequest) -> RequestMessage:
+        """Understand a request that was taken apart elsewhere. Raises `InvalidArgument`."""
+        return self._parser.resolve(split)
 
     def prepare(self, request: RequestMessage, time_left_s: float | None) -> Prepared:
         """Find the model and the plan for a request. Raises `RequestError`."""

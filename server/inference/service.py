@@ -14,10 +14,19 @@ from server.inference.model_metadata import model_config, model_metadata, model_
 from server.inference.pipeline import InferPipeline
 from server.inference.repository_control import RepositoryControl
 from server.inference.shared_memory_control import CudaSharedMemoryControl, SystemSharedMemoryControl
-from server.inference.stream import InferStream
+from server.inference.stream import StreamedInference
 from server.lifecycle import Lifecycle
 from server.models.table import ModelTable
-from server.transport.rpc import Context, MethodHandler, bidirectional, generic_handler, unary, unary_message
+from server.transport.ordered_stream import DEFAULT_IN_FLIGHT, OrderedStream
+from server.transport.rpc import (
+    Caller,
+    MethodHandler,
+    UnaryHandler,
+    bidirectional,
+    generic_handler,
+    parsing,
+    unary,
+)
 from server.wire.shared_regions import SharedRegions
 
 SERVICE_NAME = "inference.GRPCInferenceService"
@@ -41,8 +50,8 @@ class InferenceService:
         models: the loaded models.
         lifecycle: whether the server is ready and accepting.
         pipeline: answers inferences.
-        stream: answers streams of inferences.
         regions: shared memory, as far as the operator has enabled it.
+        in_flight: how many requests of one stream are in work at once.
     """
 
     def __init__(
@@ -50,14 +59,14 @@ class InferenceService:
         models: ModelTable,
         lifecycle: Lifecycle,
         pipeline: InferPipeline,
-        stream: InferStream,
         regions: SharedRegions,
+        in_flight: int = DEFAULT_IN_FLIGHT,
     ) -> None:
         self._models = models
         self._lifecycle = lifecycle
         self._pipeline = pipeline
-        self._stream = stream
         self._regions = regions
+        self._stream = OrderedStream(StreamedInference(pipeline), in_flight)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The service's methods, for `Server.add_generic_rpc_handlers`."""
@@ -65,60 +74,60 @@ class InferenceService:
 
     def methods(self) -> dict[str, MethodHandler]:
         """Every method by its name."""
+        calls = {name: unary(answer) for name, answer in self.unary_methods().items()}
+        return {**calls, "ModelStreamInfer": bidirectional(self._stream.answer)}
+
+    def unary_methods(self) -> dict[str, UnaryHandler]:
+        """Every method with one request and one answer."""
         return {
-            "ModelInfer": unary(self._model_infer),
-            "ModelStreamInfer": bidirectional(self._stream.answer),
+            "ModelInfer": self._model_infer,
             **self._health_methods(),
             **self._model_methods(),
             **self._repository_methods(),
             **self._shared_memory_methods(),
-            "TraceSetting": unary_message(pb.TraceSettingRequest, _no_tracing),
-            "LogSettings": unary_message(pb.LogSettingsRequest, _no_log_settings),
+            "TraceSetting": parsing(pb.TraceSettingRequest, _no_tracing),
+            "LogSettings": parsing(pb.LogSettingsRequest, _no_log_settings),
         }
 
-    def _health_methods(self) -> dict[str, MethodHandler]:
+    def _health_methods(self) -> dict[str, UnaryHandler]:
         return {
-            "ServerLive": unary_message(pb.ServerLiveRequest, self._server_live),
-            "ServerReady": unary_message(pb.ServerReadyRequest, self._server_ready),
-            "ModelReady": unary_message(pb.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": unary_message(pb.ServerMetadataRequest, self._server_metadata),
+            "ServerLive": parsing(pb.ServerLiveRequest, self._server_live),
+            "ServerReady": parsing(pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": parsing(pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": parsing(pb.ServerMetadataRequest, self._server_metadata),
         }
 
-    def _model_methods(self) -> dict[str, MethodHandler]:
+    def _model_methods(self) -> dict[str, UnaryHandler]:
         return {
-            "ModelMetadata": unary_message(pb.ModelMetadataRequest, self._model_metadata),
-            "ModelConfig": unary_message(pb.ModelConfigRequest, self._model_config),
-            "ModelStatistics": unary_message(pb.ModelStatisticsRequest, self._model_statistics),
+            "ModelMetadata": parsing(pb.ModelMetadataRequest, self._model_metadata),
+            "ModelConfig": parsing(pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": parsing(pb.ModelStatisticsRequest, self._model_statistics),
         }
 
-    def _repository_methods(self) -> dict[str, MethodHandler]:
+    def _repository_methods(self) -> dict[str, UnaryHandler]:
         control = RepositoryControl(self._models, self._lifecycle)
         return {
-            "RepositoryIndex": unary_message(pb.RepositoryIndexRequest, control.index),
-            "RepositoryModelLoad": unary_message(pb.RepositoryModelLoadRequest, control.load),
-            "RepositoryModelUnload": unary_message(pb.RepositoryModelUnloadRequest, control.unload),
+            "RepositoryIndex": parsing(pb.RepositoryIndexRequest, control.index),
+            "RepositoryModelLoad": parsing(pb.RepositoryModelLoadRequest, control.load),
+            "RepositoryModelUnload": parsing(pb.RepositoryModelUnloadRequest, control.unload),
         }
 
-    def _shared_memory_methods(self) -> dict[str, MethodHandler]:
+    def _shared_memory_methods(self) -> dict[str, UnaryHandler]:
         system = SystemSharedMemoryControl(self._regions)
         cuda = CudaSharedMemoryControl(self._regions)
         return {
-            "SystemSharedMemoryStatus": unary_message(pb.SystemSharedMemoryStatusRequest, system.status),
-            "SystemSharedMemoryRegister": unary_message(
-                pb.SystemSharedMemoryRegisterRequest, system.register
-            ),
-            "SystemSharedMemoryUnregister": unary_message(
+            "SystemSharedMemoryStatus": parsing(pb.SystemSharedMemoryStatusRequest, system.status),
+            "SystemSharedMemoryRegister": parsing(pb.SystemSharedMemoryRegisterRequest, system.register),
+            "SystemSharedMemoryUnregister": parsing(
                 pb.SystemSharedMemoryUnregisterRequest, system.unregister
             ),
-            "CudaSharedMemoryStatus": unary_message(pb.CudaSharedMemoryStatusRequest, cuda.status),
-            "CudaSharedMemoryRegister": unary_message(pb.CudaSharedMemoryRegisterRequest, cuda.register),
-            "CudaSharedMemoryUnregister": unary_message(
-                pb.CudaSharedMemoryUnregisterRequest, cuda.unregister
-            ),
+            "CudaSharedMemoryStatus": parsing(pb.CudaSharedMemoryStatusRequest, cuda.status),
+            "CudaSharedMemoryRegister": parsing(pb.CudaSharedMemoryRegisterRequest, cuda.register),
+            "CudaSharedMemoryUnregister": parsing(pb.CudaSharedMemoryUnregisterRequest, cuda.unregister),
         }
 
-    async def _model_infer(self, message: bytes, context: Context) -> bytes:
-        return await self._pipeline.infer(self._pipeline.parse(message), context.time_remaining())
+    async def _model_infer(self, message: bytes, caller: Caller) -> bytes:
+        return await self._pipeline.infer(self._pipeline.parse(message), caller.time_remaining())
 
     async def _server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from server.errors import Internal, InvalidArgument, RequestError, Unavailable
 
+
+class Caller(Protocol):
+    """Whoever waits for an answer; gRPC's contexts are such."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until it gives up; None: never."""
+
+
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
-UnaryHandler: TypeAlias = Callable[[bytes, Context], Awaitable[bytes]]
+UnaryHandler: TypeAlias = Callable[[bytes, Caller], Awaitable[bytes]]
 StreamHandler: TypeAlias = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 MessageT = TypeVar("MessageT", bound=Message)
@@ -43,12 +51,19 @@ def unary_message(
     request_type: Callable[[], MessageT], answer: Callable[[MessageT], Awaitable[Message]]
 ) -> MethodHandler:
     """Register a coroutine from one parsed message to another."""
+    return unary(parsing(request_type, answer))
 
-    async def handle(message: bytes, _context: Context) -> bytes:
+
+def parsing(
+    request_type: Callable[[], MessageT], answer: Callable[[MessageT], Awaitable[Message]]
+) -> UnaryHandler:
+    """Turn a coroutine from one message to another into one from bytes to bytes."""
+
+    async def handle(message: bytes, _caller: Caller) -> bytes:
         response = await answer(parse_message(request_type, message))
         return response.SerializeToString()
 
-    return unary(handle)
+    return handle
 
 
 def bidirectional(answer: StreamHandler) -> MethodHandler:

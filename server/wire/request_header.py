@@ -8,6 +8,7 @@ from typing import TypeVar
 from protos import grpc_service_pb2 as pb
 from server.engines.engine import NUMPY_DTYPES, Array
 from server.errors import InvalidArgument
+from server.wire.request_fields import MAX_TENSORS
 from server.wire.tensors import (
     InputHeader,
     OutputHeader,
@@ -17,7 +18,6 @@ from server.wire.tensors import (
     typed_array,
 )
 
-MAX_TENSORS = 64
 MAX_PARAMETERS = 256
 MAX_DIMENSIONS = 32
 

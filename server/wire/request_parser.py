@@ -1,10 +1,7 @@
 """From the bytes of a ModelInferRequest to its header, id and raw contents, without copying pixels.
 
-In the generated class every access to `raw_input_contents` copies. All seven fields of the message are
-length-delimited and have tags of one byte, so walking them takes a few lines; whatever looks different
-(an unknown field, a group, an overlong length, a second id, a message cut short, very many fields) is left to
-the generated class, which decides whether it is valid. The rest of the message, without id and raw contents,
-is the same for every request of a client: it is parsed once and found again by its bytes.
+What is not id and not raw contents is the same for every request of a client: it is parsed once and found
+again by its bytes. See `request_fields` for how the parts are found.
 """
 
 from __future__ import annotations
@@ -16,26 +13,21 @@ from google.protobuf.message import DecodeError
 
 from protos import grpc_service_pb2 as pb
 from server.errors import InvalidArgument
-from server.wire.request_header import MAX_TENSORS, make_header
+from server.wire.outside_memory import RawContents
+from server.wire.request_fields import check_raw_count, find_fields
+from server.wire.request_header import make_header
 from server.wire.tensors import RequestHeader, RequestMessage
-
-_ID_TAG = 3 << 3 | 2
-_RAW_TAG = 7 << 3 | 2
-_KNOWN_TAGS = frozenset(field << 3 | 2 for field in range(1, 8))
 
 MAX_CACHED_HEADERS = 512
 MAX_CACHED_HEADER_BYTES = 8192
-# More than any request within the limits has. A field may be two bytes: 8 MiB of nothing else take the walk
-# about two seconds, and the generated class a tenth of one.
-MAX_WALKED_FIELDS = 1024
 
 
 class SplitRequest(NamedTuple):
-    """A request's top-level fields, sorted into header, id and raw contents."""
+    """A request's top-level fields, sorted into header, id and raw contents, wherever these lie."""
 
     header: bytes
     id: bytes
-    raw: tuple[memoryview, ...]
+    raw: tuple[RawContents, ...]
 
 
 class RequestParser:
@@ -56,6 +48,10 @@ class RequestParser:
         split = split_request(message)
         if split is None:
             split = _split_by_generated_class(message)
+        return self.resolve(split)
+
+    def resolve(self, split: SplitRequest) -> RequestMessage:
+        """Understand a request whose parts were found elsewhere. Raises `InvalidArgument`."""
         header = self._headers.get(split.header)
         if header is None:
             header = self._learn(split.header)
@@ -76,49 +72,17 @@ class RequestParser:
 
 
 def split_request(message: bytes) -> SplitRequest | None:
-    """Walk the top-level fields; None when one of them is not plain, and the generated class must decide.
-
-    Raises `InvalidArgument` for more raw contents than a request may have inputs.
-    """
+    """Find the parts, as views; None when the generated class must decide. Raises `InvalidArgument`."""
+    fields = find_fields(message)
+    if fields is None:
+        return None
     view = memoryview(message)
-    header: list[bytes] = []
-    raw: list[memoryview] = []
-    identifier: bytes | None = None
-    position, end = 0, len(message)
-    while position < end:
-        start, tag = position, message[position]
-        length, position = _length(message, position + 1)
-        stop = position + length
-        if tag not in _KNOWN_TAGS or length < 0 or stop > end:
-            return None
-        if tag == _RAW_TAG:
-            raw.append(view[position:stop])
-            _check_raw_count(len(raw))
-        elif tag == _ID_TAG and identifier is None:
-            identifier = message[position:stop]
-        elif tag == _ID_TAG or len(header) == MAX_WALKED_FIELDS:
-            return None  # of several ids the last one counts, but all must be valid
-        else:
-            header.append(message[start:stop])
-        position = stop
-    return SplitRequest(b"".join(header), identifier or b"", tuple(raw))
-
-
-def _length(message: bytes, position: int) -> tuple[int, int]:
-    """Read a varint of up to five bytes: its value and where it ends; -1 when it is longer or cut short."""
-    value = shift = 0
-    for byte in message[position : position + 5]:
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    return -1, position
+    return SplitRequest(fields.header, fields.id, tuple([view[start:stop] for start, stop in fields.raw]))
 
 
 def _split_by_generated_class(message: bytes) -> SplitRequest:
     request = _generated(message)
-    _check_raw_count(len(request.raw_input_contents))
+    check_raw_count(len(request.raw_input_contents))
     raw = tuple(memoryview(contents) for contents in request.raw_input_contents)
     identifier = request.id.encode()
     request.ClearField("raw_input_contents")
@@ -141,11 +105,6 @@ def _text(identifier: bytes) -> str:
         return identifier.decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument("the request's id is not valid UTF-8") from error
-
-
-def _check_raw_count(count: int) -> None:
-    if count > MAX_TENSORS:
-        raise InvalidArgument(f"a request may have {MAX_TENSORS} raw_input_contents, got {count} or more")
 
 
 def _wrong_contents(header: RequestHeader, raw: int) -> InvalidArgument:

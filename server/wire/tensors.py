@@ -82,7 +82,7 @@ class RequestHeader:
 
 
 class RequestMessage(NamedTuple):
-    """A parsed request. `raw` are its contents, one for each input outside shared memory; they are not copies.
+    """A parsed request. `raw` are its contents, one for each input outside shared memory, not copied.
 
     `id` is what the client sent, to be echoed. It may hold line breaks and other control characters, as may
     every name in the header: whoever logs them must log their `repr()`, or a client could forge log lines.

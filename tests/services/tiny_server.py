@@ -27,7 +27,6 @@ from server.engines.onnxruntime import load_onnxruntime_engine
 from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import InferenceService
-from server.inference.stream import InferStream
 from server.lifecycle import Lifecycle, Phase
 from server.models.repository import ModelEntry, Repository
 from server.models.table import ModelTable
@@ -191,7 +190,7 @@ async def start_server(
     regions = SharedRegions(SystemSharedMemory() if shared_memory else None, cuda_memory)
     decoder = decoder or ImageDecoder()
     pipeline = InferPipeline(table, lifecycle, InputReader(regions, decoder), regions)
-    service = InferenceService(table, lifecycle, pipeline, InferStream(pipeline, in_flight), regions)
+    service = InferenceService(table, lifecycle, pipeline, regions, in_flight)
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")

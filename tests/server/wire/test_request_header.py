@@ -8,7 +8,8 @@ import pytest
 from protos import grpc_service_pb2 as pb
 from server.engines.engine import NUMPY_DTYPES
 from server.errors import InvalidArgument
-from server.wire.request_header import MAX_PARAMETERS, MAX_TENSORS, make_header
+from server.wire.request_fields import MAX_TENSORS
+from server.wire.request_header import MAX_PARAMETERS, make_header
 from server.wire.tensors import RegionSlice
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from protos import grpc_service_pb2 as pb
 from server.errors import InvalidArgument
-from server.wire.request_header import MAX_TENSORS, make_header
+from server.wire.request_fields import MAX_TENSORS, MAX_WALKED_FIELDS
+from server.wire.request_header import make_header
 from server.wire.request_parser import (
     MAX_CACHED_HEADER_BYTES,
     MAX_CACHED_HEADERS,
-    MAX_WALKED_FIELDS,
     RequestParser,
     split_request,
 )
