@@ -42,12 +42,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "policy": run.policy,
         "images_arrived": run.images_arrived,
-        "images_completed": run.images_completed,
-        "images_late": run.images_late,
-        "latency_ms": dict(run.latency_ms),
-        "energy_j": run.energy_j,
-        "images_per_joule": run.images_per_joule,
-        "revenue": run.revenue,
+        **_outcome(run),
         "revenue_default": report.default.revenue,
         "revenue_static_oracle": report.oracle.revenue,
         "clock_changes": run.clock_changes,
@@ -78,6 +73,12 @@ def _fixed(point: OperatingPoint, run: Run) -> dict[str, Any]:
     return {
         "batch_limit": point.batch_limit,
         "sm_clock_mhz": point.sm_clock_mhz,
+        **_outcome(run),
+    }
+
+
+def _outcome(run: Run) -> dict[str, Any]:
+    return {
         "images_completed": run.images_completed,
         "images_late": run.images_late,
         "latency_ms": dict(run.latency_ms),

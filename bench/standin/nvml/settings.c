@@ -16,14 +16,20 @@
     change_settings(call.card, &settings); \
     return call_end(&call, NVML_SUCCESS)
 
-/* Any clock may be asked for; the card takes the legal one at or below, and no less than its lowest. */
+/* Any clocks may be asked for; the card takes the legal ones at or below, and no less than its lowest. */
+static int take_span(Span *span, const uint32_t *legal, uint32_t count, unsigned low, unsigned high)
+{
+    if (low > high || high == 0)
+        return 0;
+    *span = (Span){legal_below(legal, count, low), legal_below(legal, count, high)};
+    return 1;
+}
+
 EXPORTED nvmlReturn_t nvmlDeviceSetGpuLockedClocks(nvmlDevice_t device, unsigned low, unsigned high)
 {
     BEGIN_SETTER(FN_LOCK_SM, low, high, CAN_LOCK_SM);
-    if (low > high || high == 0)
+    if (!take_span(&settings.locked_sm, make->sm_mhz, make->sm_count, low, high))
         return call_end(&call, NVML_ERROR_INVALID_ARGUMENT);
-    settings.locked_sm.low = legal_below(make->sm_mhz, make->sm_count, low);
-    settings.locked_sm.high = legal_below(make->sm_mhz, make->sm_count, high);
     CHANGE_AND_END();
 }
 
@@ -37,10 +43,8 @@ EXPORTED nvmlReturn_t nvmlDeviceResetGpuLockedClocks(nvmlDevice_t device)
 EXPORTED nvmlReturn_t nvmlDeviceSetMemoryLockedClocks(nvmlDevice_t device, unsigned low, unsigned high)
 {
     BEGIN_SETTER(FN_LOCK_MEMORY, low, high, CAN_LOCK_MEMORY);
-    if (low > high || high == 0)
+    if (!take_span(&settings.locked_memory, make->memory_mhz, make->memory_count, low, high))
         return call_end(&call, NVML_ERROR_INVALID_ARGUMENT);
-    settings.locked_memory.low = legal_below(make->memory_mhz, make->memory_count, low);
-    settings.locked_memory.high = legal_below(make->memory_mhz, make->memory_count, high);
     CHANGE_AND_END();
 }
 

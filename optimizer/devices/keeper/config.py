@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,21 +159,20 @@ def _names(table: SettingsTable, key: str) -> Sequence[object]:
 
 
 def _uid(where: str, name: object) -> int:
-    if _is_id(name):
-        return int(str(name))
-    try:
-        return pwd.getpwnam(str(name)).pw_uid
-    except KeyError:
-        raise SettingsError(f"{where}: there is no user {name!r} on this machine") from None
+    return _id(where, "user", name, lambda user: pwd.getpwnam(user).pw_uid)
 
 
 def _gid(where: str, name: object) -> int:
+    return _id(where, "group", name, lambda group: grp.getgrnam(group).gr_gid)
+
+
+def _id(where: str, kind: str, name: object, look_up: Callable[[str], int]) -> int:
     if _is_id(name):
         return int(str(name))
     try:
-        return grp.getgrnam(str(name)).gr_gid
+        return look_up(str(name))
     except KeyError:
-        raise SettingsError(f"{where}: there is no group {name!r} on this machine") from None
+        raise SettingsError(f"{where}: there is no {kind} {name!r} on this machine") from None
 
 
 def _is_id(name: object) -> bool:
