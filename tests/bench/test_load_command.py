@@ -12,6 +12,7 @@ from pathlib import Path
 import certificates
 import grpc
 import pytest
+from child_process import child
 from PIL import Image
 from scripted_server import Script, serving
 
@@ -237,12 +238,11 @@ def test_ctrl_c_ends_a_run_early_with_its_report(tmp_path: Path, processes: str)
         "--processes",
         processes,
     ]
-    with serving(script) as address:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "server.cli", "load", "--url", address, *words],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    boulton_load = [sys.executable, "-m", "server.cli", "load", *words]
+    with (
+        serving(script) as address,
+        child([*boulton_load, "--url", address], stdout=subprocess.PIPE, text=True) as run,
+    ):
         assert started.wait(20)
         run.send_signal(signal.SIGINT)
         printed, _ = run.communicate(timeout=60)

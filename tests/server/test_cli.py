@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from child_process import child
 
 from optimizer.devices.gpu import DeviceError
 from server import cli
@@ -160,12 +161,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from server import cli\n"
         "cli.find_commands = lambda: {'talk': 'endless'}\nsys.exit(cli.main(['talk']))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(60) == 141
-    process.stderr.close()
+    words = [sys.executable, "-c", script]
+    with child(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 141
 
 
 def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,7 @@ def test_a_gpu_that_is_lost_is_given_up_and_said_once(scene: Scene, daemon: Prog
     assert asked > 0
 
 
+@pytest.mark.usefixtures("started")
 def test_without_nvml_it_does_not_start_and_says_why() -> None:
     with make_scene() as scene:
         scene.rack.library.unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from child_process import child
 from daemon_process import DaemonProcess, command, put_double, put_profile, start_daemon
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -81,8 +82,9 @@ def test_every_request_of_a_stream_is_answered(tmp_path: Path, repository: Path)
 def test_new_requests_are_unavailable_while_the_old_ones_are_finished(
     tmp_path: Path, repository: Path
 ) -> None:
-    with slow_daemon(tmp_path, repository, 1500.0) as (daemon, stub):
-        old = stub.ModelInfer.future(request("old"), timeout=60)
+    with slow_daemon(tmp_path, repository, 1000.0) as (daemon, stub):
+        olds = [stub.ModelInfer.future(request(f"old {index}"), timeout=60) for index in range(4)]
+        wait_until_queued(daemon, 2)
         with grpc.insecure_channel(daemon.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             states = health.Watch(health_pb2.HealthCheckRequest(), timeout=60)
@@ -93,7 +95,7 @@ def test_new_requests_are_unavailable_while_the_old_ones_are_finished(
             with pytest.raises(grpc.RpcError) as refused:
                 stub.ModelInfer(request("new"), timeout=30)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert old.result().id == "old"
+        assert [old.result().id for old in olds] == [f"old {index}" for index in range(4)]
         assert daemon.end() == 0
 
 
@@ -165,17 +167,13 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path, repository: Pa
 def test_a_signal_while_models_are_loaded_ends_the_start(tmp_path: Path, repository: Path) -> None:
     for index in range(400):
         put_double(repository, f"double{index}")
-    process = subprocess.Popen(
-        command("--repository", repository, "--port", "0", "--no-metrics"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:
-        if "loaded" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    said, log = process.communicate(timeout=60)
+    words = command("--repository", repository, "--port", "0", "--no-metrics")
+    with child(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "loaded" in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        said, log = process.communicate(timeout=60)
     assert process.returncode == 0
     assert not said
     assert "Traceback" not in log

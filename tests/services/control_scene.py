@@ -5,12 +5,12 @@ In a test module:
     pytest_plugins = ["control_scene"]
 
 `scene` is one card of the stand-in, `keeper` a keeper that answers, and `start(*flags)` starts a daemon that
-is ready. Whatever a test does, or fails to do, no process outlives it.
+is ready. Whatever a test does, or fails to do, no process outlives it: a test that makes its own scene asks
+for `started`.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,8 +25,8 @@ FLAGS = ("--metrics-port", "0", "--decision-interval-s", "0.05")
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """One card that this user may set; every process that is started on it ends with the test."""
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Program]]:
+    """The keepers and daemons that the test has started so far; they end with it."""
     started: list[Program] = []
     start = programs._start
 
@@ -36,10 +36,16 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         return program
 
     monkeypatch.setattr(programs, "_start", watched)
-    with contextlib.ExitStack() as exits:
-        scene = exits.enter_context(make_scene(library=library_directory()))
-        exits.callback(_kill, started)
+    yield started
+    _kill(started)
+
+
+@pytest.fixture
+def scene(started: list[Program]) -> Iterator[Scene]:
+    """One card that this user may set."""
+    with make_scene(library=library_directory()) as scene:
         yield scene
+        _kill(started)  # before what they write to is removed
 
 
 @pytest.fixture

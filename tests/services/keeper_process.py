@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from child_process import child
 from nvml_rack import Rack, rack_env
 
 from optimizer.devices.keeper.protocol import VERSION
@@ -189,17 +189,7 @@ time.sleep(600)
 @contextmanager
 def holder(home: KeeperHome, card: int, clock_mhz: int, then: str = "") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a card by `KeeperClient`, does `then`, and sleeps."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(card), str(clock_mhz), then],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ.copy(),
-    )
-    try:
-        assert process.stdout is not None
+    words = [sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(card), str(clock_mhz), then]
+    with child(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n", home.text
         yield process
-    finally:
-        process.kill()
-        process.wait(END_TIMEOUT_S)
-        process.stdout.close()

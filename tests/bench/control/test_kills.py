@@ -76,6 +76,7 @@ def test_the_table_says_what_was_broken() -> None:
     assert "every card was given back in time, after each of 1 kills" in out.getvalue()
 
 
+@pytest.mark.usefixtures("started")
 def test_a_whole_campaign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kills, "make_scene", lambda cards: make_scene(cards, library=library_directory()))
     campaign = kills.run_campaign(Console(file=io.StringIO()), daemons=2, keepers=1, cards=2, seed=3)

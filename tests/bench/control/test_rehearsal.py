@@ -3,9 +3,12 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from bench.control.rehearsal import Rehearsal, rehearse, show
+
+pytest_plugins = ["control_scene"]
 
 GOOD = Rehearsal(60.0, [1380, 885, 885, 720], 990, 10, 1000.0, 1010.0, 0.5, True, 0)
 
@@ -30,6 +33,7 @@ def test_the_course_of_the_clock_is_told_without_repetitions() -> None:
     assert "late 10 (1.00%)" in out.getvalue()
 
 
+@pytest.mark.usefixtures("started")
 def test_a_short_rehearsal_serves_and_gives_the_card_back() -> None:
     found = rehearse(Console(file=io.StringIO()), seconds=3.0, seed=0)
     assert found.in_time > 0

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from child_process import child
 from nvml_rack import make_card, make_rack, rack_env
 
 from bench.standin.control import Rack, When
@@ -53,14 +54,8 @@ def rack(tmp_path: Path) -> Iterator[Rack]:
         yield rack
 
 
-@contextmanager
-def started(rack: Rack, program: str) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen([sys.executable, "-c", program], env=rack_env(rack), text=True) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+def started(rack: Rack, program: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    return child([sys.executable, "-c", program], env=rack_env(rack), text=True)
 
 
 def wait_for(true: Callable[[], bool]) -> None:

@@ -21,8 +21,12 @@ async def test_every_part_passes(served: Served) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(120):
-        printed, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(120):
+            printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     text = printed.decode()
     assert process.returncode == 0, text
     assert text.count(": passed") == 12, text

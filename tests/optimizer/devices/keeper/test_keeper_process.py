@@ -10,9 +10,11 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from child_process import child
 from keeper_process import HOLDER, KeeperHome, RawClient, eventually, holder, keeper_home
 from nvml_rack import Rack, make_card, make_rack
 
@@ -46,10 +48,8 @@ def test_a_client_that_is_killed_gives_its_gpu_back(
 def test_a_client_killed_in_the_middle_of_a_set_gives_its_gpu_back(home: KeeperHome) -> None:
     function = "nvmlDeviceSetGpuLockedClocks"
     home.rack.slow(function, 0.5)
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(0), "1005", ""])
-    eventually(lambda: home.rack.calls(function) > 0, "the set has begun")
-    process.kill()
-    process.wait()
+    with child([sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(0), "1005", ""]):
+        eventually(lambda: home.rack.calls(function) > 0, "the set has begun")
     eventually(lambda: home.rack.calls("nvmlDeviceResetGpuLockedClocks") > 0, "the reset has begun")
     home.wait_default()
     (set_call,) = [call for call in home.rack.set_history() if call.function.startswith(function)]
@@ -59,12 +59,14 @@ def test_a_client_killed_in_the_middle_of_a_set_gives_its_gpu_back(home: KeeperH
 def test_a_child_that_inherited_the_connection_does_not_keep_the_gpu(home: KeeperHome) -> None:
     fork = "import os; child = os.fork(); print(child, flush=True) if child else None"
     with holder(home, AMPERE, 1005, fork) as process:
-        child = int(process.stdout.readline())
-        process.kill()
-        process.wait()
-        home.wait_default()
-        os.kill(child, 0)  # still there, and so is its end of the socket
-        os.kill(child, signal.SIGKILL)
+        heir = int(process.stdout.readline())
+        try:
+            process.kill()
+            process.wait()
+            home.wait_default()
+            os.kill(heir, 0)  # still there, and so is its end of the socket
+        finally:
+            os.kill(heir, signal.SIGKILL)
     eventually(lambda: "has not renewed its lease" in home.text, "the keeper has said why")
 
 
@@ -107,16 +109,13 @@ def test_a_keeper_killed_in_the_middle_of_a_call_is_cleaned_up_after(
 ) -> None:
     """Between marker and set, between set and answer, before the reset, and between reset and marker."""
     home.rack.slow(function, 0.5, when=when)
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(0), "1005", ""])
-    try:
+    words = [sys.executable, "-c", HOLDER, home.socket, home.rack.uuid(0), "1005", ""]
+    with child(words) as process:
         if function.startswith("nvmlDeviceReset"):
             eventually(lambda: locked(home, 1005), "it is set")
             process.kill()
         eventually(lambda: home.rack.calls(function) > 0, "the call has begun")
         home.kill()
-    finally:
-        process.kill()
-        process.wait()
     assert len(home.markers()) == 1
     home.rack.clear_failures()
     home.start()
@@ -233,11 +232,10 @@ def test_a_socket_that_others_may_replace_is_refused(rack: Rack) -> None:
         place = home.directory / "open"
         place.mkdir()
         place.chmod(0o777)
-        second = KeeperHome(rack, home.directory, ["--socket", place / "keeper.sock"])
-        second.launch()
-        assert second.end() == 2
-        assert "others could replace the socket" in second.text
-        second.close()
+        with closing(KeeperHome(rack, home.directory, ["--socket", place / "keeper.sock"])) as second:
+            second.launch()
+            assert second.end() == 2
+            assert "others could replace the socket" in second.text
 
 
 def test_a_state_directory_that_is_a_link_is_refused(rack: Rack) -> None:
