@@ -84,7 +84,7 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         load: what arrives.
         limit_s: latency beyond which an image counts as late.
     """
-    load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
+    load = Load(max(_LEAST_RATE_PER_S, load.rate_per_s), load.dispersion)
     rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
     arriving = load.rate_per_s * times_s
     greedy = _first_sustained(sizes, arriving)

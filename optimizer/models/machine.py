@@ -243,18 +243,18 @@ class Machine:
         """Return the longest times that what was measured somewhere allows elsewhere.
 
         No batch slows down by more than the clock's period grows, nor takes longer than its images would one
-        batch after the other.
+        batch after the other. So of what was measured at lower clocks the least time counts, and at higher
+        ones the least number of cycles.
         """
-        clocks = self._clocks
-        bound_s, from_here_s = np.full_like(times_s, np.inf), np.empty_like(times_s)
-        for at, size in self._anchors.items():
-            column = min(int(np.searchsorted(clocks, at)), clocks.size - 1)
-            row = min(int(np.searchsorted(self.sizes, size)), self.sizes.size - 1)
-            in_turn_s = times_s[row, column] * np.maximum(1.0, self.sizes / size)
-            there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, column])
-            np.multiply.outer(there_s, np.maximum(1.0, at / clocks), out=from_here_s)
-            np.minimum(bound_s, from_here_s, out=bound_s)
-        return bound_s
+        at, largest = np.array(sorted(self._anchors.items()), float).reshape(-1, 2).T
+        columns = np.minimum(np.searchsorted(self._clocks, at), self._clocks.size - 1)
+        rows = np.minimum(np.searchsorted(self.sizes, largest), self.sizes.size - 1)
+        in_turn_s = times_s[rows, columns] * np.maximum(1.0, self.sizes[:, None] / largest)
+        there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, columns])
+        lower = np.searchsorted(at, self._clocks, side="right")
+        from_lower_s = _least_of_first(there_s).take(lower, axis=1)
+        from_higher_s = _least_of_first((there_s * at)[:, ::-1]).take(at.size - lower, axis=1) / self._clocks
+        return np.minimum(from_lower_s, from_higher_s)
 
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Compare what was believed before with what these batches took."""
@@ -269,6 +269,13 @@ class Machine:
         known = float(believed.known[rows, column] @ counts / counts.sum())
         measured_s = sum(times.total_s for times in batches.values())
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
+
+
+def _least_of_first(values: Array) -> Array:
+    """Return for every row the least of its first 0, 1, ... values; infinity of none."""
+    least = np.full((len(values), values.shape[1] + 1), np.inf)
+    np.minimum.accumulate(values, axis=1, out=least[:, 1:])
+    return least
 
 
 class Work(NamedTuple):

@@ -196,19 +196,19 @@ class Landscape:
         self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
         safe = usable & enough & self._in_time
         self.feasible = bool(safe.any())
-        self.slo_binds = self.feasible and self._earns_more(usable & enough, safe)
+        with_late_answers = np.where(usable & enough, self.revenue_per_s, -np.inf)
         usable = safe if self.feasible else usable
         self.merit = np.where(usable, self.revenue_per_s, -np.inf)
         if not usable.any():
             self._last_resort()
         self._best_rows = self.merit.argmax(axis=0)
         self._best_merits = self.merit[self._best_rows, self._columns]
+        self.slo_binds = self.feasible and self._earns_more(float(with_late_answers.max()))
 
-    def _earns_more(self, usable: NDArray[np.bool_], safe: NDArray[np.bool_]) -> bool:
-        """Whether some setting would earn clearly more, late answers and all, if the SLO allowed for it."""
-        best = float(self.revenue_per_s[usable].max())
-        kept = float(self.revenue_per_s[safe].max())
-        return best - kept > _CLEARLY_MORE * abs(kept)
+    def _earns_more(self, revenue_per_s: float) -> bool:
+        """Whether a revenue, late answers and all, is clearly more than can be had under the SLO."""
+        kept = float(self._best_merits.max())
+        return revenue_per_s - kept > _CLEARLY_MORE * abs(kept)
 
     def _off_the_edge(self, targets: Targets) -> NDArray[np.bool_]:
         """Whether a delay leaves a little of the SLO: most images of a delayed batch wait equally long.
