@@ -125,7 +125,7 @@ def _usual_batch(sizes: Array, arriving: Array, usual: NDArray[np.intp]) -> tupl
     met, met_below = arriving[usual, clocks], arriving[below, clocks]
     over = sizes[usual] - met - np.exp(-met)
     under = sizes[below] - met_below - np.exp(-met_below)
-    back = np.clip(over / np.maximum(1e-12, over - under), 0.0, 1.0)
+    back = (over / np.maximum(1e-12, over - under)).clip(0.0, 1.0)
     return met - back * (met - met_below), sizes[usual] - back * (sizes[usual] - sizes[below])
 
 
@@ -159,7 +159,7 @@ class _Durations:
     def __init__(self, sizes: Array, times_s: Array, largest: NDArray[np.intp]) -> None:
         self._clocks = np.arange(largest.size)
         self._slopes = np.zeros(times_s.shape)
-        np.divide(np.diff(times_s, axis=0), np.diff(sizes)[:, None], out=self._slopes[:-1])
+        np.divide(times_s[1:] - times_s[:-1], (sizes[1:] - sizes[:-1])[:, None], out=self._slopes[:-1])
         self._starts = times_s - self._slopes * sizes[:, None]
         self._most = sizes[largest]
         whole = np.arange(sizes[-1] + 1.0)
@@ -196,7 +196,7 @@ class AtOnce:
     def __init__(self, lasts: _Durations, rows: NDArray[np.intp], met: Array, load: Load) -> None:
         self.rows = rows
         rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
-        gain = np.clip(rate * lasts.slopes(rows), 0.0, _MOST_GAIN)
+        gain = (rate * lasts.slopes(rows)).clip(0.0, _MOST_GAIN)
         before_s = lasts(_deviated(met, load.dispersion / (1.0 - gain**2), deviations))
         self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
         came = _deviated(rate * before_s[:, None], load.dispersion, deviations)

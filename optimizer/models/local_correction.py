@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _CELL_WIDTH = 0.1
-_BATCH_WIDTH = 0.3
-_CLOCK_WIDTH = 0.07
+_WIDTHS = np.array([0.3, 0.07])
+"""Of batch size and clock."""
 _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
 _AGING = 0.995
@@ -43,13 +43,12 @@ class LocalCorrection:
     """
 
     def __init__(self, sizes: Array, clocks: Array) -> None:
-        self._log_sizes = np.log(sizes)
-        self._log_clocks = np.log(clocks)
+        self._shape = sizes.size, clocks.size
+        self._axes = np.concatenate([np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]])
         self._slots: dict[tuple[int, int], int] = {}
         self._moved: set[int] = set()
         self._kept = np.zeros((_MOST_CELLS, 4))
-        self._near_sizes = np.zeros((_MOST_CELLS, sizes.size))
-        self._near_clocks = np.zeros((_MOST_CELLS, clocks.size))
+        self._near = np.zeros((_MOST_CELLS, self._axes.size))
 
     def age(self) -> None:
         """Let everything kept count a little less."""
@@ -77,14 +76,14 @@ class LocalCorrection:
             predict: the model's predictions at batch sizes and clocks, for the same quantity as observed.
         """
         count = len(self._slots)
-        batches, clocks, values, weights = self._kept[:count].T
         if not count:
-            shape = self._log_sizes.size, self._log_clocks.size
-            return np.ones(shape), np.zeros(shape)
+            return np.ones(self._shape), np.zeros(self._shape)
         self._place()
+        batches, clocks, values, weights = self._kept[:count].T
         ratios = np.log(values / np.maximum(1e-12, predict(batches, clocks)))
         ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
-        near_size, near_clock = self._near_sizes[:count].T * weights, self._near_clocks[:count]
+        rows = self._shape[0]
+        near_size, near_clock = self._near[:count, :rows].T * weights, self._near[:count, rows:]
         known, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
         factor /= known + _PRIOR_WEIGHT
         return np.exp(factor, out=factor), known / (known + 1.0)
@@ -112,11 +111,13 @@ class LocalCorrection:
         return self._slots.pop(list(self._slots)[lightest])
 
     def _place(self) -> None:
-        """Find anew what the cells that moved are near to."""
+        """Find anew how near the cells that moved are to each size and clock: 1 where they meet."""
         moved = list(self._moved)
-        batches, clocks = self._kept[moved, :2].T
-        self._near_sizes[moved] = _kernel(self._log_sizes, batches, _BATCH_WIDTH)
-        self._near_clocks[moved] = _kernel(self._log_clocks, clocks, _CLOCK_WIDTH)
+        places = np.log(self._kept[moved, :2]) / _WIDTHS
+        distance = self._axes - places.repeat(self._shape, axis=1)
+        distance *= distance
+        distance *= -0.5
+        self._near[moved] = np.exp(distance, out=distance)
         self._moved.clear()
 
 
@@ -145,11 +146,3 @@ def _product(left: Array, right: Array) -> Array:
     for start in range(0, len(left), rows):
         np.matmul(left[start : start + rows], right, out=product[start : start + rows])
     return product
-
-
-def _kernel(log_axis: Array, at: Array, width: float) -> Array:
-    """Return how near places (rows) are to each of an axis (columns): 1 where they meet."""
-    distance = (log_axis - np.log(at)[:, None]) / width
-    distance *= distance
-    distance *= -0.5
-    return np.exp(distance, out=distance)

@@ -254,7 +254,8 @@ class Machine:
         lower = np.searchsorted(at, self._clocks, side="right")
         from_lower_s = _least_of_first(there_s).take(lower, axis=1)
         from_higher_s = _least_of_first((there_s * at)[:, ::-1]).take(at.size - lower, axis=1) / self._clocks
-        return np.minimum(from_lower_s, from_higher_s)
+        slowest_s: Array = np.minimum(from_lower_s, from_higher_s)
+        return slowest_s
 
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Compare what was believed before with what these batches took."""
