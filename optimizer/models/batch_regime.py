@@ -29,7 +29,8 @@ _SPREAD_DEVIATIONS, _SPREAD_SHARES = (np.array(column) for column in zip(*_SPREA
 _NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
 _DEVIATIONS, _SHARES = (np.array(column) for column in zip(*_NORMAL, strict=True))
 _PAIRS = np.outer(_SHARES, _SHARES).ravel()
-_LONGEST = 2.0
+_LONGEST = 2
+"""The place in the spread of the batches whose latency all but a few images keep."""
 _FEW, _HALVINGS = 0.01, 8
 _MOST_GAIN = 0.9
 _LEAST_RATE_PER_S = 1e-3
@@ -133,16 +134,13 @@ def _delayed(
     sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
 ) -> tuple[Array, Array]:
     """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
-    batch_s = longest_s = np.minimum(times_s, capped_s)
-    late = np.empty((len(_SPREAD), *times_s.shape))
-    for deviation, part in zip(_SPREAD_DEVIATIONS, late, strict=True):
-        gathered = 1.0 + _deviated(sizes - 1.0, load.dispersion, deviation)
-        own_s = batch_s.take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
-        wait_s = np.maximum(gathering_s, own_s)
-        own_s += wait_s
-        longest_s = own_s if deviation == _LONGEST else longest_s
-        np.subtract(own_s, limit_s, out=part)
-        part /= wait_s
+    gathered = 1.0 + _deviated(sizes - 1.0, load.dispersion, _SPREAD_DEVIATIONS[:, None])
+    own_s = np.minimum(times_s, capped_s).take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
+    wait_s = np.maximum(gathering_s, own_s)
+    latency_s = np.add(own_s, wait_s, out=own_s)
+    longest_s = latency_s[_LONGEST].copy()
+    late = np.subtract(latency_s, limit_s, out=latency_s)
+    late /= wait_s
     late.clip(0.0, 1.0, out=late)
     return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(times_s.shape), longest_s
 
