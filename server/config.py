@@ -59,6 +59,7 @@ class Settings:
     state_dir: Path | None = None
     shared_memory: bool = False
     cuda_shared_memory: bool = False
+    front_ends: int = 0
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -125,6 +126,7 @@ _SERVED_BATCHES = (
 )
 _MISSING_PLAN = "TensorRT: what to do for a model without a plan on disk, build one (minutes) or refuse it"
 _HOLDBACK = "share of the time, up to 0.5, at the default setting, to measure what governing saves; 0: never"
+_FRONT_ENDS = "processes that speak gRPC for the daemon, sharing its port; 0: it speaks for itself"
 _POLICY = "who decides; `fixed` measures and keeps the default setting"
 _PREDICTOR = "until batches have run, govern by what this predicts for the model; of `boulton calibrate`"
 
@@ -170,6 +172,7 @@ OPTIONS = {
     "state_dir": Option(path, _STATE_DIR, "DIR"),
     "shared_memory": Option(switch, "let clients pass tensors in system shared memory"),
     "cuda_shared_memory": Option(switch, "let clients pass tensors in memory of the GPU that they share"),
+    "front_ends": Option(whole(0, 256), _FRONT_ENDS),
     "tls_cert": Option(path, "PEM certificate: serve TLS", "FILE"),
     "tls_key": Option(path, "PEM private key of the certificate", "FILE"),
     "tls_client_ca": Option(path, "PEM authority: accept only clients that it signed (mTLS)", "FILE"),

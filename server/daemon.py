@@ -20,6 +20,8 @@ from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.engines.cuda.pycuda_device import open_cuda
 from server.errors import BoultonError, ConfigError, CudaLost, RequestError
+from server.event_loop import run
+from server.front_ends.front_ends import FrontEnds
 from server.governing.governor_factory import Foresee, choose_model, make_governing, read_targets
 from server.governing.governor_thread import GovernorThread
 from server.governing.loop import Governing
@@ -40,7 +42,8 @@ from server.models.repository import Repository
 from server.models.table import ModelTable
 from server.processor import prefer_throughput
 from server.scheduling.scheduler import SchedulerSettings
-from server.transport.grpc_server import CannotListen, GrpcServer, bracketed, client_port, operator_port
+from server.transport.grpc_server import CannotListen, GrpcServer, bracketed
+from server.transport.ports import client_port, operator_port
 from server.transport.tls import exposure_warning
 from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.shared_memory import SystemSharedMemory
@@ -69,7 +72,7 @@ def run_daemon(settings: Settings) -> int:
     configure_logging(settings.log_format, settings.log_level)
     for note in notes:
         logger.info("%s", note)
-    code = _run(serve(settings))
+    code = run(serve(settings))
     if code == EXIT_GPU_LOST:
         _leave_at_once(code)
     return code
@@ -123,10 +126,10 @@ class Daemon:
         if self._settings.ready_file is not None:
             withdraw(self._settings.ready_file)
             exits.callback(withdraw, self._settings.ready_file)
-        services = self._services(exits)
+        inference = self._inference_service(exits)
         if not self._settings.no_metrics:
             self._open_metrics(exits)
-        self._grpc = GrpcServer(client_port(self._settings), services)
+        self._grpc = self._client_server(inference)
         self._operator = self._operator_server()
         exits.push_async_callback(self._stop_listening)
         exits.push_async_callback(self._wind_down)
@@ -149,14 +152,21 @@ class Daemon:
         await self._set_serving(serving=False)
         await asyncio.sleep(self._settings.shutdown_pause_s)
 
-    def _services(self, exits: AsyncExitStack) -> dict[str, Any]:
+    def _inference_service(self, exits: AsyncExitStack) -> InferenceService:
         regions = self._shared_regions()
         exits.callback(regions.close)
         decoder = ImageDecoder()
         exits.callback(decoder.close)
         pipeline = InferPipeline(self._models, self._lifecycle, InputReader(regions, decoder), regions)
-        inference = InferenceService(self._models, self._lifecycle, pipeline, regions)
-        return {INFERENCE: inference.handler()}
+        return InferenceService(self._models, self._lifecycle, pipeline, regions)
+
+    def _client_server(self, inference: InferenceService) -> GrpcServer | FrontEnds:
+        """Listen for the clients, in this process or through others."""
+        settings = self._settings
+        port = client_port(settings)
+        if not settings.front_ends:
+            return GrpcServer(port, {INFERENCE: inference.handler()})
+        return FrontEnds(port, (settings.log_format, settings.log_level), settings.front_ends, inference)
 
     def _shared_regions(self) -> SharedRegions:
         settings = self._settings
@@ -335,18 +345,3 @@ async def _finished_before(stop: asyncio.Event, work: Coroutine[Any, Any, None])
     working.cancel()
     await asyncio.wait((working,))
     return False
-
-
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    with asyncio.Runner(loop_factory=_fast_loop()) as runner:
-        return runner.run(main)
-
-
-def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        logger.info("uvloop is not installed; the event loop is the standard library's")
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

@@ -27,6 +27,7 @@ from server.transport.rpc import (
     parsing,
     unary,
 )
+from server.wire.request_parser import SplitRequest
 from server.wire.shared_regions import SharedRegions
 
 SERVICE_NAME = "inference.GRPCInferenceService"
@@ -52,6 +53,8 @@ class InferenceService:
         pipeline: answers inferences.
         regions: shared memory, as far as the operator has enabled it.
         in_flight: how many requests of one stream are in work at once.
+
+    `streamed` answers the requests of streams one by one.
     """
 
     def __init__(
@@ -66,7 +69,8 @@ class InferenceService:
         self._lifecycle = lifecycle
         self._pipeline = pipeline
         self._regions = regions
-        self._stream = OrderedStream(StreamedInference(pipeline), in_flight)
+        self.streamed = StreamedInference(pipeline)
+        self._stream = OrderedStream(self.streamed, in_flight)
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """The service's methods, for `Server.add_generic_rpc_handlers`."""
@@ -128,6 +132,10 @@ class InferenceService:
 
     async def _model_infer(self, message: bytes, caller: Caller) -> bytes:
         return await self._pipeline.infer(self._pipeline.parse(message), caller.time_remaining())
+
+    async def infer_split(self, split: SplitRequest, caller: Caller, *, alone: bool) -> bytes:
+        """Answer a ModelInfer that was taken apart elsewhere; `alone` as in `Scheduler.submit`."""
+        return await self._pipeline.infer(self._pipeline.resolve(split), caller.time_remaining(), alone=alone)
 
     async def _server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -13,12 +13,9 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from server.config import OPERATOR_PORT, Settings
 from server.errors import ConfigError
 from server.transport.security import TokenInterceptor, load_tokens
 from server.transport.tls import TlsFiles, server_credentials
-
-OPERATOR_MESSAGE_BYTES = 4 << 20
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 
@@ -43,6 +40,7 @@ class PortSettings:
         max_message_bytes: in and out.
         tls: PEM files; None serves without TLS.
         token_file: tokens that are accepted; None accepts everybody.
+        shared: whether several processes listen on the port, each for a part of the clients.
     """
 
     host: str
@@ -51,39 +49,7 @@ class PortSettings:
     max_message_bytes: int
     tls: TlsFiles | None = None
     token_file: Path | None = None
-
-
-def client_port(settings: Settings) -> PortSettings:
-    """Return the port of the clients."""
-    return PortSettings(
-        host=settings.host,
-        port=settings.port,
-        flags="--host and --port",
-        max_message_bytes=settings.max_message_bytes,
-        tls=_tls(settings, settings.tls_client_ca),
-        token_file=settings.token_file,
-    )
-
-
-def operator_port(settings: Settings) -> PortSettings:
-    """Return the port of the operator, guarded like that of the clients unless told otherwise."""
-    port = settings.operator_port
-    if port is None:
-        port = OPERATOR_PORT if settings.port else 0
-    return PortSettings(
-        host=settings.operator_address,
-        port=port,
-        flags="--operator-address and --operator-port",
-        max_message_bytes=OPERATOR_MESSAGE_BYTES,
-        tls=_tls(settings, settings.operator_client_ca or settings.tls_client_ca),
-        token_file=settings.operator_token_file or settings.token_file,
-    )
-
-
-def _tls(settings: Settings, client_ca: Path | None) -> TlsFiles | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    return TlsFiles(settings.tls_cert, settings.tls_key, client_ca)
+    shared: bool = False
 
 
 class GrpcServer:
@@ -140,7 +106,8 @@ def _options(settings: PortSettings) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.so_reuseport", 0),  # two daemons on one port would each get half of the clients, silently
+        # Unless it is wanted, two daemons on one port would each get half of the clients, silently.
+        ("grpc.so_reuseport", int(settings.shared)),
     )
 
 
@@ -148,24 +115,30 @@ def _interceptors(settings: PortSettings) -> tuple[TokenInterceptor, ...]:
     return (TokenInterceptor(load_tokens(settings.token_file)),) if settings.token_file else ()
 
 
+def address_of(settings: PortSettings) -> str:
+    """Where it listens, as gRPC reads it."""
+    return f"{bracketed(settings.host)}:{settings.port}"
+
+
 def _bind(server: grpc.aio.Server, settings: PortSettings) -> int:
-    address = f"{bracketed(settings.host)}:{settings.port}"
+    address = address_of(settings)
     try:
         if settings.tls is None:
             port = server.add_insecure_port(address)
         else:
             port = server.add_secure_port(address, server_credentials(settings.tls))
     except RuntimeError as error:
-        raise _cannot_listen(address, settings.flags) from error
+        raise cannot_listen(settings) from error
     if port == 0:
-        raise _cannot_listen(address, settings.flags)
+        raise cannot_listen(settings)
     return port
 
 
-def _cannot_listen(address: str, flags: str) -> CannotListen:
+def cannot_listen(settings: PortSettings) -> CannotListen:
+    """What to tell whoever asked for this port."""
     return CannotListen(
-        f"cannot listen on {address}: the port is in use, or the address is not this machine's; "
-        f"choose others with {flags} (0 takes a free port)"
+        f"cannot listen on {address_of(settings)}: the port is in use, or the address is not this machine's; "
+        f"choose others with {settings.flags} (0 takes a free port)"
     )
 
 

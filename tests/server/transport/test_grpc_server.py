@@ -14,7 +14,8 @@ from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.inference.service import SERVICE_NAME as INFERENCE
 from server.inference.service import InferenceService
-from server.transport.grpc_server import bracketed, client_port, operator_port, register
+from server.transport.grpc_server import bracketed, register
+from server.transport.ports import client_port, operator_port
 from server.transport.security import ROLE_NEEDED
 from server.transport.tls import TlsFiles
 from server.wire.shared_regions import SharedRegions

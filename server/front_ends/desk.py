@@ -1,0 +1,124 @@
+"""The core's end of one link: answers what a front end's clients ask."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from server.engines.engine import Array
+from server.errors import Unavailable
+from server.front_ends.frames import (
+    METHODS,
+    Frame,
+    Kind,
+    pack,
+    pack_refusal,
+    unpack_message,
+    unpack_referred,
+)
+from server.front_ends.refusals import CANCELLED, refusal_of
+from server.inference.service import InferenceService
+from server.wire.outside_memory import OutsideRows, read_process
+from server.wire.request_parser import SplitRequest
+
+_STREAMED = METHODS.index("ModelStreamInfer")
+
+
+class Desk:
+    """Answers calls, each in a task of its own. Belongs to the event loop.
+
+    Args:
+        service: what answers.
+        process_id: the front end's process, whose memory holds the pixels.
+        send: sends a frame to it.
+    """
+
+    def __init__(self, service: InferenceService, process_id: int, send: Callable[[bytes], None]) -> None:
+        self._service = service
+        self._methods = tuple(service.unary_methods().get(name) for name in METHODS)
+        self._memory = ProcessMemory(process_id)
+        self._send = send
+        self._tasks: dict[int, asyncio.Task[bytes]] = {}
+
+    def receive(self, frames: Sequence[Frame]) -> None:
+        """Begin, or cancel, what came together."""
+        alone = len(frames) == 1
+        for kind, call, body in frames:
+            if kind == Kind.CANCEL:
+                if (task := self._tasks.get(call)) is not None:
+                    task.cancel()
+            elif kind == Kind.REFERRED:
+                self._begin(call, self._infer(body, alone=alone))
+            else:
+                self._begin(call, self._answer(body))
+
+    def close(self) -> None:
+        """Withdraw everything: nobody is left to hear of it."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
+
+    def _begin(self, call: int, answering: Coroutine[Any, Any, bytes]) -> None:
+        task = asyncio.get_running_loop().create_task(answering)
+        self._tasks[call] = task
+        task.add_done_callback(lambda done: self._finish(call, done))
+
+    def _finish(self, call: int, task: asyncio.Task[bytes]) -> None:
+        del self._tasks[call]
+        if task.cancelled():
+            self._send(pack_refusal(call, CANCELLED))
+        elif (error := task.exception()) is None:
+            self._send(pack(Kind.ANSWER, call, task.result()))
+        elif isinstance(error, Exception):
+            self._send(pack_refusal(call, refusal_of(error)))
+
+    async def _answer(self, body: bytes) -> bytes:
+        deadline_s, method, message = unpack_message(body)
+        caller = Remote(deadline_s)
+        answer = self._methods[method]
+        if answer is not None:
+            return await answer(message, caller)
+        streamed = self._service.streamed
+        return await streamed.response(streamed.begin(message, caller))
+
+    async def _infer(self, body: bytes, *, alone: bool) -> bytes:
+        deadline_s, in_stream, request_id, header, spans = unpack_referred(body)
+        raw = tuple([OutsideRows(self._memory, address, (nbytes,)) for address, nbytes in spans])
+        split, caller = SplitRequest(header, request_id, raw), Remote(deadline_s)
+        if in_stream:
+            streamed = self._service.streamed
+            return await streamed.response(streamed.begin_split(split, caller))
+        return await self._service.infer_split(split, caller, alone=alone)
+
+
+class Remote:
+    """A client that waits at a front end. `deadline_s` is a time on the monotonic clock, which all share."""
+
+    __slots__ = ("_deadline_s",)
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+
+    def time_remaining(self) -> float | None:
+        """Seconds until it gives up; None: never."""
+        return None if math.isinf(self._deadline_s) else self._deadline_s - time.monotonic()
+
+
+class ProcessMemory:
+    """A front end's memory; offsets are addresses."""
+
+    __slots__ = ("_process_id",)
+
+    def __init__(self, process_id: int) -> None:
+        self._process_id = process_id
+
+    def read(self, offset: int, target: Array) -> None:
+        """Copy from it. Raises `Unavailable` when that process has ended."""
+        try:
+            read_process(self._process_id, offset, target)
+        except OSError as error:
+            raise Unavailable(
+                f"the process that took this request cannot be read ({error}): send it again"
+            ) from error
