@@ -22,9 +22,9 @@ class KeptPort:
 
     def __init__(self, settings: PortSettings) -> None:
         try:
-            family, address = _resolve(settings)
-            number = _free_number(family, address)
-            self._socket = _bound(family, (address[0], number), shared=True)
+            family, (host, number) = _resolve(settings)
+            number = _free_number(family, (host, number))
+            self._socket = _held(family, (host, number))
         except OSError as error:
             raise cannot_listen(settings) from error
         self.settings = replace(settings, port=number, shared=True)
@@ -43,17 +43,25 @@ def _resolve(settings: PortSettings) -> tuple[int, tuple[str, int]]:
 
 def _free_number(family: int, address: tuple[str, int]) -> int:
     """Return the port's number if nobody else has it: a socket that shares would not notice."""
-    with _bound(family, address, shared=False) as probe:
+    with _bound(family, address, socket.SO_REUSEADDR) as probe:
+        probe.listen(1)
         number: int = probe.getsockname()[1]
         return number
 
 
-def _bound(family: int, address: tuple[str, int], *, shared: bool) -> socket.socket:
+def _held(family: int, address: tuple[str, int]) -> socket.socket:
+    """Bind a port that is free, so that nobody has it who does not share it."""
+    try:
+        return _bound(family, address, socket.SO_REUSEPORT)
+    except OSError:  # what is left of the closed connections of a daemon that did not share it
+        return _bound(family, address, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
+
+
+def _bound(family: int, address: tuple[str, int], *options: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # As gRPC does: what is left of closed connections must not keep a daemon from being started again.
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind(address)
     except OSError:
         bound.close()

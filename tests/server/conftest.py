@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import daemon_process
 import pytest
 
 SERVICES = Path(__file__).parents[1] / "services"
@@ -33,10 +34,23 @@ def root(tiny: ModuleType, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def served(tiny: ModuleType, root: Path) -> AsyncIterator[object]:
+def front_ends() -> int:
+    """How many processes speak gRPC for the server; 0: it does. Modules may have it both ways."""
+    return 0
+
+
+@pytest.fixture
+async def served(tiny: ModuleType, root: Path, front_ends: int) -> AsyncIterator[object]:
     """A server of that repository with everything loaded, and a client of it: `tiny_server.Served`."""
-    async with tiny.start_server(root) as served:
+    async with tiny.start_server(root, front_ends=front_ends) as served:
         yield served
+
+
+@pytest.fixture(params=[0, 2], ids=["own process", "front ends"])
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons of `daemon_process` speak gRPC for themselves, and through front ends."""
+    flags = (*daemon_process.FREE_PORTS, "--front-ends", str(request.param))
+    monkeypatch.setattr(daemon_process, "FREE_PORTS", flags)
 
 
 @pytest.fixture

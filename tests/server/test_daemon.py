@@ -22,7 +22,7 @@ from protos import grpc_service_pb2_grpc as pb_grpc
 from server.config import Settings
 from server.daemon import Daemon
 from server.errors import ConfigError
-from server.transport import grpc_server
+from server.transport import ports
 from server.transport.security import ROLE_NEEDED
 
 TOKENS = "client client-token-0123456789\noperator operator-token-0123456789\n"
@@ -56,6 +56,7 @@ def repository(tmp_path: Path) -> Path:
     return put_double(tmp_path / "repository")
 
 
+@pytest.mark.usefixtures("ways")
 def test_it_serves_and_says_where(tmp_path: Path, repository: Path) -> None:
     with start_daemon(tmp_path, "--repository", repository) as daemon:
         assert daemon.ready_line.startswith(
@@ -155,6 +156,7 @@ def test_only_the_models_named_are_served(tmp_path: Path, repository: Path) -> N
         assert not stub.ModelReady(pb.ModelReadyRequest(name="double"), timeout=30).ready
 
 
+@pytest.mark.usefixtures("ways")
 def test_several_models_are_not_governed_unless_one_is_named(tmp_path: Path, repository: Path) -> None:
     put_double(repository, "other")
     with start_daemon(tmp_path, "--repository", repository, "--max-batch", "8") as daemon:
@@ -175,6 +177,7 @@ def test_settings_may_come_from_a_file(tmp_path: Path, repository: Path) -> None
     assert '"message"' in daemon.log[0]
 
 
+@pytest.mark.usefixtures("ways")
 def test_messages_over_the_limit_are_refused_also_when_they_are_small_on_the_wire(
     tmp_path: Path, repository: Path
 ) -> None:
@@ -188,6 +191,7 @@ def test_messages_over_the_limit_are_refused_also_when_they_are_small_on_the_wir
                 check_answer(channel)
 
 
+@pytest.mark.usefixtures("ways")
 def test_tls_by_flags(tmp_path: Path, repository: Path) -> None:
     authority = make_authority(tmp_path, "authority")
     server = make_identity(tmp_path, "server", authority)
@@ -198,6 +202,7 @@ def test_tls_by_flags(tmp_path: Path, repository: Path) -> None:
             check_answer(channel)
 
 
+@pytest.mark.usefixtures("ways")
 def test_every_rpc_asks_for_its_token(tmp_path: Path, repository: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKENS)
@@ -243,11 +248,15 @@ def test_a_simulated_gpu_answers_zeros_and_says_so(tmp_path: Path, repository: P
     assert "simulated-test is simulated: times and energy are modelled" in daemon.text
 
 
-def test_an_address_of_another_machine_cannot_be_bound(repository: Path) -> None:
-    said = fails("--repository", repository, "--host", "192.0.2.1", "--no-metrics")
+@pytest.mark.parametrize("front_ends", ["0", "1"])
+def test_an_address_of_another_machine_cannot_be_bound(repository: Path, front_ends: str) -> None:
+    said = fails(
+        "--repository", repository, "--host", "192.0.2.1", "--no-metrics", "--front-ends", front_ends
+    )
     assert "cannot listen on 192.0.2.1:8001" in said
 
 
+@pytest.mark.usefixtures("ways")
 def test_an_ipv6_address_may_be_bound(tmp_path: Path, repository: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -288,7 +297,7 @@ async def test_where_8003_is_taken_the_operator_gets_another_port_unless_it_was_
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(grpc_server, "OPERATOR_PORT", port)
+        monkeypatch.setattr(ports, "OPERATOR_PORT", port)
         server = Daemon(Settings(repository=repository))._operator_server()
         assert server.port not in (0, port)
         assert any(

@@ -24,6 +24,9 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+pytestmark = pytest.mark.usefixtures("ways")
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return put_double(tmp_path / "repository")

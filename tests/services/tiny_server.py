@@ -24,6 +24,7 @@ from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
 from server.engines.engine import Array, Engine
 from server.engines.onnxruntime import load_onnxruntime_engine
+from server.front_ends.front_ends import FrontEnds
 from server.inference.inputs import ImageDecoder, InputReader
 from server.inference.pipeline import InferPipeline
 from server.inference.service import InferenceService
@@ -31,6 +32,7 @@ from server.lifecycle import Lifecycle, Phase
 from server.models.repository import ModelEntry, Repository
 from server.models.table import ModelTable
 from server.scheduling.scheduler import SchedulerSettings
+from server.transport.grpc_server import PortSettings
 from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.shared_memory import SystemSharedMemory
 from server.wire.shared_regions import SharedRegions
@@ -67,13 +69,13 @@ def colour_model(scale: float = 1.0) -> onnx.ModelProto:
     return model(nodes, [image], [tensor("scores", TensorProto.FLOAT, "batch", 3)], constants)
 
 
-def pair_model() -> onnx.ModelProto:
-    """`a`, `b` FP32 [n,4] to `sum` and `difference` FP32 [n,4]."""
+def pair_model(size: int = 4) -> onnx.ModelProto:
+    """`a`, `b` FP32 [n,size] to `sum` and `difference` FP32 [n,size]."""
     nodes = [
         helper.make_node("Add", ["a", "b"], ["sum"]),
         helper.make_node("Sub", ["a", "b"], ["difference"]),
     ]
-    shape = ("batch", 4)
+    shape = ("batch", size)
     inputs = [tensor(name, TensorProto.FLOAT, *shape) for name in ("a", "b")]
     return model(nodes, inputs, [tensor(name, TensorProto.FLOAT, *shape) for name in ("sum", "difference")])
 
@@ -136,7 +138,7 @@ class Served:
 
     stub: pb_grpc.GRPCInferenceServiceStub
     channel: grpc.aio.Channel
-    server: grpc.aio.Server
+    server: OwnProcess | FrontEnds
     models: ModelTable
     lifecycle: Lifecycle
     gate: Gate
@@ -167,6 +169,27 @@ def make_repository(root: Path) -> Path:
     return root
 
 
+class OwnProcess:
+    """The service alone, without health and reflection, in this process."""
+
+    def __init__(self, service: InferenceService, options: tuple[tuple[str, int], ...]) -> None:
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((service.handler(),))
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.start, self.stop = self._server.start, self._server.stop
+        self.wait_for_termination = self._server.wait_for_termination
+
+
+def listen(
+    service: InferenceService, options: tuple[tuple[str, int], ...], front_ends: int
+) -> OwnProcess | FrontEnds:
+    if not front_ends:
+        return OwnProcess(service, options)
+    limit = dict(options).get("grpc.max_receive_message_length", 4 << 20)
+    port = PortSettings("127.0.0.1", 0, "--host and --port", limit)
+    return FrontEnds(port, ("text", "info"), front_ends, service)
+
+
 @asynccontextmanager
 async def start_server(
     root: Path,
@@ -181,6 +204,7 @@ async def start_server(
     decoder: ImageDecoder | None = None,
     in_flight: int = 8,
     drain_timeout_s: float = 10.0,
+    front_ends: int = 0,
 ) -> AsyncIterator[Served]:
     gate, lifecycle = Gate(), Lifecycle()
     settings = SchedulerSettings(batch_limit, max_queue_images=max_queue_images)
@@ -191,14 +215,12 @@ async def start_server(
     decoder = decoder or ImageDecoder()
     pipeline = InferPipeline(table, lifecycle, InputReader(regions, decoder), regions)
     service = InferenceService(table, lifecycle, pipeline, regions, in_flight)
-    server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((service.handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    server = listen(service, options, front_ends)
     for name in models:
         await table.load(name)
     lifecycle.phase = Phase.SERVING
     await server.start()
-    address = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{server.port}"
     unlimited = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
     async with grpc.aio.insecure_channel(address, options=unlimited) as channel:
         stub = pb_grpc.GRPCInferenceServiceStub(channel)

@@ -42,6 +42,12 @@ HOSTILE_KEYS = ["/../etc/passwd", "../../etc/passwd", "/etc/passwd", "/a/b", "",
 LYING_LENGTHS = [b"\xff\xff\xff\xff", b"\x01\x00", b"\x05\0\0\0abc", b"\0\0\0\0", b"\x01\0\0\0ab"]
 
 
+@pytest.fixture(params=[0, 1], ids=["own process", "front end"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """Whatever is asked, the answer is the same from a front end."""
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 async def _alive_afterwards(served: Served, tiny: ModuleType) -> AsyncIterator[None]:
     """Whatever a test sent: the server must answer, and must not have logged an unexpected error."""

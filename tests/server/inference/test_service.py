@@ -25,6 +25,12 @@ A = np.arange(8, dtype=np.float32).reshape(2, 4)
 B = np.full((2, 4), 10, np.float32)
 
 
+@pytest.fixture(params=[0, 1], ids=["own process", "front end"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """Whatever is asked, the answer is the same from a front end."""
+    return request.param
+
+
 def output(response: pb.ModelInferResponse, index: int = 0) -> np.ndarray:
     dtype = {"FP32": np.float32}[response.outputs[index].datatype]
     shape = tuple(response.outputs[index].shape)

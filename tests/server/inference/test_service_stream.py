@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 A = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
+@pytest.fixture(params=[0, 1], ids=["own process", "front end"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """Whatever is asked, the answer is the same from a front end."""
+    return request.param
+
+
 def gate_request(tiny: ModuleType, request_id: str) -> pb.ModelInferRequest:
     return tiny.infer_request("gate", request_id=request_id, x=np.ones((1, 2), np.float32))
 

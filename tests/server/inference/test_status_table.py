@@ -25,6 +25,12 @@ Edit = Callable[[pb.ModelInferRequest], object]
 A = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
+@pytest.fixture(params=[0, 1], ids=["own process", "front end"])
+def front_ends(request: pytest.FixtureRequest) -> int:
+    """Whatever is asked, the answer is the same from a front end."""
+    return request.param
+
+
 def pair(tiny: ModuleType) -> pb.ModelInferRequest:
     return tiny.infer_request("pair", a=A, b=A)
 

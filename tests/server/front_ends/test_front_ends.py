@@ -1,0 +1,212 @@
+"""Through a real front end: large requests, which stay in its memory, and processes that die."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import grpc
+import numpy as np
+import pytest
+from child_process import child
+from PIL import Image
+
+from protos import grpc_service_pb2 as pb
+from server.errors import Unavailable
+from server.front_ends import front_ends as module
+from server.front_ends.core import REFER_BYTES
+from server.front_ends.desk import Desk, ProcessMemory
+
+if TYPE_CHECKING:
+    from tiny_server import Served
+
+WIDTH = REFER_BYTES // 4  # a row is too large for the socket
+A = np.arange(3 * WIDTH, dtype=np.float32).reshape(3, WIDTH)
+B = np.full((3, WIDTH), 10, np.float32)
+
+
+@pytest.fixture
+def root(tiny: ModuleType, tmp_path: Path) -> Path:
+    """`colour` as ever, `pair` and `gate` with wide rows."""
+    root = tiny.make_repository(tmp_path / "repository")
+    for name in ("pair", "gate"):
+        tiny.put_model(root, name, 1, tiny.pair_model(WIDTH), config="max_batch_size = 8\n")
+    return root
+
+
+@pytest.fixture
+def front_ends() -> int:
+    return 1
+
+
+@pytest.fixture(params=[True, False], ids=["memory is read", "memory cannot be read"])
+def readable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Some kernels and sandboxes do not let a process read another's memory."""
+    if not request.param:
+        monkeypatch.setattr(module, "read_process", _forbidden)
+    return request.param
+
+
+def _forbidden(*_arguments: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.fixture
+def kinds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The kinds of frames that the core gets."""
+    seen: list[int] = []
+    receive = Desk.receive
+    monkeypatch.setattr(
+        Desk, "receive", lambda desk, frames: (seen.extend(f.kind for f in frames), receive(desk, frames))
+    )
+    return seen
+
+
+def children() -> list[int]:
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    )
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if module.MODULE in line]
+
+
+def pair(tiny: ModuleType, request_id: str = "") -> pb.ModelInferRequest:
+    return tiny.infer_request("pair", request_id=request_id, a=A, b=B)
+
+
+def gate(tiny: ModuleType) -> pb.ModelInferRequest:
+    """Waits for the gate."""
+    return tiny.infer_request("gate", a=A, b=B)
+
+
+def outputs(response: pb.ModelInferResponse) -> list[np.ndarray]:
+    return [np.frombuffer(raw, np.float32).reshape(-1, WIDTH) for raw in response.raw_output_contents]
+
+
+async def test_large_requests(readable: bool, served: Served, tiny: ModuleType, kinds: list[int]) -> None:
+    response = await served.stub.ModelInfer(pair(tiny, "an id"))
+    assert response.id == "an id"
+    np.testing.assert_array_equal(outputs(response), [A + B, A - B])
+    assert kinds == [module.Kind.REFERRED if readable else module.Kind.MESSAGE]
+
+
+@pytest.mark.usefixtures("readable")
+async def test_large_requests_in_streams_keep_their_order(served: Served, tiny: ModuleType) -> None:
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        for number in range(20):
+            yield tiny.infer_request("pair", request_id=str(number), a=A + number, b=B)
+        yield pb.ModelInferRequest(model_name="nothing", id="bad", raw_input_contents=[bytes(REFER_BYTES)])
+
+    *answers, refused = [answer async for answer in served.stub.ModelStreamInfer(requests())]
+    for number, answer in enumerate(answers):
+        assert answer.infer_response.id == str(number)
+        np.testing.assert_array_equal(outputs(answer.infer_response)[0], A + number + B)
+    assert (refused.infer_response.id, len(answers)) == ("bad", 20)
+    assert "raw" in refused.error_message
+
+
+async def test_a_large_request_of_the_wrong_size(served: Served, tiny: ModuleType) -> None:
+    request = pair(tiny)
+    request.raw_input_contents[0] += b"\0"
+    with pytest.raises(grpc.aio.AioRpcError, match=f"got {A.nbytes + 1} bytes") as caught:
+        await served.stub.ModelInfer(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_large_message_that_is_none(served: Served) -> None:
+    call = served.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.aio.AioRpcError, match="are not a valid inference"):
+        await call(b"\xff" * (3 * REFER_BYTES))
+
+
+async def test_a_photograph_is_decoded(served: Served, tiny: ModuleType, kinds: list[int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (128, 128, 3), np.uint8)
+    encoded = io.BytesIO()
+    Image.fromarray(noise).save(encoded, "PNG")
+    request = pb.ModelInferRequest(model_name="colour")
+    request.inputs.add(name="image", datatype="BYTES", shape=(1,))
+    request.raw_input_contents.append(tiny.bytes_tensor(encoded.getvalue()))
+    response = await served.stub.ModelInfer(request)
+    assert np.frombuffer(response.raw_output_contents[0], np.float32) == pytest.approx(127, abs=15)
+    assert kinds == [module.Kind.REFERRED]
+
+
+async def test_a_cancelled_request_leaves_the_queue(served: Served, tiny: ModuleType) -> None:
+    scheduler = served.models.get("gate").scheduler
+    async with occupied(served, tiny) as running:
+        waiting = served.stub.ModelInfer(gate(tiny))
+        await tiny.until(lambda: scheduler.queued_images == len(A))
+        waiting.cancel()
+        await tiny.until(lambda: scheduler.statistics.cancel_count == 1)
+        assert scheduler.queued_images == 0
+        served.gate.open.set()
+        np.testing.assert_array_equal(outputs(await running)[0], A + B)
+
+
+async def test_a_deadline_reaches_the_queue(served: Served, tiny: ModuleType) -> None:
+    statistics = served.models.get("gate").scheduler.statistics
+    async with occupied(served, tiny) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.stub.ModelInfer(gate(tiny), timeout=0.3)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await tiny.until(lambda: statistics.expired_count + statistics.cancel_count == 1)
+        served.gate.open.set()
+        await running
+
+
+@asynccontextmanager
+async def occupied(served: Served, tiny: ModuleType) -> AsyncIterator[grpc.aio.UnaryUnaryCall]:
+    """The model `gate` runs a batch, the call that it yields, until its gate opens."""
+    running = served.stub.ModelInfer(gate(tiny))
+    await tiny.until(lambda: any(engine.running.is_set() for engine in served.gate.engines))
+    yield running
+
+
+async def test_a_front_end_that_dies_takes_its_own_requests_along_and_is_replaced(
+    served: Served, tiny: ModuleType
+) -> None:
+    scheduler = served.models.get("gate").scheduler
+    async with occupied(served, tiny) as running:
+        waiting = served.stub.ModelInfer(gate(tiny))
+        await tiny.until(lambda: scheduler.queued_images == len(A))
+        (process,) = children()
+        os.kill(process, signal.SIGKILL)
+        for call in (running, waiting):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await tiny.until(lambda: scheduler.queued_images == 0)
+        await tiny.until(lambda: served.server.restarts == served.server.running == 1)
+        assert children() != [process]
+        served.gate.open.set()
+    response = await served.stub.ModelInfer(pair(tiny), wait_for_ready=True)
+    np.testing.assert_array_equal(outputs(response), [A + B, A - B])
+
+
+def test_the_memory_of_a_process_is_read_until_it_ends() -> None:
+    say = (
+        "import ctypes, sys; b = bytes(range(200)); print(ctypes.cast(b, ctypes.c_void_p).value, flush=True)"
+    )
+    with child([sys.executable, "-c", f"{say}; sys.stdin.read()"], stdin=-1, stdout=-1, text=True) as process:
+        address = int(process.stdout.readline())
+        memory, read = ProcessMemory(process.pid), np.zeros((2, 3), np.uint8)
+        memory.read(address + 7, read)
+        assert read.tolist() == [[7, 8, 9], [10, 11, 12]]
+        process.kill()
+        process.wait()
+        with pytest.raises(Unavailable, match="send it again"):
+            memory.read(address, read)
+
+
+async def test_front_ends_end_with_their_daemon(tiny: ModuleType, root: Path) -> None:
+    async with tiny.start_server(root, front_ends=2) as served:
+        assert len(children()) == 2
+        assert (served.server.running, served.server.restarts) == (2, 0)
+    assert children() == []
