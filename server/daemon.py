@@ -119,6 +119,7 @@ class Daemon:
             drain_timeout_s=settings.drain_timeout_s,
         )
         self._governing: Governing | None = None
+        self._front_ends: FrontEnds | None = None
         self._metrics_port: int | None = None
 
     async def open(self, exits: AsyncExitStack) -> None:
@@ -166,7 +167,9 @@ class Daemon:
         port = client_port(settings)
         if not settings.front_ends:
             return GrpcServer(port, {INFERENCE: inference.handler()})
-        return FrontEnds(port, (settings.log_format, settings.log_level), settings.front_ends, inference)
+        logs = settings.log_format, settings.log_level
+        self._front_ends = FrontEnds(port, logs, settings.front_ends, inference)
+        return self._front_ends
 
     def _shared_regions(self) -> SharedRegions:
         settings = self._settings
@@ -198,7 +201,9 @@ class Daemon:
         await self._operator.set_serving(serving=serving)
 
     def _open_metrics(self, exits: AsyncExitStack) -> None:
-        source = ServerMetrics(self._models, self._engines.served, lambda: self._governing)
+        source = ServerMetrics(
+            self._models, self._engines.served, lambda: self._governing, lambda: self._front_ends
+        )
         settings = self._settings
         server = start_metrics_server(
             source, settings.host, settings.metrics_port, version=version("boulton")

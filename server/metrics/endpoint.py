@@ -16,9 +16,10 @@ from prometheus_client.registry import Collector
 
 from server.errors import ConfigError
 from server.metrics.device_families import device_families
-from server.metrics.families import build_family, governor_families, model_families
+from server.metrics.families import build_family, front_end_families, governor_families, model_families
 from server.metrics.values import (
     DeviceMetrics,
+    FrontEndMetrics,
     GovernorMetrics,
     MetricsSource,
     ModelMetrics,
@@ -29,6 +30,7 @@ from server.metrics.values import (
 
 __all__ = [
     "DeviceMetrics",
+    "FrontEndMetrics",
     "GovernorMetrics",
     "MetricsServer",
     "MetricsSource",
@@ -65,6 +67,9 @@ class SnapshotCollector(Collector):
         governor = self._source.governor()
         if governor is not None:
             yield from governor_families(governor)
+        front_ends = self._source.front_ends()
+        if front_ends is not None:
+            yield from front_end_families(front_ends)
 
 
 class MetricsServer:

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import (
 
 from optimizer.holdback import Interval, Saving
 from optimizer.telemetry import EnergySource
-from server.metrics.values import GovernorMetrics, ModelMetrics
+from server.metrics.values import FrontEndMetrics, GovernorMetrics, ModelMetrics
 from server.scheduling.statistics import ModelStatistics
 
 _SECONDS_PER_HOUR = 3600.0
@@ -96,6 +96,14 @@ def governor_families(governor: GovernorMetrics) -> Iterator[Metric]:
         "What is governed, and by which policy",
         value={"gpu_uuid": governor.gpu_uuid, "model": governor.model, "policy": governor.policy},
     )
+
+
+def front_end_families(front_ends: FrontEndMetrics) -> Iterator[Metric]:
+    """The processes that speak gRPC for the daemon."""
+    text = "Processes that listen on the clients' port now"
+    yield GaugeMetricFamily("boulton_front_ends", text, value=front_ends.running)
+    text = "Front ends that ended unasked and were replaced"
+    yield CounterMetricFamily("boulton_front_end_restarts", text, value=front_ends.restarts)
 
 
 def build_family(version: str) -> Metric:

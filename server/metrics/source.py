@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from server.devices.served import ServedDevice, control_state
+from server.front_ends.front_ends import FrontEnds
 from server.governing.loop import Governing
-from server.metrics.endpoint import DeviceMetrics, GovernorMetrics, ModelMetrics
+from server.metrics.endpoint import DeviceMetrics, FrontEndMetrics, GovernorMetrics, ModelMetrics
 from server.models.table import ModelTable
 
 
@@ -17,14 +18,20 @@ class ServerMetrics:
         models: the loaded models.
         device: what runs them.
         governing: finds the governor at work; None when nothing is governed.
+        front_ends: finds the front ends; None where there are none.
     """
 
     def __init__(
-        self, models: ModelTable, device: ServedDevice, governing: Callable[[], Governing | None]
+        self,
+        models: ModelTable,
+        device: ServedDevice,
+        governing: Callable[[], Governing | None],
+        front_ends: Callable[[], FrontEnds | None],
     ) -> None:
         self._models = models
         self._device = device
         self._governing = governing
+        self._front_ends = front_ends
 
     def models(self) -> Iterator[ModelMetrics]:
         """Return every loaded model."""
@@ -64,3 +71,8 @@ class ServerMetrics:
         governing = self._governing()
         state = control_state(self._device, governing.governor if governing else None)
         return DeviceMetrics(self._device.gpu.uuid, state, self._device.failures())
+
+    def front_ends(self) -> FrontEndMetrics | None:
+        """Return the front ends; None where the daemon speaks gRPC for itself."""
+        front_ends = self._front_ends()
+        return None if front_ends is None else FrontEndMetrics(front_ends.running, front_ends.restarts)

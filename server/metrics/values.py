@@ -109,6 +109,14 @@ class GovernorMetrics:
     saving: Saving | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FrontEndMetrics:
+    """The processes that speak gRPC for the daemon: how many listen, how many had to be replaced."""
+
+    running: int
+    restarts: int
+
+
 class MetricsSource(Protocol):
     """Where a scrape reads. Called in the metrics server's thread: take copies, wait for nothing long."""
 
@@ -120,6 +128,9 @@ class MetricsSource(Protocol):
 
     def device(self) -> DeviceMetrics:
         """Return what runs the models."""
+
+    def front_ends(self) -> FrontEndMetrics | None:
+        """Return the front ends; None where the daemon speaks gRPC for itself."""
 
 
 class RunningTotals:

@@ -20,6 +20,7 @@ from server.devices.served import ControlState
 from server.errors import ConfigError
 from server.metrics.endpoint import (
     DeviceMetrics,
+    FrontEndMetrics,
     GovernorMetrics,
     MetricsServer,
     ModelMetrics,
@@ -50,6 +51,7 @@ class Source:
     governed: GovernorMetrics | None = None
     reads: int = 0
     runs_on: DeviceMetrics = field(default_factory=lambda: DeviceMetrics(GPU))
+    speaks: FrontEndMetrics | None = None
 
     def models(self) -> tuple[ModelMetrics, ...]:
         self.reads += 1
@@ -60,6 +62,9 @@ class Source:
 
     def device(self) -> DeviceMetrics:
         return self.runs_on
+
+    def front_ends(self) -> FrontEndMetrics | None:
+        return self.speaks
 
 
 @pytest.fixture
@@ -456,3 +461,11 @@ def test_what_is_saved_comes_with_its_bounds(source: Source, server: MetricsServ
 def test_where_nothing_is_held_back_nothing_is_called_saved(source: Source, server: MetricsServer) -> None:
     source.governed = governor(record())
     assert not any("saved" in name or "saving" in name for name in samples(server))
+
+
+def test_front_ends_are_counted_where_there_are_any(server: MetricsServer, source: Source) -> None:
+    assert not any(name.startswith("boulton_front_end") for name, _ in samples(server))
+    source.speaks = FrontEndMetrics(running=3, restarts=2)
+    shown = samples(server)
+    assert shown[key("boulton_front_ends")] == 3
+    assert shown[key("boulton_front_end_restarts_total")] == 2
