@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.serving import command, governor_cost, peers, shared_memory, soak, throughput, wire
+from bench.serving import command, front_ends, governor_cost, peers, shared_memory, soak, throughput, wire
 
 BENCHMARKS = {
     "wire": wire.run,
     "shared-memory": shared_memory.run,
     "throughput": throughput.run,
     "peers": peers.run,
+    "front-ends": front_ends.run,
     "governor": governor_cost.run,
     "soak": soak.run,
 }
