@@ -166,7 +166,7 @@ class _Durations:
     def __call__(self, images: Array) -> Array:
         """Return the seconds of batches of at least one image; the last axis is the clocks."""
         images = np.minimum(images, self._most)
-        at = self._lines[images.astype(np.intp)]
+        at = self._lines.take(images.astype(np.intp))
         at += self._clocks
         lasting: Array = self._starts.take(at) + self._slopes.take(at) * images
         return lasting
