@@ -38,13 +38,13 @@ class Server:
         return sum(_cpu_s(pid) for pid in family(self.pid))
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process alone."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]
-        return int(pages) * _PAGE_BYTES
+        """Resident memory of the process and its living descendants."""
+        fields = [_stat(pid) for pid in family(self.pid)]
+        return sum(int(field[21]) * _PAGE_BYTES for field in fields if field)
 
     def descriptors(self) -> int:
-        """Open file descriptors of the process alone."""
-        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+        """Open file descriptors of the process and its living descendants."""
+        return sum(1 for pid in family(self.pid) for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def family(pid: int) -> list[int]:

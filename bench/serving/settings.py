@@ -15,12 +15,14 @@ class Settings:
         rounds: how often every subject is measured, in turns.
         seconds: length of one measurement.
         soak_s: length of the soak.
+        front_ends: through how many front ends the soak goes; 0: through none.
         peers: directory that holds the peers' environments.
     """
 
     rounds: int = 7
     seconds: float = 5.0
     soak_s: float = 600.0
+    front_ends: int = 0
     peers: Path = Path(".peers")
 
 
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help=f"rounds, default {Settings().rounds}")
     parser.add_argument("--seconds", type=float, help=f"per measurement, default {Settings().seconds:g}")
     parser.add_argument("--soak-s", type=float, help=f"length of the soak, default {Settings().soak_s:g}")
+    parser.add_argument("--front-ends", type=int, default=0, help="soak so many front ends, default none")
     parser.add_argument("--peers", type=Path, help="where the peers' environments are, default .peers")
     parser.add_argument("--save", action="store_true", help="write the result as JSON into bench/results")
 
@@ -44,5 +47,6 @@ def from_arguments(arguments: argparse.Namespace) -> Settings:
         rounds=arguments.rounds or default.rounds,
         seconds=arguments.seconds or default.seconds,
         soak_s=arguments.soak_s or default.soak_s,
+        front_ends=arguments.front_ends,
         peers=(arguments.peers or default.peers).resolve(),
     )

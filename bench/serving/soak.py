@@ -1,9 +1,10 @@
 """Memory under a long full load with cancellations: does the server grow, does it lose descriptors?
 
 A closed loop of single UINT8 images and FP32 batches; a fifth of the requests are cancelled after a random
-time, some before they are sent, some while they run. Resident memory and descriptors of the server's process
-are read every second. The last quarter of the run is compared with the second: in the first, buffers
-and heaps find their size. Growth counts as noise up to the range that the second quarter itself went through.
+time, some before they are sent, some while they run. Resident memory and descriptors of all the server's
+processes are read every second. The last quarter of the run is compared with the second: in the first,
+buffers and heaps find their size. Growth counts as noise up to the range that the second quarter itself went
+through.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from bench.serving.subjects import boulton
 MIB = 1 << 20
 WORKERS = 32
 BIG_WORKERS = 4
+CONNECTIONS = 4
 CANCELLED_SHARE = 0.2
 LONGEST_WAIT_S = 0.05
 SMALLEST_NOISE_MIB = 4.0
@@ -62,13 +65,11 @@ def run(settings: Settings, console: Console) -> Result:
     models = ["small-uint8", "negligible-fp32"]
     with tempfile.TemporaryDirectory() as directory:
         repository = write_repository(Path(directory))
-        with boulton(repository, models) as server:
+        with boulton(repository, models, "--front-ends", str(settings.front_ends)) as server:
             counts = Counts()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 samples = runner.run(_soak(server, settings.soak_s, counts, console))
-    return Result(
-        "soak", "Memory under a soak", figures(samples, counts), _conditions(settings.soak_s, samples)
-    )
+    return Result("soak", "Memory under a soak", figures(samples, counts), _conditions(settings, samples))
 
 
 def figures(samples: Sequence[Sample], counts: Counts) -> list[Figure]:
@@ -94,11 +95,12 @@ def _one(value: float) -> Spread:
     return Spread(value, value, value)
 
 
-def _conditions(seconds: float, samples: Sequence[Sample]) -> tuple[str, ...]:
+def _conditions(settings: Settings, samples: Sequence[Sample]) -> tuple[str, ...]:
     step = max(1, len(samples) // 10)
     course = ", ".join(f"{sample.at_s:.0f} s: {sample.resident_mib:.0f}" for sample in samples[::step])
     return (
-        f"{seconds:g} s, {WORKERS} workers with single UINT8 images, {BIG_WORKERS} with FP32 batches of 8",
+        f"{settings.soak_s:g} s, {settings.front_ends} front ends, {CONNECTIONS} connections",
+        f"{WORKERS} workers with single UINT8 images, {BIG_WORKERS} with FP32 batches of 8",
         f"{CANCELLED_SHARE:.0%} of the requests cancelled after 0 to {1e3 * LONGEST_WAIT_S:g} ms",
         f"resident MiB over time: {course}",
     )
@@ -109,12 +111,15 @@ async def _soak(server: Server, seconds: float, counts: Counts, console: Console
     big = infer_request("negligible-fp32", INPUT, images("FP32", 8))
     messages = [small] * WORKERS + [big] * BIG_WORKERS
     end_s = time.monotonic() + seconds
-    async with (
-        grpc.aio.insecure_channel(server.url, options=OPTIONS) as channel,
-        asyncio.TaskGroup() as group,
-    ):
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(server.url, options=OPTIONS))
+            for _ in range(CONNECTIONS)
+        ]
+        group = await stack.enter_async_context(asyncio.TaskGroup())
         for seed, message in enumerate(messages):
-            group.create_task(_worker(raw_call(channel), message, end_s, counts, random.Random(seed)))
+            call = raw_call(channels[seed % CONNECTIONS])
+            group.create_task(_worker(call, message, end_s, counts, random.Random(seed)))
         return await _watch(server, seconds, console)
 
 

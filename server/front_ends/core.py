@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from server.errors import InvalidArgument, Unavailable
+from server.errors import InvalidArgument
 from server.front_ends.frames import (
     METHODS,
     Frame,
@@ -31,7 +31,6 @@ REFER_BYTES = 1 << 14
 
 _STREAMED = METHODS.index("ModelStreamInfer")
 _INFERENCES = (METHODS.index("ModelInfer"), _STREAMED)
-_GONE = "the server's core has ended: send the request again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +90,6 @@ class Core:
             else:
                 asked.answer.set_exception(error_of(unpack_refusal(body)))
 
-    def lost(self) -> None:
-        """Fail whatever is unanswered: the core is gone."""
-        for asked in self._asked.values():
-            if not asked.answer.done():
-                asked.answer.set_exception(Unavailable(_GONE))
-        self._asked.clear()
-
     def _whole(self, asked: Asked, method: int, deadline_s: float) -> bytes:
         return pack_message(asked.call, Message(deadline_s, method, asked.message))
 
@@ -129,7 +121,7 @@ class StreamedCore:
         return self._core.begin(_STREAMED, message, caller)
 
     async def response(self, asked: Asked) -> bytes:
-        """Wait for its answer; failures come in band. Raises `RequestError` when the core is gone."""
+        """Wait for its answer; failures come in band."""
         try:
             return await asked.answer
         except asyncio.CancelledError:
