@@ -7,7 +7,7 @@ import ctypes
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.errors import InvalidArgument
@@ -79,16 +79,15 @@ class Core:
         if asked.call in self._asked:
             self._send(pack(Kind.CANCEL, asked.call))
 
-    def receive(self, frames: Iterable[Frame]) -> None:
-        """Take answers and refusals."""
-        for kind, call, body in frames:
-            asked = self._asked.pop(call, None)
-            if asked is None or asked.answer.done():
-                continue
-            if kind == Kind.ANSWER:
-                asked.answer.set_result(body)
-            else:
-                asked.answer.set_exception(error_of(unpack_refusal(body)))
+    def receive(self, frame: Frame) -> None:
+        """Take an answer or a refusal."""
+        asked = self._asked.pop(frame.call, None)
+        if asked is None or asked.answer.done():
+            return
+        if frame.kind == Kind.ANSWER:
+            asked.answer.set_result(frame.body)
+        else:
+            asked.answer.set_exception(error_of(unpack_refusal(frame.body)))
 
     def _whole(self, asked: Asked, method: int, deadline_s: float) -> bytes:
         return pack_message(asked.call, Message(deadline_s, method, asked.message))

@@ -4,105 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 
-import numpy as np
-
-from server.errors import BoultonError, ConfigError
-from server.front_ends.desk import Desk
-from server.front_ends.frames import Frame, Kind, pack_number, unpack_ready
-from server.front_ends.link import Link
+from server.errors import BoultonError
+from server.front_ends.child import FrontEndProcess
 from server.front_ends.port import KeptPort
-from server.front_ends.process import TRIAL, FrontEndSettings
+from server.front_ends.process import FrontEndSettings
 from server.inference.service import InferenceService
 from server.transport.grpc_server import PortSettings
-from server.wire.outside_memory import read_process
 
-MODULE = "server.front_ends.process"
-START_TIMEOUT_S = 60.0
-STOP_EXTRA_S = 5.0
 SOONEST_RESTART_S, LATEST_RESTART_S = 0.1, 5.0
 
 logger = logging.getLogger("boulton.front_ends")
-
-
-class FrontEndProcess:
-    """One front end's process, from the core's side. Belongs to the event loop.
-
-    Args:
-        settings: what it is told.
-        service: what answers its clients.
-    """
-
-    def __init__(self, settings: FrontEndSettings, service: InferenceService) -> None:
-        self._settings = settings
-        self._service = service
-        self._link = Link(self._receive, self._lost)
-        self._desk: Desk | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.gone = asyncio.Event()
-
-    async def start(self) -> None:
-        """Start it, and wait until it listens. Raises `ConfigError` when it cannot, `OSError`."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.to_thread(_spawn, self._settings, theirs)
-        self._desk = Desk(self._service, self._process.pid, self._link.send)
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._link, ours)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await self._listening
-        except TimeoutError:
-            raise ConfigError(f"a front end did not start within {START_TIMEOUT_S:g} s") from None
-
-    def tell(self, *, serving: bool) -> None:
-        """Tell it what its health service is to say."""
-        self._link.send(pack_number(Kind.SERVING, serving))
-
-    async def stop(self, grace_s: float) -> None:
-        """Have it accept nothing more, and end after `grace_s` or a little later."""
-        self._link.send(pack_number(Kind.STOP, grace_s))
-        try:
-            async with asyncio.timeout(grace_s + STOP_EXTRA_S):
-                await self.gone.wait()
-        except TimeoutError:
-            logger.warning("a front end does not end: it is killed")
-        await self.end()
-
-    async def end(self) -> None:
-        """Kill it if it still runs, and bury it. Idempotent."""
-        self._link.close()
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-
-    def _receive(self, frames: Sequence[Frame]) -> None:
-        if self._listening.done() and self._desk is not None:
-            self._desk.receive(frames)
-            return
-        first, *others = frames
-        if first.kind == Kind.READY:
-            self._welcome(*unpack_ready(first.body))
-            if others:
-                self._receive(others)
-        else:
-            self._listening.set_exception(ConfigError(first.body.decode(errors="replace")))
-
-    def _welcome(self, address: int, nbytes: int) -> None:
-        may_refer = self._process is not None and _can_read(self._process.pid, address, nbytes)
-        self._link.send(pack_number(Kind.WELCOME, may_refer))
-        self._listening.set_result(None)
-
-    def _lost(self) -> None:
-        if self._desk is not None:
-            self._desk.close()
-        if not self._listening.done():
-            self._listening.set_exception(ConfigError("a front end ended before it listened; see its log"))
-        self.gone.set()
 
 
 class FrontEnds:
@@ -191,19 +103,3 @@ class FrontEnds:
             except (BoultonError, OSError) as error:
                 logger.error("a front end cannot be started: %s", error)  # the text says all
             pause_s = min(2 * pause_s, LATEST_RESTART_S)
-
-
-def _spawn(settings: FrontEndSettings, link: socket.socket) -> subprocess.Popen[bytes]:
-    command = (sys.executable, "-m", MODULE, "--link", str(link.fileno()), "--settings", settings.to_json())
-    return subprocess.Popen(command, pass_fds=(link.fileno(),), stdin=subprocess.DEVNULL)
-
-
-def _can_read(process_id: int, address: int, nbytes: int) -> bool:
-    """Whether the kernel lets this process read that one's memory; otherwise pixels go through the socket."""
-    read = np.empty(nbytes, np.uint8)
-    try:
-        read_process(process_id, address, read)
-    except OSError as error:
-        logger.warning("front ends' memory cannot be read (%s): images are copied twice more", error)
-        return False
-    return read.tobytes() == TRIAL

@@ -92,7 +92,7 @@ class FrontEnd:
     def _receive(self, frames: Sequence[Frame]) -> None:
         for frame in frames:
             if frame.call != NO_CALL:
-                self._core.receive((frame,))
+                self._core.receive(frame)
             elif frame.kind == Kind.WELCOME:
                 self._core.may_refer = bool(unpack_number(frame.body))
             elif frame.kind == Kind.SERVING:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from protos import grpc_service_pb2 as pb
 from server.errors import Unavailable
-from server.front_ends import front_ends as module
+from server.front_ends import child as child_module
 from server.front_ends.core import REFER_BYTES
 from server.front_ends.desk import Desk, ProcessMemory
 
@@ -51,7 +51,7 @@ def front_ends() -> int:
 def readable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Some kernels and sandboxes do not let a process read another's memory."""
     if not request.param:
-        monkeypatch.setattr(module, "read_process", _forbidden)
+        monkeypatch.setattr(child_module, "read_process", _forbidden)
     return request.param
 
 
@@ -74,7 +74,7 @@ def children() -> list[int]:
     found = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if module.MODULE in line]
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if child_module.MODULE in line]
 
 
 def pair(tiny: ModuleType, request_id: str = "") -> pb.ModelInferRequest:
@@ -94,7 +94,7 @@ async def test_large_requests(readable: bool, served: Served, tiny: ModuleType, 
     response = await served.stub.ModelInfer(pair(tiny, "an id"))
     assert response.id == "an id"
     np.testing.assert_array_equal(outputs(response), [A + B, A - B])
-    assert kinds == [module.Kind.REFERRED if readable else module.Kind.MESSAGE]
+    assert kinds == [child_module.Kind.REFERRED if readable else child_module.Kind.MESSAGE]
 
 
 @pytest.mark.usefixtures("readable")
@@ -135,7 +135,7 @@ async def test_a_photograph_is_decoded(served: Served, tiny: ModuleType, kinds: 
     request.raw_input_contents.append(tiny.bytes_tensor(encoded.getvalue()))
     response = await served.stub.ModelInfer(request)
     assert np.frombuffer(response.raw_output_contents[0], np.float32) == pytest.approx(127, abs=15)
-    assert kinds == [module.Kind.REFERRED]
+    assert kinds == [child_module.Kind.REFERRED]
 
 
 async def test_a_cancelled_request_leaves_the_queue(served: Served, tiny: ModuleType) -> None:
