@@ -18,12 +18,11 @@ from bench.compare.networks import NetworkFile, network_names, obtain_network
 from bench.console import make_console
 from bench.flags import number, whole
 from bench.layers import files, report
-from bench.layers.engines import TIMERS, timer_of
+from bench.layers.engines import TIMERS, runs_on_gpu, timer_of
 from bench.layers.roofline import Roofline
 from bench.layers.study import Question, study
 from bench.output import check_writable
 from bench.serving.machine import this_machine
-from server.engines.registry import engine_kind
 from server.errors import ConfigError
 from server.exporting.precision.kinds import Precision
 from server.exporting.progress import ConsoleProgress
@@ -117,19 +116,10 @@ def _energy(arguments: argparse.Namespace) -> Iterator[tuple[Meter | None, str]]
     meters = Meters(arguments.device_index)
     meters.open()
     try:
-        meter = meters.of(on_gpu=_on_gpu(arguments.engine, arguments.device_index))
+        meter = meters.of(on_gpu=runs_on_gpu(arguments.engine, arguments.device_index))
         yield meter, "" if meter else "; ".join(meters.notes)
     finally:
         meters.close()
-
-
-def _on_gpu(engine: str, device_index: int) -> bool:
-    where = engine_kind(engine).where
-    if where != "either":
-        return where == "gpu"
-    from server.engines.pytorch.engine import best_device
-
-    return best_device(device_index) != "cpu"
 
 
 def _tell(step: str, place: int, steps: int) -> None:

@@ -32,6 +32,16 @@ def timer_of(engine: str, device_index: int = 0) -> Timer:
     return TIMERS[engine](device_index)
 
 
+def runs_on_gpu(engine: str, device_index: int = 0) -> bool:
+    """Whether an engine that is installed runs on that GPU here, and not on the CPU."""
+    where = engine_kind(engine).where
+    if where != "either":
+        return where == "gpu"
+    from server.engines.pytorch.engine import best_device
+
+    return best_device(device_index) != "cpu"
+
+
 def _onnxruntime(_device_index: int) -> Timer:
     from bench.layers.timing import time_network
 

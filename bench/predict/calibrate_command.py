@@ -1,8 +1,9 @@
 """Measure layers on this machine and fit a predictor to them, for `boulton predict`.
 
-Small random networks are timed step by step on ONNX Runtime's CPU engine, each at several batch sizes. The
-dataset grows as they are measured: run it again to go on. With --simulated GPU the layers of a simulated GPU
-are "measured" instead, which takes seconds and is marked in all that follows from it.
+Small random networks are timed step by step, by default on ONNX Runtime's CPU engine, each at several batch
+sizes; where the processor has an energy counter, their energy is measured too. The dataset grows as they are
+measured: run it again to go on. With --simulated GPU the layers of a simulated GPU are "measured" instead,
+which takes seconds and is marked in all that follows from it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from rich.console import Console
 from rich.progress import Progress
 
 from bench.console import make_console
-from bench.flags import whole
-from bench.predict.calibrating import METHOD, file_jobs, measure_into, simulate_into, small_jobs
-from bench.predict.measuring import Effort
-from bench.serving.machine import this_machine
+from bench.flags import number, whole
+from bench.layers.engines import TIMERS
+from bench.predict.calibrating import file_jobs, measure_into, simulate_into, small_jobs
+from bench.predict.measured_device import Wanted, open_device
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.predictor import fit_predictor
 from optimizer.layers.saved import save_predictor
@@ -52,8 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clocks", type=whole(1, 64), default=7, metavar="N", help="clocks of a simulated GPU (default: 7)")
     add("--model", type=Path, action="append", default=[], metavar="FILE", help=_MODEL)
     add("--model-batch", type=whole(1, 65536), action="append", default=[], metavar="N", help="for --model")
+    add(
+        "--engine",
+        choices=tuple(TIMERS),
+        default="onnxruntime",
+        help="what to measure on (default: %(default)s)",
+    )
+    add("--device-index", type=whole(0, 1023), default=0, metavar="N", help="the GPU (default: %(default)s)")
+    add("--energy", choices=("auto", "none"), default="auto", help=_ENERGY)
+    add("--energy-s", type=number(0.1, 600.0), default=1.0, metavar="S", help=_ENERGY_S)
 
 
+_ENERGY = "measure it where the processor has a counter, or not at all (default: %(default)s)"
+_ENERGY_S = "for how long each network is repeated for it, at least; long against the counter (default: 1)"
 _ROUNDS = "how often to measure each; the shortest times count, simulated ones in the mean (default: 2)"
 _MODEL = "an ONNX file to measure instead of small networks, e.g. to judge a predictor; may be repeated"
 
@@ -95,7 +106,15 @@ def _measure(arguments: argparse.Namespace) -> None:
                     f"{count} of {len(jobs) * arguments.rounds} measured, last {name}", highlight=False
                 )
 
-        measure_into(arguments.dataset, jobs, _this_machine(), Effort(), said, arguments.rounds)
+        wanted = Wanted(
+            arguments.engine,
+            arguments.device_index,
+            arguments.energy_s if arguments.energy == "auto" else None,
+        )
+        with open_device(wanted) as device:
+            for note in device.notes:
+                console.print(note, highlight=False)
+            measure_into(arguments.dataset, jobs, device.provenance, device.measure, said, arguments.rounds)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
@@ -111,22 +130,6 @@ def _simulate(arguments: argparse.Namespace) -> None:
         jobs = list(small_jobs(arguments.networks, arguments.batches_each, math.inf))
     provenance["rounds"] = arguments.rounds
     simulate_into(arguments.dataset, jobs, layers, clocks, provenance, arguments.rounds)
-
-
-def _this_machine() -> dict[str, Any]:
-    machine = this_machine()
-    return {
-        "simulated": False,
-        "device": machine.cpu,
-        "cpu": machine.cpu,
-        "engine": f"onnxruntime {onnxruntime.__version__}",
-        "threads": 1,
-        "cores": machine.cores,
-        "kernel": machine.kernel,
-        "date": date.today().isoformat(),  # noqa: DTZ011  # the day where it was measured
-        "method": METHOD,
-        "energy": "not measured",
-    }
 
 
 def _simulated_device(name: str, source: str) -> dict[str, Any]:

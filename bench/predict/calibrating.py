@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 import onnx
 
-from bench.predict.measuring import Effort, measure
+from bench.predict.metering import Measurer
 from bench.predict.small_networks import MOST_OPERATIONS, draw_batch, fill, small_network
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, append, load_dataset, write_header
@@ -20,12 +20,6 @@ from optimizer.layers.features import features
 from optimizer.layers.fusion import fuse
 from optimizer.layers.simulated import SimulatedLayers
 from server.errors import ConfigError
-
-METHOD = (
-    "single thread, nice 0; a step's time is the lowest tenth of its timed runs, which take turns with "
-    "untimed ones, long steps shortened so that they add up to the run; a run's time is the lowest tenth "
-    "of its thread's processor time; of several rounds over all networks the shortest counts"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +56,11 @@ def measure_into(
     dataset: Path,
     jobs: Sequence[Job],
     provenance: dict[str, object],
-    effort: Effort,
+    measure: Measurer,
     said: Callable[[str], None] = lambda _: None,
     rounds: int = 1,
 ) -> int:
-    """Measure what the dataset lacks; return how many were there already. `said` hears each one's name.
+    """Measure what the dataset lacks by `measure`; return how many were there already. `said` hears names.
 
     Each job is measured once a round, so that what disturbs the machine for minutes spoils no job for good.
 
@@ -84,26 +78,26 @@ def measure_into(
     for number in range(rounds):
         for job in jobs:
             if done[job.key] <= number:
-                append(dataset, _measure(job, effort))
+                append(dataset, _measured(job, measure))
             said(f"{job.network} at batch {job.batch}")
     return sum(min(done[job.key], rounds) for job in jobs)
 
 
-def _measure(job: Job, effort: Effort) -> MeasuredNetwork:
+def _measured(job: Job, measure: Measurer) -> MeasuredNetwork:
     if job.path is not None:
-        return measure(job.network, job.path, job.batch, effort)
+        return measure(job.network, job.path, job.batch)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         _, model = small_network(job.seed)
         fill(model, job.seed)
         onnx.save(model, path)
-        return measure(job.network, path, job.batch, effort)
+        return measure(job.network, path, job.batch)
 
 
 def _check_same(found: object, wanted: dict[str, object], dataset: Path) -> None:
     """Measurements of two machines must not be mixed."""
     assert isinstance(found, dict)  # noqa: S101  # a dataset's provenance is a table
-    for key in ("cpu", "engine", "threads"):
+    for key in ("cpu", "device", "engine", "threads", "energy"):
         if found.get(key) != wanted.get(key):
             raise ConfigError(
                 f"{dataset} was measured with {key} {found.get(key)!r}, now it is {wanted.get(key)!r}: give "

@@ -29,6 +29,12 @@ from optimizer.layers.dataset import Array, MeasuredNetwork
 from optimizer.layers.features import features
 from optimizer.layers.fusion import Step, fuse
 
+METHOD = (
+    "single thread, nice 0; a step's time is the lowest tenth of its timed runs, which take turns with "
+    "untimed ones, long steps shortened so that they add up to the run; a run's time is the lowest tenth "
+    "of its thread's processor time"
+)
+
 _LOWER = 0.1
 _SLEEP_S = 0.01
 _LONG_S = 0.3e-3

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-_OPSET, _IR = 17, 8
+_OPSETS, _IR = (18, 20), 9
+"""Between these, ONNX gave mean poolings dilations, for which engines may use code of another speed."""
 _SIDES = (7, 8, 13, 14, 16, 17, 19, 27, 28, 32, 35, 54, 56, 71, 112, 147, 224)
 MOST_OPERATIONS = 5e8
 _MOST_WEIGHTS = 40_000_000
 _HALVING = ((2, 2, 0), (2, 2, 0), (3, 2, 0), (3, 2, 1))
+_ODD = 0.3
+"""How often channels are drawn that fill no block, where that matters most."""
+_HEAVY_SIDE = 28
 _WINDOWS = (*_HALVING, (3, 1, 1), (3, 1, 1), (2, 1, 0), (5, 3, 0))
 """Side, stride and padding of poolings; those that are frequent in published networks stand twice."""
 
@@ -57,17 +61,54 @@ class NetworkBuilder:
             return self._add("Clip", [x, *limits], self.shapes[x])
         return self._add(operator, [x], self.shapes[x])
 
-    def pooling(self, x: str, operator: str, kernel: int, stride: int, pad: int = 0) -> str:
-        """Append a pooling."""
+    def pooling(
+        self, x: str, operator: str, kernel: int, stride: int, pad: int = 0, *, overlapping: bool = False
+    ) -> str:
+        """Append a pooling; `overlapping` windows may reach over the edge: the side is rounded up."""
         channels, side = self.shapes[x]
-        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
-        return self._add(operator, [x], (channels, (side + 2 * pad - kernel) // stride + 1), **sizes)
+        sizes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+        free = side + 2 * pad - kernel
+        if overlapping:
+            sizes["ceil_mode"] = 1
+            return self._add(operator, [x], (channels, -(-free // stride) + 1), **sizes)
+        return self._add(operator, [x], (channels, free // stride + 1), **sizes)
 
     def global_mean(self, x: str) -> str:
         """Append a mean over all pixels, and make a row of numbers of it."""
-        y = self._add("ReduceMean", [x], (self.shapes[x][0], 0), axes=[-1, -2], keepdims=0)
-        self.shapes[y] = (self.shapes[x][0], 0)
-        return y
+        axes = self._constant(np.array([-1, -2], np.int64))
+        return self._add("ReduceMean", [x, axes], (self.shapes[x][0], 0), keepdims=0)
+
+    def weighed(self, x: str, hidden: int) -> str:
+        """Weigh each channel by what two layers make of all means, as squeeze-and-excitation does."""
+        channels, side = self.shapes[x]
+        y = self._add("GlobalAveragePool", [x], (channels, 1))
+        y = self.convolution(y, hidden, 1, act="Relu")
+        y = self.activation(self.convolution(y, channels, 1), "Sigmoid")
+        return self._add("Mul", [x, y], (channels, side))
+
+    def shuffled(self, x: str, groups: int) -> str:
+        """Take channels from each of the groups in turn."""
+        channels, side = self.shapes[x]
+        apart = self._constant(np.array([0, groups, channels // groups, side, side], np.int64))
+        together = self._constant(np.array([0, channels, side, side], np.int64))
+        y = self._add("Reshape", [x, apart], (channels, side))
+        y = self._add("Transpose", [y], (channels, side), perm=[0, 2, 1, 3, 4])
+        return self._add("Reshape", [y, together], (channels, side))
+
+    def framed(self, x: str, width: int = 1) -> str:
+        """Put noughts around each channel."""
+        channels, side = self.shapes[x]
+        pads = self._constant(np.array([0, 0, width, width] * 2, np.int64))
+        return self._add("Pad", [x, pads], (channels, side + 2 * width))
+
+    def sliced(self, x: str, axis: int, first: int, last: int, step: int = 1) -> str:
+        """Take some of the channels (axis 1), or of the pixels along both sides (axis 2)."""
+        channels, side = self.shapes[x]
+        axes = [1] if axis == 1 else [2, 3]
+        numbers = ([first] * len(axes), [last] * len(axes), axes, [step] * len(axes))
+        taken = len(range(first, last, step))
+        shape = (taken, side) if axis == 1 else (channels, taken)
+        return self._add("Slice", [x, *(self._constant(np.array(n, np.int64)) for n in numbers)], shape)
 
     def flat(self, x: str) -> str:
         """Make a row of numbers."""
@@ -105,9 +146,9 @@ class NetworkBuilder:
     def model(self, y: str) -> ModelProto:
         """Return the graph up to `y`, for any batch."""
         inputs = helper.make_tensor_value_info("input", TensorProto.FLOAT, self._sizes("input"))
-        outputs = helper.make_tensor_value_info(y, TensorProto.FLOAT, None)
+        outputs = helper.make_tensor_value_info(y, TensorProto.FLOAT, self._sizes(y))
         graph = helper.make_graph(self._nodes, "small", [inputs], [outputs], self._weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSETS[-1])], ir_version=_IR)
 
     def _sizes(self, name: str) -> list[str | int]:
         channels, side = self.shapes[name]
@@ -135,7 +176,9 @@ def small_network(seed: int) -> tuple[str, ModelProto]:
     """Return a family's name and a network of it, its weights still empty; the same for the same seed."""
     rng = np.random.default_rng(seed)
     family = list(_FAMILIES)[seed % len(_FAMILIES)]
-    return family, _FAMILIES[family](rng)
+    model = _FAMILIES[family](rng)
+    model.opset_import[0].version = _OPSETS[seed // len(_FAMILIES) % len(_OPSETS)]
+    return family, model
 
 
 def fill(model: ModelProto, seed: int) -> None:
@@ -161,10 +204,10 @@ def _side(rng: np.random.Generator, least: int = 7, most: int = 224) -> int:
     return int(rng.choice([side for side in _SIDES if least <= side <= most]))
 
 
-def _channels(rng: np.random.Generator, side: int, scale: float = 2600.0) -> int:
-    """Draw channels that go with a side, mostly in eights, as in published networks."""
+def _channels(rng: np.random.Generator, side: int, scale: float = 2600.0, odd: float = 0.05) -> int:
+    """Draw channels that go with a side, mostly in eights, as in published networks; `odd` of them in any."""
     wanted = float(np.clip(scale / side * np.exp(rng.normal(0.0, 0.6)), 8, 1600))
-    step = int(rng.choice([4, 8, 16, 32], p=[0.1, 0.3, 0.3, 0.3]))
+    step = 1 if rng.random() < odd else int(rng.choice([4, 8, 16, 32], p=[0.1, 0.3, 0.3, 0.3]))
     return max(step, round(wanted / step) * step)
 
 
@@ -233,13 +276,13 @@ def _basic(net: NetworkBuilder, x: str) -> str:
 def _inverted(rng: np.random.Generator) -> ModelProto:
     """Inverted residuals around depthwise convolutions."""
     side = _side(rng, 7, 112)
-    narrow = _channels(rng, side, 900)
+    narrow = _channels(rng, side, 900, _ODD)
     net = NetworkBuilder(narrow, side)
     x, act = "input", str(rng.choice(["Clip", "Relu"]))
     for _ in range(rng.integers(2, 4)):
         channels, now = net.shapes[x]
         stride = 2 if now >= 14 and rng.random() < 0.35 else 1
-        out = channels if stride == 1 and rng.random() < 0.7 else _channels(rng, now // stride + 1, 900)
+        out = channels if stride == 1 and rng.random() < 0.7 else _channels(rng, now // stride + 1, 900, _ODD)
         wide = channels * int(rng.choice([1, 3, 4, 6, 6]))
         y = net.convolution(x, wide, 1, act=act)
         y = net.convolution(y, wide, int(rng.choice([3, 3, 5, 7])), stride, groups=wide, act=act)
@@ -318,13 +361,13 @@ def _network_in_network(rng: np.random.Generator) -> ModelProto:
 def _separable(rng: np.random.Generator) -> ModelProto:
     """Depthwise and pointwise convolutions without anything between them."""
     side = _side(rng, 7, 112)
-    net = NetworkBuilder(_channels(rng, side, 5000), side)
+    net = NetworkBuilder(_channels(rng, side, 5000, _ODD), side)
     x = "input"
     for _ in range(rng.integers(1, 4)):
         channels = net.shapes[x][0]
         y = net.activation(x, "Relu") if rng.random() < 0.4 else x
         y = net.convolution(y, channels, 3, groups=channels)
-        out = channels if rng.random() < 0.6 else _channels(rng, net.shapes[x][1], 5000)
+        out = channels if rng.random() < 0.6 else _channels(rng, net.shapes[x][1], 5000, _ODD)
         y = net.convolution(y, out, 1)
         x = net.joined("Add", x, y) if out == channels and rng.random() < 0.6 else y
         if net.shapes[x][1] > 14 and rng.random() < 0.4:
@@ -369,16 +412,42 @@ def _perceptron(rng: np.random.Generator) -> ModelProto:
 
 
 def _poolings(rng: np.random.Generator) -> ModelProto:
-    """Poolings of several windows and as many numbers as in published networks, behind one cheap layer."""
+    """Poolings of several windows and as many numbers as in published networks.
+
+    What is before them is one cheap layer, which leaves the caches as they were, or one of many weights.
+    """
     side = _side(rng, 8)
-    net = NetworkBuilder(16, side)
-    x = net.convolution(
-        "input", _channels(rng, side, float(rng.choice([2600, 7000, 14000]))), 1, act=_act(rng)
-    )
+    heavy = side <= _HEAVY_SIDE and rng.random() < 0.5
+    out = _channels(rng, side, float(rng.choice([2600, 7000, 14000])), 0.5)
+    net = NetworkBuilder(min(out, 1024) if heavy else 16, side)
+    x = net.convolution("input", min(out, 1024) if heavy else out, 3 if heavy else 1, act=_act(rng))
     for _ in range(rng.integers(1, 5)):
         if net.shapes[x][1] >= 6:
-            operator = str(rng.choice(["MaxPool", "MaxPool", "AveragePool"]))
-            x = net.pooling(x, operator, *_WINDOWS[rng.integers(len(_WINDOWS))])
+            operator = str(rng.choice(["MaxPool", "AveragePool"]))
+            window = _WINDOWS[rng.integers(len(_WINDOWS))]
+            x = net.pooling(x, operator, *window, overlapping=bool(rng.random() < 0.2))
+    return net.model(_head(net, rng, x))
+
+
+def _moves(rng: np.random.Generator) -> ModelProto:
+    """Channels weighed, shuffled and taken apart, images framed and thinned out, between convolutions."""
+    side = _side(rng, 7, 56)
+    width = int(rng.choice([4, 11, 12, 16, 32])) * int(rng.integers(1, 13)) * 2
+    net = NetworkBuilder(width, side)
+    x = net.convolution("input", width, 1, act="Relu")
+    for _ in range(rng.integers(2, 5)):
+        now = net.shapes[x][1]
+        choice = rng.integers(4)
+        if choice == 0:
+            x = net.weighed(x, max(4, width // 8))
+        elif choice == 1:
+            x = net.shuffled(x, 2)
+        elif choice == 2:
+            halves = net.sliced(x, 1, 0, width // 2), net.sliced(x, 1, width // 2, width)
+            x = net.joined("Concat", halves[0], net.convolution(halves[1], width // 2, 3, act="Relu"))
+        elif now >= 14:
+            x = net.sliced(net.framed(x), 2, 1, now, 2)
+        x = net.convolution(x, width, 1, act="Relu")
     return net.model(_head(net, rng, x))
 
 
@@ -436,6 +505,7 @@ _FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
     "perceptron": _perceptron,
     "poolings": _poolings,
     "stem": _stem,
+    "moves": _moves,
     "grouped": _grouped,
     "responses": _responses,
 }

@@ -9,34 +9,45 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from bench.console import make_console
-from optimizer.layers.dataset import Dataset, load_dataset
+from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.judging import PUBLISHED, PUBLISHED_NETWORKS, Score, judge, ours, plain
 from optimizer.layers.neuralpower import fit_neuralpower
 from optimizer.layers.paleo import fit_paleo
 from optimizer.layers.predictor import fit_predictor
 from server.errors import ConfigError
 
+_NEEDED = ("sklearn", "scipy")
 _WHAT = ("run_error", "power_error", "energy_error")
 _TARGETS = {"run_error": 0.92, "power_error": 0.95, "energy_error": 0.975}
 """The accuracies that ours is to reach."""
 
 
-def main() -> None:
-    """Fit, judge, print and save."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fit, judge, print and save. Exits with 2 and a line on what is wrong with the files or lacks here."""
     parser = argparse.ArgumentParser(prog="python -m bench.predict.validate", description=__doc__)
     parser.add_argument("--training", type=Path, required=True, help="dataset of `boulton calibrate`")
     parser.add_argument("--held-out", type=Path, required=True, help="dataset of `boulton calibrate --model`")
     parser.add_argument("--save", type=Path, metavar="OUT", help="JSON")
-    arguments = parser.parse_args()
-    training, held_out = load_dataset(arguments.training), load_dataset(arguments.held_out)
-    result = compare(training, held_out)
+    arguments = parser.parse_args(argv)
+    for module in _NEEDED:
+        if find_spec(module) is None:
+            parser.error(
+                f"this needs the module {module!r}, which is not installed: pip install 'boulton[study]'"
+            )
+    try:
+        training, held_out = load_dataset(arguments.training), load_dataset(arguments.held_out)
+        result = compare(training, held_out)
+    except (DatasetError, ConfigError) as error:
+        parser.error(str(error))
     _show(result, training, held_out)
     if arguments.save is not None:
         report = as_json(result, training, held_out)

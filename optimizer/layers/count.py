@@ -40,7 +40,10 @@ def count_layers(model: ModelProto, batch: int = 1) -> tuple[Layer, ...]:
     """
     graph = read_graph(model, batch)
     behind = _dequantised(graph)
-    return tuple(_layer(node, graph, behind) for node in graph.nodes if node.output[0] not in behind)
+    versions = {imported.domain: imported.version for imported in model.opset_import}
+    return tuple(
+        _layer(node, graph, behind, versions) for node in graph.nodes if node.output[0] not in behind
+    )
 
 
 def _dequantised(graph: Graph) -> dict[str, str]:
@@ -48,7 +51,7 @@ def _dequantised(graph: Graph) -> dict[str, str]:
     return {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
 
 
-def _layer(node: NodeProto, graph: Graph, behind: dict[str, str]) -> Layer:
+def _layer(node: NodeProto, graph: Graph, behind: dict[str, str], versions: dict[str, int]) -> Layer:
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     outputs = tuple(graph.tensors[name] for name in node.output if name in graph.tensors)
     shapes = [graph.tensors[name].shape if name else None for name in node.input]
@@ -66,7 +69,16 @@ def _layer(node: NodeProto, graph: Graph, behind: dict[str, str]) -> Layer:
         strides=tuple(attributes.get("strides", ())),
         pads=tuple(attributes.get("pads", ())),
         groups=attributes.get("group", 1),
+        version=_version(node, versions),
     )
+
+
+def _version(node: NodeProto, versions: dict[str, int]) -> int:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
+    except onnx.defs.SchemaError:
+        return 0
+    return int(schema.since_version)
 
 
 def _flowing(node: NodeProto, graph: Graph, behind: dict[str, str]) -> tuple[Tensor, ...]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.layers.fusion import SUMS, Kind, Step
+from optimizer.layers.layout import placings
+from optimizer.layers.reuse import moved_since
 
 Array = NDArray[np.float64]
 
@@ -41,6 +43,11 @@ NAMES = (
     "input_bytes",
     "weight_bytes",
     "output_bytes",
+    "blocked",  # 1 where blocks of channels lie side by side, 0 where channels lie one after the other
+    "scalar",  # 1 where the engine takes one number at a time
+    "turned_bytes",  # that are copied from one layout to the other for its sake
+    "since_bytes",  # that flowed since the inputs were last touched
+    "since_weight_bytes",  # of steps since then
     "maximum",  # 1 where a window's largest number is taken, 0 where its mean is
     "network_bytes",  # that flow in a whole run
     "network_weight_bytes",  # of all steps
@@ -48,7 +55,16 @@ NAMES = (
 """The columns of a `FeatureTable`, in their order."""
 
 _WITH_BATCH = frozenset(
-    {"batch", "multiply_adds", "operations", "input_bytes", "output_bytes", "network_bytes"}
+    {
+        "batch",
+        "multiply_adds",
+        "operations",
+        "input_bytes",
+        "output_bytes",
+        "network_bytes",
+        "turned_bytes",
+        "since_bytes",
+    }
 )
 
 
@@ -102,7 +118,20 @@ def features(steps: Iterable[Step]) -> FeatureTable:
         "network_bytes": sum(row["input_bytes"] + row["output_bytes"] for row in rows),
         "network_weight_bytes": sum(row["weight_bytes"] for row in rows),
     }
-    values = np.array([_row({**row, **whole}) for row in rows], float)
+    since = moved_since(steps, [row["input_bytes"] + row["output_bytes"] for row in rows])
+    weights = moved_since(steps, [row["weight_bytes"] for row in rows])
+    placed = [
+        {
+            "blocked": one.blocked,
+            "scalar": one.scalar,
+            "turned_bytes": one.turned_bytes,
+            "since_bytes": flowed,
+            "since_weight_bytes": weighed,
+        }
+        for one, flowed, weighed in zip(placings(steps), since, weights, strict=True)
+    ]
+    both = zip(rows, placed, strict=True)
+    values = np.array([_row({**row, **place, **whole}) for row, place in both], float)
     values = values.reshape(-1, len(NAMES))
     return FeatureTable(tuple(step.kind for step in steps), tuple(step.name for step in steps), values)
 

@@ -97,7 +97,7 @@ def ours(predictor: LayerPredictor) -> Guesser:
         clocks = () if one.clock_mhz is None else (one.clock_mhz,)
         predicted = predictor.predict(one.table, clocks)
         watts = None if predicted.watts is None else predicted.watts[:, 0]
-        return Guess(predicted.seconds[:, 0], watts, predictor.between_s * len(one.seconds))
+        return Guess(predicted.seconds[:, 0], watts, predictor.besides_s(one.table))
 
     return guess
 

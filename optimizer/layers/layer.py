@@ -51,6 +51,7 @@ class Layer:
         strides: of the window, likewise.
         pads: (top, left, bottom, right), likewise.
         groups: of a convolution; as many as input channels when it is depthwise.
+        version: of ONNX's definition of the operator; 0 for an operator that is not ONNX's.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Layer:
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
     groups: int = 1
+    version: int = 0
 
     @property
     def parameters(self) -> int:

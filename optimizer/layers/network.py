@@ -31,7 +31,7 @@ class NetworkPrediction:
         clocks_mhz: asked for; () where the predictor knows none.
         seconds: `[batches, clocks, steps]`, one clock where there are none.
         watts: likewise; None where power was never measured.
-        between_s: what passes between steps, all together.
+        beside_s: what a batch takes beyond its steps, `[batches]`.
         spread: standard deviation of the logarithm of a batch's time, `[batches, clocks]`.
         guessed: kinds of steps that were judged by work and traffic alone.
     """
@@ -41,19 +41,19 @@ class NetworkPrediction:
     clocks_mhz: tuple[float, ...]
     seconds: Array
     watts: Array | None
-    between_s: float
+    beside_s: Array
     spread: Array
     guessed: tuple[str, ...]
 
     @property
     def run_s(self) -> Array:
         """Seconds of a batch, `[batches, clocks]`."""
-        answer: Array = self.seconds.sum(axis=2) + self.between_s
+        answer: Array = self.seconds.sum(axis=2) + self.beside_s[:, np.newaxis]
         return answer
 
     @property
     def energy_j(self) -> Array | None:
-        """Joules of a batch, `[batches, clocks]`; time between steps draws the mean power of the steps."""
+        """Joules of a batch, `[batches, clocks]`; time beyond the steps draws the mean power of the steps."""
         if self.watts is None:
             return None
         answer: Array = (self.seconds * self.watts).sum(axis=2) / self.seconds.sum(axis=2) * self.run_s
@@ -82,7 +82,8 @@ def predict_network(
     """
     if min(batches) < 1:
         raise ValueError(f"batches must be 1 or more, got {min(batches)}")
-    predicted = predictor.predict(features(steps).at(batches), clocks_mhz)
+    one = features(steps)
+    predicted = predictor.predict(one.at(batches), clocks_mhz)
     shape = (len(batches), len(steps), -1)
     seconds = predicted.seconds.reshape(shape).swapaxes(1, 2)
     watts = None if predicted.watts is None else predicted.watts.reshape(shape).swapaxes(1, 2)
@@ -93,7 +94,7 @@ def predict_network(
         clocks_mhz=tuple(clocks_mhz),
         seconds=seconds,
         watts=watts,
-        between_s=predictor.between_s * len(steps),
+        beside_s=np.array([predictor.besides_s(one.at((batch,))) for batch in batches]),
         spread=_spread(seconds, predicted.spread.reshape(shape).swapaxes(1, 2)),
         guessed=tuple(sorted({*predicted.guessed, *unknown} - {Kind.UNKNOWN.value})),
     )

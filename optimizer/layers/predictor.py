@@ -24,7 +24,8 @@ from optimizer.layers.dataset import Dataset, Rows
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
 from optimizer.layers.gaussian import GaussianProcess, fit_gaussian_process
-from optimizer.layers.view import BLOCK, view
+from optimizer.layers.sharing import step_watts
+from optimizer.layers.view import view
 
 Array = NDArray[np.float64]
 
@@ -32,8 +33,22 @@ _LEAST_ROWS = 25
 _CACHES_BYTES = (2**18, 2**20, 2**22, 2**24, 2**26)
 """Sizes between which those of a processor's caches lie; what a byte costs beyond each is fitted."""
 _ANY = "any"
-_POOLED = frozenset({Kind.POOLING.value, Kind.WHOLE_POOLING.value})
+_FLOWING = frozenset(
+    kind.value
+    for kind in (
+        Kind.POOLING,
+        Kind.WHOLE_POOLING,
+        Kind.DEPTHWISE,
+        Kind.ELEMENTWISE,
+        Kind.MOVE,
+        Kind.NORMALISATION,
+    )
+)
+"""Kinds that are limited by what flows."""
 _PRODUCTS = frozenset({Kind.FULLY_CONNECTED.value})
+_WINDOWED = frozenset(
+    kind.value for kind in (Kind.POOLING, Kind.WHOLE_POOLING, Kind.CONVOLUTION, Kind.DEPTHWISE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +79,8 @@ class LayerPredictor:
             weights, and what else costs time in a kind, `[clocks, causes]`.
         processes: likewise; of the logarithm of the time over the roofline's at each clock.
         power_processes: likewise; of the logarithm of the power. Empty where power was not measured.
-        between_s: what passes between two steps.
+        beside_s: what a run takes beyond its steps: once, for each step, and for each byte that is turned
+            from one layout to another.
     """
 
     provenance: Mapping[str, Any]
@@ -72,7 +88,7 @@ class LayerPredictor:
     rooflines: Mapping[str, Array]
     processes: Mapping[str, GaussianProcess]
     power_processes: Mapping[str, GaussianProcess]
-    between_s: float
+    beside_s: Array
 
     @property
     def has_power(self) -> bool:
@@ -104,6 +120,10 @@ class LayerPredictor:
         watts = np.exp(powers)[place] if self.has_power else None
         return Predicted(np.exp(times)[place], spread[place], watts, guessed)
 
+    def besides_s(self, table: FeatureTable) -> float:
+        """Return what a run takes beyond its steps, given all steps of a network at one batch size."""
+        return float(_besides(table) @ self.beside_s)
+
     def _logs(self, table: FeatureTable) -> tuple[Array, Array, Array, tuple[str, ...]]:
         """Return times, their spread and powers at every measured clock, and the kinds that are guessed."""
         shape = len(table.kinds), max(1, len(self.clocks_mhz))
@@ -133,7 +153,9 @@ class LayerPredictor:
 
 
 def fit_predictor(dataset: Dataset) -> LayerPredictor:
-    """Fit to a dataset. Needs SciPy (`pip install 'boulton[study]'`).
+    """Fit to a dataset; power too where steps or at least whole networks were metered (see `sharing`).
+
+    Needs SciPy (`pip install 'boulton[study]'`).
 
     Raises:
         ValueError: the same steps were not measured at every clock, or there are hardly any.
@@ -143,7 +165,9 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
     first = sweeps[0]
     _check(sweeps)
     times = np.column_stack([rows.seconds for rows in sweeps])
-    watts = [rows.watts for rows in sweeps if rows.watts is not None]
+    watts = [
+        found for clock in clocks or (None,) if (found := step_watts(dataset.at_clock(clock))) is not None
+    ]
     powers = np.log(np.column_stack(watts)) if len(watts) == len(sweeps) else None
     kinds = [kind for kind in Kind if kind is not Kind.UNKNOWN and first.table.of(kind).sum() >= _LEAST_ROWS]
     rooflines, processes, power_processes = {}, {}, {}
@@ -155,24 +179,27 @@ def fit_predictor(dataset: Dataset) -> LayerPredictor:
         processes[name] = fit_gaussian_process(seen, np.log(times[own] / (causes @ rooflines[name].T)))
         if powers is not None:
             power_processes[name] = fit_gaussian_process(seen, powers[own])
-    between_s = _between_s(dataset)
-    return LayerPredictor(dataset.provenance, clocks, rooflines, processes, power_processes, between_s)
+    beside_s = _beside_s(dataset)
+    return LayerPredictor(dataset.provenance, clocks, rooflines, processes, power_processes, beside_s)
 
 
 def _causes(table: FeatureTable, name: str) -> Array:
     """Return what costs time in steps of a kind: the step, operations, bytes, and what caches and layout add.
 
     Poolings are limited by what flows, fully connected layers by their weights: of those, the bytes that a
-    cache of each size does not hold cost more. Poolings of channels that fill no blocks are not vectorised.
+    cache of each size does not hold cost more. Windows over channels that lie in no blocks cost more an
+    operation, and most where the engine takes one number at a time.
     """
     column = table.column
     flowing, weights = column("input_bytes") + column("output_bytes"), column("weight_bytes")
     causes = [np.ones(len(flowing)), column("operations"), flowing, weights]
-    if name in _PRODUCTS | _POOLED:
+    if name in _PRODUCTS | _FLOWING:
         network = column("network_bytes") + column("network_weight_bytes")
-        causes += _beyond(flowing, flowing) if name in _POOLED else _beyond(weights, network)
-    if name in _POOLED:
-        causes.append(column("operations") * (column("in_channels") % BLOCK > 0))
+        since = column("since_bytes") + column("since_weight_bytes")
+        causes += _beyond(flowing, since) if name in _FLOWING else _beyond(weights, network)
+    if name in _WINDOWED:
+        plain = column("operations") * (1.0 - column("blocked"))
+        causes += [plain * (1.0 - column("scalar")), plain * column("scalar")]
     return np.column_stack(causes)
 
 
@@ -204,10 +231,19 @@ def _check(sweeps: Sequence[Rows]) -> None:
             raise ValueError("not all steps were measured at every clock: let the calibration finish")
 
 
-def _between_s(dataset: Dataset) -> float:
-    """Return the median over networks of what a run takes beyond its steps, for each step."""
-    gaps = [(one.run_s - one.layout_s - one.seconds.sum()) / len(one.seconds) for one in dataset.measured]
-    return max(0.0, float(np.median(gaps)))
+def _beside_s(dataset: Dataset) -> Array:
+    """Fit what runs take beyond their steps: not below 0, of the least squares relative to the runs."""
+    from scipy.optimize import nnls
+
+    runs_s = np.array([one.run_s for one in dataset.measured])
+    gaps_s = runs_s - [one.seconds.sum() for one in dataset.measured]
+    causes = np.array([_besides(one.table) for one in dataset.measured])
+    sizes = np.maximum(causes.mean(axis=0), 1e-30)
+    return np.asarray(nnls(causes / sizes / runs_s[:, np.newaxis], gaps_s / runs_s)[0] / sizes, np.float64)
+
+
+def _besides(table: FeatureTable) -> Array:
+    return np.array([1.0, len(table.kinds), table.column("turned_bytes").sum()])
 
 
 def _distinct(table: FeatureTable) -> tuple[FeatureTable, NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.view import COLUMNS_OF
 
 Array = NDArray[np.float64]
-FORMAT = "boulton-predictor-2"
+FORMAT = "boulton-predictor-3"
 _POWER = "power of "
 SHIPPED = Path(__file__).parent / "predictors"
 _PARTS = tuple(field.name for field in fields(GaussianProcess) if field.name != "noise")
@@ -35,7 +35,7 @@ def save_predictor(predictor: LayerPredictor, path: Path) -> None:
         "format": FORMAT,
         "provenance": dict(predictor.provenance),
         "clocks_mhz": predictor.clocks_mhz,
-        "between_s": predictor.between_s,
+        "beside_s": predictor.beside_s.tolist(),
         "noise": {name: process.noise for name, process in _processes(predictor).items()},
         "columns": COLUMNS_OF,
     }
@@ -97,5 +97,5 @@ def _read(said: Mapping[str, Any], arrays: Mapping[str, Array]) -> LayerPredicto
         rooflines={kind: arrays[f"{kind}/roofline"].astype(float) for kind in kinds},
         processes={kind: found[kind] for kind in kinds},
         power_processes={kind: found[_POWER + kind] for kind in kinds if _POWER + kind in found},
-        between_s=float(said["between_s"]),
+        beside_s=np.array(said["beside_s"], float),
     )

@@ -9,20 +9,18 @@ from numpy.typing import NDArray
 
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
+from optimizer.layers.layout import BLOCK
 
 Array = NDArray[np.float64]
-
-BLOCK = 16
-"""Channels that a vector unit or a tensor core takes at once: a last block that is not full costs as much."""
 
 _TRAFFIC = ("operations", "input_bytes", "output_bytes")
 _WINDOWED = (*_TRAFFIC, "pixels", "window", "stride", "batch", "out_channels", "in_width", "padding", "waste")
 _LOGS: Mapping[Kind, tuple[str, ...]] = {
     Kind.CONVOLUTION: (
         *(*_WINDOWED, "weight_bytes", "channels_a_group", "answers_a_group", "groups", "in_waste"),
-        *("grouped", "activated", "summed"),
+        *("grouped", "activated", "summed", "blocked"),
     ),
-    Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed"),
+    Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed", "blocked", "since"),
     Kind.FULLY_CONNECTED: ("operations", "weight_bytes", "batch", "in_channels", "out_channels", "waste"),
     Kind.POOLING: (
         "input_bytes",
@@ -33,11 +31,13 @@ _LOGS: Mapping[Kind, tuple[str, ...]] = {
         "padding",
         "maximum",
         "blocked",
+        "scalar",
+        "since",
     ),
     Kind.WHOLE_POOLING: ("input_bytes", "window", "batch", "out_channels", "blocked"),
-    Kind.MOVE: (*_TRAFFIC, "inputs", "batch", "out_channels", "waste", "pixels"),
+    Kind.MOVE: (*_TRAFFIC, "inputs", "batch", "out_channels", "waste", "pixels", "blocked", "since"),
     Kind.NORMALISATION: (*_TRAFFIC, "batch", "out_channels", "activated"),
-    Kind.ELEMENTWISE: (*_TRAFFIC, "inputs", "batch", "out_channels"),
+    Kind.ELEMENTWISE: (*_TRAFFIC, "inputs", "batch", "out_channels", "since"),
     Kind.LOCAL_RESPONSE: (*_TRAFFIC, "batch", "out_channels", "pixels"),
 }
 _ANY = ("operations", "traffic")
@@ -64,10 +64,12 @@ def _column(table: FeatureTable, name: str) -> Array:
         "in_waste": lambda: _waste(column("in_channels")),
         "channels_a_group": lambda: np.log(column("in_channels") / column("groups")),
         "answers_a_group": lambda: np.log(column("out_channels") / column("groups")),
+        "since": lambda: np.log(1.0 + column("since_bytes") + column("since_weight_bytes")),
         "traffic": lambda: np.log(
             1.0 + column("input_bytes") + column("weight_bytes") + column("output_bytes")
         ),
-        "blocked": lambda: (column("in_channels") % BLOCK == 0).astype(float),
+        "blocked": lambda: column("blocked"),
+        "scalar": lambda: column("scalar"),
         "maximum": lambda: column("maximum"),
         "grouped": lambda: (column("groups") > 1).astype(float),
         "activated": lambda: column("activated"),

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from nvml_rack import make_rack, nvml_here
 
+from bench.compare.energy import Meters
+from bench.layers.timed import TimedLayer
+from bench.predict import validate
 from bench.predict.calibrating import measure_into, small_jobs
-from bench.predict.measuring import Effort, without_interruptions
+from bench.predict.engine_steps import assigned
+from bench.predict.measured_device import Wanted, open_device
+from bench.predict.measuring import Effort, measure, without_interruptions
+from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
 from optimizer.layers.count import count_layers
-from optimizer.layers.dataset import load_dataset
+from optimizer.layers.dataset import MeasuredNetwork, load_dataset
 from optimizer.layers.fusion import Kind, fuse
+from optimizer.layers.predictor import fit_predictor
 from server.cli import main
-from server.errors import ConfigError
+from server.errors import ConfigError, EngineError
 
 PROVENANCE: dict[str, object] = {"simulated": False, "cpu": "this", "engine": "onnxruntime", "threads": 1}
 
@@ -35,7 +45,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", range(13))
+@pytest.mark.parametrize("seed", range(30))
 def test_every_family_makes_sound_networks_of_known_operators(seed: int) -> None:
     _, model = small_network(seed)
     steps = fuse(count_layers(model, 2))
@@ -56,20 +66,120 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
     dataset = tmp_path / "d.jsonl"
     jobs = [job for job in small_jobs(10, 1) if job.network.startswith("perceptron")]
     effort = Effort(1, 1, 0.01)
-    assert measure_into(dataset, jobs, PROVENANCE, effort) == 0
+
+    def quickly(name: str, path: Path, batch: int) -> MeasuredNetwork:
+        return measure(name, path, batch, effort)
+
+    assert measure_into(dataset, jobs, PROVENANCE, quickly) == 0
     (one,) = load_dataset(dataset).measured
     assert (one.seconds > 0.0).all()
     assert one.run_s > 0.0
     assert one.watts is None
-    assert measure_into(dataset, jobs, PROVENANCE, effort) == 1
+    assert measure_into(dataset, jobs, PROVENANCE, quickly) == 1
     assert len(load_dataset(dataset).measured) == 1
-    assert measure_into(dataset, jobs, PROVENANCE, effort, rounds=2) == 1
+    assert measure_into(dataset, jobs, PROVENANCE, quickly, rounds=2) == 1
     (twice,) = load_dataset(dataset).measured
     assert twice.rounds == 2
     assert (twice.seconds <= one.seconds).all()
     assert twice.run_s <= one.run_s
     with pytest.raises(ConfigError, match="another --dataset"):
-        measure_into(dataset, jobs, {**PROVENANCE, "cpu": "other"}, effort)
+        measure_into(dataset, jobs, {**PROVENANCE, "cpu": "other"}, quickly)
+
+
+@dataclass(frozen=True)
+class _Spent:
+    power_w: float | None
+    source: str = "made up"
+
+
+class _Counter:
+    """Answers with one power, or with nothing."""
+
+    def __init__(self, power_w: float | None) -> None:
+        self.power_w = power_w
+
+    def span(self, seconds: float) -> _Spent:
+        time.sleep(seconds)
+        return _Spent(self.power_w)
+
+
+def _metered(power_w: float | None) -> Metering:
+    return Metering(_Counter(power_w), "onnxruntime", 0, idle_w=20.0, seconds=0.01)
+
+
+def _timed(name: str, path: Path, batch: int) -> MeasuredNetwork:
+    return measure(name, path, batch, Effort(1, 1, 0.01))
+
+
+def test_energy_is_power_while_batches_follow_each_other(network: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the engine that is measured")
+    found = with_energy(_timed, _metered(50.0))("little", network, 2)
+    assert found.energy_j == pytest.approx(50.0 * found.run_s)
+    with pytest.raises(EngineError, match="--energy none"):
+        with_energy(_timed, _metered(None))("little", network, 2)
+
+
+def test_calibrating_a_simulated_counter_is_marked_and_gives_a_predictor_of_power(tmp_path: Path) -> None:
+    """Times of this CPU beside the energy of a stand-in for NVML, as on a machine with a GPU."""
+    pytest.importorskip("onnxruntime", reason="the engine that is measured")
+    pytest.importorskip("scipy", reason="fitting")
+    dataset = tmp_path / "d.jsonl"
+    jobs = list(small_jobs(5, 1))
+    with make_rack(tmp_path) as rack, nvml_here(rack):
+        meters = Meters(0)
+        meters.open()
+        assert meters.gpu is not None
+        metering = Metering(meters.gpu, "onnxruntime", 0, idle_w=20.0, seconds=0.05)
+        measure_into(dataset, jobs, PROVENANCE, with_energy(_timed, metering))
+        meters.close()
+    found = load_dataset(dataset)
+    assert all(one.energy_j is not None and one.energy_j > 0.0 for one in found.measured)
+    predictor = fit_predictor(found)
+    assert predictor.has_power
+    predicted = predictor.predict(found.measured[0].table)
+    assert predicted.watts is not None
+    assert (predicted.watts > 0.0).all()
+
+
+def test_without_a_counter_energy_is_not_measured_and_the_reason_is_said() -> None:
+    pytest.importorskip("onnxruntime", reason="the engine that is measured")
+    with open_device(Wanted("onnxruntime", energy_s=0.1)) as device:
+        if device.notes:
+            assert device.provenance["energy"] == "not measured"
+            assert all("CPU" in note for note in device.notes)
+        else:
+            assert device.provenance["idle_w"] > 0.0
+    with open_device(Wanted("onnxruntime", energy_s=None)) as device:
+        assert device.provenance["energy"] == "not measured"
+        assert device.notes == ()
+
+
+def test_pieces_of_an_engine_go_to_their_heaviest_step(network: Path) -> None:
+    steps = fuse(count_layers(onnx.load(network), 1))
+    first, second = steps[0].name, steps[1].name
+    timed = (TimedLayer(second, "fused", 2e-3, (first, second)), TimedLayer("copy", "copy", 1e-3, ()))
+    seconds, layout_s = assigned(steps, timed)
+    assert seconds.tolist()[:2] == [0.0, 2e-3]
+    assert layout_s == 1e-3
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "scipy"])
+def test_validating_without_its_packages_says_what_to_install(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(validate, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(SystemExit, match="2"):
+        validate.main(["--training", "a.jsonl", "--held-out", "b.jsonl"])
+    assert "pip install 'boulton[study]'" in capsys.readouterr().err
+
+
+def test_validating_names_files_that_are_no_datasets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn", reason="it is asked for first")
+    with pytest.raises(SystemExit, match="2"):
+        validate.main(["--training", str(tmp_path / "a"), "--held-out", str(tmp_path / "b")])
+    assert "is not a dataset of layers" in capsys.readouterr().err
 
 
 def test_predict_says_that_figures_are_simulated(network: Path, capsys: pytest.CaptureFixture[str]) -> None:

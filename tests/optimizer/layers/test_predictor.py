@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,29 @@ def test_networks_that_it_never_saw(predictor: LayerPredictor) -> None:
     score = judge(dataset(range(100, 104)), ours(predictor))
     assert score.layers[Kind.FULLY_CONNECTED][0] < 0.05
     assert all((score.accuracy(what) or 0.0) > 0.97 for what in ("run_error", "power_error", "energy_error"))
+
+
+def test_power_of_steps_is_told_apart_from_the_energy_of_networks() -> None:
+    whole = Dataset(PROVENANCE, tuple(replace(one, watts=None) for one in dataset(range(12)).measured))
+    score = judge(dataset(range(100, 104)), ours(fit_predictor(whole)))
+    power_error = score.layers[Kind.FULLY_CONNECTED][1]
+    assert power_error is not None
+    assert power_error < 0.05
+    assert (score.accuracy("energy_error") or 0.0) > 0.95
+
+
+def test_steps_beside_their_own_time() -> None:
+    """What a run takes once, for each step, and for each byte that is turned, is found again."""
+    measured = []
+    for one in dataset(range(12)).measured:
+        values = one.table.values.copy()
+        values[:, NAMES.index("turned_bytes")] = 1000.0 * len(one.network)
+        table = replace(one.table, values=values)
+        run_s = float(one.seconds.sum()) + 5e-5 + 1e-9 * float(table.column("turned_bytes").sum())
+        measured.append(replace(one, table=table, run_s=run_s))
+    predictor = fit_predictor(Dataset(PROVENANCE, tuple(measured)))
+    found = predictor.besides_s(measured[0].table)
+    assert found == pytest.approx(measured[0].run_s - measured[0].seconds.sum(), rel=0.05)
 
 
 def test_a_clock_between_those_that_were_measured(predictor: LayerPredictor) -> None:
