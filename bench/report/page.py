@@ -53,14 +53,15 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; marg
   max-width: 76rem; padding: 0 1rem }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.25rem; margin-top: 2.2rem }
 .lead { color: #555; margin-top: 0 } nav { margin: 1rem 0; font-size: .9rem } a { color: #0b5cad }
-.scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem }
+.scroll { overflow-x: auto; margin: .8rem 0 } table { border-collapse: collapse; font-size: .85rem }
 caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid #e3e3e3; white-space: nowrap;
   font-variant-numeric: tabular-nums }
 th { text-align: left; border-bottom: 2px solid #999 } .right { text-align: right }
-figure { display: inline-block; margin: .6rem 1rem .6rem 0; vertical-align: top }
+figure { display: inline-block; max-width: 100%; margin: .6rem 1rem .6rem 0; vertical-align: top }
 figcaption { font-size: .85rem; color: #444; max-width: 40rem }
 .note { background: #fff6dd; border-left: 4px solid #d99b00; padding: .4rem .8rem; margin: .6rem 0 }
+svg { max-width: 100%; height: auto }
 svg text { font: 12px system-ui, sans-serif; fill: #333 }
 """
 

@@ -46,11 +46,14 @@ class Section:
 
 
 NONE = "-"
+_LARGE = 1000.0
 
 
 def number(value: float | None, form: str = ".3g") -> str:
-    """Write a figure; a dash where there is none."""
-    return NONE if value is None or math.isnan(value) else f"{value:{form}}"
+    """Write a figure, large ones without powers of ten; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:.0f}" if abs(value) >= _LARGE else f"{value:{form}}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -213,10 +213,32 @@ def test_predict_draws_a_page(network: Path, tmp_path: Path) -> None:
     drawn.feed(page.read_text(encoding="utf-8"))
     assert drawn.open == []
     assert drawn.count["svg"] == 3
-    assert drawn.count["tr"] == 1 + 5
+    assert drawn.count["tr"] == (1 + 4) + (1 + 5)
     assert "little: predicted (simulated)" in drawn.text
     assert "convolution" in drawn.text
     assert all(address.startswith("#") for address in drawn.addresses)
+
+
+def test_a_page_without_energy_names_the_processor_and_leaves_watts_out(
+    network: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    flags = ["--gpu", "amd-epyc", "--batch", "1,8", "--html", str(page)]
+    assert main(["predict", str(network), *flags]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "AMD EPYC" in text
+    assert "not predicted" in text
+    assert '<th class="right">W</th>' not in text
+
+
+def test_of_many_clocks_a_page_draws_some_and_says_so(network: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    clocks = ",".join(map(str, range(500, 1400, 50)))
+    assert main(["predict", str(network), "--gpu", "a100", "--clock", clocks, "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Drawn are 8 of the 18 clocks." in text
+    assert text.count('<td class="right">500</td>') == 1
+    assert text.count(" MHz</text>") == 2 * 8
 
 
 class _Page(HTMLParser):
