@@ -10,8 +10,8 @@ stopwatch are driven out too: in turns with the engine, the framework is run alo
 shows around it there is taken off as the ruler's own thickness.
 
 "Elsewhere" is a batch that does not lie in the engine's slots, as one from shared memory; "short" one that is
-filled up to a served size. The one copy that an engine may make is measured by itself, after a run of the
-framework as there, and is stated beside the engine's time, of which it is a part.
+filled up to a served size. The one copy that an engine may make is measured by itself, in turns with the
+engine and after a run of the framework as there, and is stated beside the engine's time, of which it is part.
 """
 
 from __future__ import annotations
@@ -113,14 +113,14 @@ def _situations(name: str, path: Path, batch: int, runs: int) -> Iterator[Overhe
     slots = any_size.engine.input_buffers[0][:batch]
     slots[...] = elsewhere
     bare = any_size.bare(slots)
-    copied = 0.0 if any_size.engine.reads_foreign_memory else copy_us(slots, elsewhere, runs, bare)
-    yield _measured(name, "in slots", any_size, slots, bare, runs, 0.0)
-    yield _measured(name, "elsewhere", any_size, elsewhere, bare, runs, copied)
+    copy = None if any_size.engine.reads_foreign_memory else lambda: np.copyto(slots, elsewhere)
+    yield _measured(name, "in slots", any_size, slots, bare, runs)
+    yield _measured(name, "elsewhere", any_size, elsewhere, bare, runs, copy)
     any_size.engine.close()
     if batch < MAX_BATCH:
         whole = SUBJECTS[name](path, MAX_BATCH, (MAX_BATCH,))
         (buffer,) = whole.engine.input_buffers
-        yield _measured(name, "short", whole, buffer[:batch], whole.bare(buffer), runs, 0.0)
+        yield _measured(name, "short", whole, buffer[:batch], whole.bare(buffer), runs)
         whole.engine.close()
 
 
@@ -131,30 +131,29 @@ def _measured(
     inputs: Array,
     bare: Callable[[], object],
     runs: int,
-    copied_us: float,
+    copy: Callable[[], object] | None = None,
 ) -> Overhead:
-    whole, alone = [], []
+    whole, alone, copied_us = [], [], []
     for _ in range(_WARM_UPS + runs):
         alone.append(split_run(bare, subject.inside, CLOCK))
+        if copy is not None:
+            copied_us.append(timed_us(copy))
+            bare()
         whole.append(split_run(lambda: subject.engine.run((inputs,)), subject.inside, CLOCK))
     ruler_us = statistics.median(1e6 * split.around_s for split in alone[_WARM_UPS:])
     own_us = sorted(1e6 * split.around_s - ruler_us for split in whole[_WARM_UPS:])
     framework_us = statistics.median(1e6 * split.inside_s for split in whole[_WARM_UPS:])
     p99_us = own_us[min(len(own_us) - 1, int(0.99 * len(own_us)))]
     middle_us = statistics.median(own_us)
-    return Overhead(name, len(inputs), situation, middle_us, p99_us, copied_us, framework_us, ruler_us)
+    copy_us = statistics.median(copied_us[_WARM_UPS:]) if copied_us else 0.0
+    return Overhead(name, len(inputs), situation, middle_us, p99_us, copy_us, framework_us, ruler_us)
 
 
-def copy_us(target: Array, source: Array, runs: int, before: Callable[[], object]) -> float:
-    """Return the median time of one copy, each after what an engine would have run before it."""
-
-    def once() -> float:
-        before()
-        began_s = CLOCK()
-        np.copyto(target, source)
-        return 1e6 * (CLOCK() - began_s)
-
-    return statistics.median(once() for _ in range(runs))
+def timed_us(work: Callable[[], object]) -> float:
+    """Return how long some work takes."""
+    began_s = CLOCK()
+    work()
+    return 1e6 * (CLOCK() - began_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ from server.engines.engine import Array, TensorSpec
 from server.engines.onnxruntime_bound import BoundOnnxRuntimeEngine, bind
 from server.engines.onnxruntime_providers import CPU, PLACEMENT_KEY, Placement, Providers, refuse_fallback
 from server.engines.padding import check_served_batches
-from server.engines.slots import check_inputs, largest_batch, make_buffers
+from server.engines.slots import input_check, largest_batch, make_buffers
 from server.errors import EngineError
 
 _FIX = "only the batch (dimension 0) may be dynamic: export the model with fixed sizes"
@@ -113,11 +113,13 @@ class OnnxRuntimeEngine:
         served_batches: tuple[int, ...] = (),
     ) -> None:
         self._session: _Session | None = session
+        self._input_names = [spec.name for spec in inputs]
         self._output_names = [spec.name for spec in outputs]
         self._buffers: tuple[Array, ...] | None = None
         self.inputs = inputs
         self.outputs = outputs
         self.max_batch = max_batch
+        self._check = input_check(inputs, max_batch)
         self.served_batches = served_batches
         self.platform = providers.platform
         self.any_thread = providers.any_thread
@@ -134,8 +136,13 @@ class OnnxRuntimeEngine:
         session = self._session
         if session is None:
             raise EngineError("the engine is closed")
-        check_inputs(self.inputs, self.max_batch, inputs)
-        feed = {spec.name: self._aligned(i, inputs[i]) for i, spec in enumerate(self.inputs)}
+        self._check(inputs)
+        feed = dict(zip(self._input_names, inputs, strict=True))
+        for array in inputs:
+            if not array.flags.aligned:
+                aligned = map(self._aligned, self.input_buffers, inputs)
+                feed = dict(zip(self._input_names, aligned, strict=True))
+                break
         try:
             return tuple(session.run(self._output_names, feed))
         except Exception as error:
@@ -146,11 +153,10 @@ class OnnxRuntimeEngine:
         self._session = None
         self._buffers = None
 
-    def _aligned(self, index: int, array: Array) -> Array:
+    def _aligned(self, buffer: Array, array: Array) -> Array:
         """Copy what lies at an odd address (as in a message): compiled loops may fault there, even on x86."""
         if array.flags.aligned:
             return array
-        buffer = self.input_buffers[index]
         slot = buffer[: len(array)] if self.max_batch else buffer
         np.copyto(slot, array)
         return slot

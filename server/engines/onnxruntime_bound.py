@@ -16,7 +16,7 @@ from server.engines.cuda.lane import Lane, make_lane
 from server.engines.device_rows import NOTHING, Exchange
 from server.engines.engine import Array, TensorSpec
 from server.engines.onnxruntime_providers import Providers
-from server.engines.slots import check_inputs, into_slots
+from server.engines.slots import input_check, into_slots
 from server.errors import EngineError
 
 
@@ -73,6 +73,7 @@ class BoundOnnxRuntimeEngine:
         self._bindings: dict[int | None, Any] = {}
         self.inputs, self.outputs = specs
         self.max_batch = max_batch
+        self._check = input_check(self.inputs, max_batch)
         self.served_batches = served_batches
         self.platform = providers.platform
         self.any_thread = providers.any_thread
@@ -90,7 +91,7 @@ class BoundOnnxRuntimeEngine:
             CudaLost: the process must be restarted.
         """
         lane = self._open()
-        check_inputs(self.inputs, self.max_batch, inputs)
+        self._check(inputs)
         rows = len(inputs[0]) if self.max_batch else None
         into_slots(lane.host_inputs, inputs, batched=rows is not None)
         with on_gpu(self._cuda):

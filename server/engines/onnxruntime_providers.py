@@ -130,8 +130,11 @@ def tensorrt(
 ) -> Providers:
     """ONNX Runtime's TensorRT provider, with CUDA behind it for what TensorRT lacks.
 
-    One optimization profile for batches of 1 to `max_batch`, tuned for the largest. The precision is the ONNX
-    file's: no builder flag is set.
+    One optimization profile for batches of 1 to `max_batch`, tuned for the largest: smaller ones run slower
+    than under a profile of their own. The provider takes several (an input named more than once) and builds
+    them, but its execution context stays with the first, so that batches of the others fail at run time
+    (github.com/microsoft/onnxruntime/pull/31624, open in 2026-09, would switch). The engine `tensorrt` has
+    one for each size. The precision is the ONNX file's: no builder flag is set.
 
     Args:
         device_index: which GPU, counted as CUDA counts.

@@ -11,7 +11,7 @@ from typing import cast
 from server.engines.device_rows import NOTHING, Exchange, begin_exchanging, exchanging, run_exchanging
 from server.engines.engine import Array, Engine, TensorSpec
 from server.engines.overlapping import Overlapping, overlapping
-from server.engines.slots import check_inputs, into_slots
+from server.engines.slots import input_check, into_slots
 from server.errors import EngineError
 
 
@@ -59,6 +59,7 @@ class PaddedEngine:
         self.inputs: tuple[TensorSpec, ...] = engine.inputs
         self.outputs: tuple[TensorSpec, ...] = engine.outputs
         self.max_batch: int = engine.max_batch
+        self._check = input_check(engine.inputs, engine.max_batch)
         self.served_batches: tuple[int, ...] = engine.served_batches
         self.platform: str = engine.platform
         self.simulated: bool = engine.simulated
@@ -77,7 +78,8 @@ class PaddedEngine:
     def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         """Run one batch at the next size that is served, and return the rows that were asked for."""
         filled = self._filled(inputs)
-        outputs = run_exchanging(self._engine, filled, exchange)
+        engine = self._engine
+        outputs = engine.run(filled) if exchange is NOTHING else run_exchanging(engine, filled, exchange)
         return self._cut(outputs, len(inputs[0]), len(filled[0]))
 
     def begin(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> None:
@@ -92,18 +94,18 @@ class PaddedEngine:
         return self._cut(cast("Overlapping", self._engine).finish(), images, size)
 
     def _filled(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        check_inputs(self.inputs, self.max_batch, inputs)
+        self._check(inputs)
         images = len(inputs[0])
         size = self._sizes[bisect_left(self._sizes, images)]
         if size == images:
             return inputs
         buffers = self._engine.input_buffers
         into_slots(buffers, inputs, batched=True)
-        return tuple(buffer[:size] for buffer in buffers)
+        return tuple([buffer[:size] for buffer in buffers])
 
     def _cut(self, outputs: tuple[Array, ...], images: int, size: int) -> tuple[Array, ...]:
         self.padded_images += size - images
-        return outputs if size == images else tuple(output[:images] for output in outputs)
+        return outputs if size == images else tuple([output[:images] for output in outputs])
 
     def close(self) -> None:
         """Close the engine."""

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from server.engines.engine import Array, TensorSpec
-from server.engines.slots import check_inputs
+from server.engines.slots import input_check
 from server.errors import EngineError
 
 
@@ -50,6 +50,7 @@ class SimulatedEngine:
         self._inputs = inputs
         self._outputs = outputs
         self._max_batch = max_batch
+        self._check = input_check(inputs, max_batch)
         self._sleep = sleep
         self._buffers = tuple(np.zeros(self._shape(spec, max(1, max_batch)), spec.dtype) for spec in inputs)
         self._closed = False
@@ -112,7 +113,7 @@ class SimulatedEngine:
         """
         if self._closed:
             raise EngineError(f"simulated {self._model_name}: the engine is closed")
-        check_inputs(self._inputs, self._max_batch, inputs)
+        self._check(inputs)
         batch = len(inputs[0]) if self._max_batch else 1
         try:
             seconds = self._gpu.execute(self._model_name, batch)

@@ -6,7 +6,8 @@ that tensor cores and oneDNN want. The precision is the file's: an FP16 graph ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import get_ident
 
@@ -20,10 +21,12 @@ from server.engines.padding import check_served_batches, default_served_batches
 from server.engines.pytorch.graph import load_module
 from server.engines.pytorch.memory import Slots
 from server.engines.pytorch.runners import Eager, Runner, compiled
-from server.engines.slots import check_inputs, into_slots, largest_batch
+from server.engines.slots import input_check, into_slots, largest_batch
 from server.errors import EngineError
 
 INDUCTOR = "inductor"
+
+_CLOSED = "the engine is closed"
 
 
 def load_pytorch_engine(
@@ -105,6 +108,32 @@ def best_device(index: int) -> str:
     return f"cuda:{index}"
 
 
+@dataclass(slots=True)
+class _Step:
+    """What runs batches of one size.
+
+    Args:
+        runner: runs them.
+        rows: where it reads them.
+        foreign: which outputs are not by themselves and in rows, and must be copied; None: not looked at yet.
+            It follows from the graph and the shapes, and to look costs as much as to hand an output over.
+    """
+
+    runner: Runner
+    rows: tuple[Tensor, ...]
+    foreign: tuple[int, ...] | None = None
+
+    def own(self, arrays: tuple[Array, ...], slots: Sequence[Array]) -> tuple[Array, ...]:
+        """Return outputs in memory that the engine will not write again."""
+        if self.foreign is None:
+            self.foreign = tuple(i for i, array in enumerate(arrays) if not _by_itself(array, slots))
+        return tuple(array.copy() if i in self.foreign else array for i, array in enumerate(arrays))
+
+
+def _by_itself(array: Array, slots: Sequence[Array]) -> bool:
+    return array.flags.c_contiguous and not any(np.may_share_memory(array, slot) for slot in slots)
+
+
 class PyTorchEngine:
     """A module with its memory; made by the functions above. See `Engine` for the methods.
 
@@ -133,9 +162,11 @@ class PyTorchEngine:
         self._runners = dict(runners)
         self._threads = threads
         self._thread = 0
+        self._steps: dict[int, _Step] = {}
         self.inputs = slots.inputs
         self.outputs = slots.outputs
         self.max_batch = slots.max_batch
+        self._check = input_check(slots.inputs, slots.max_batch)
         self.served_batches = served_batches
         self.platform = f"pytorch_{mode}_{slots.device.type}"
 
@@ -146,19 +177,20 @@ class PyTorchEngine:
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch; what does not lie in the slots is copied there."""
-        slots = self._open()
-        check_inputs(self.inputs, self.max_batch, inputs)
+        slots = self._slots
+        if slots is None:
+            raise EngineError(_CLOSED)
+        self._check(inputs)
         images = len(inputs[0]) if self.max_batch else 0
-        if self.served_batches and images not in self.served_batches:
-            raise EngineError(
-                f"batches of {', '.join(map(str, self.served_batches))} are served, not {images}"
-            )
+        step = self._steps.get(images) or self._step(slots, images)
         into_slots(slots.buffers, inputs, batched=self.max_batch > 0)
-        self._settle()
-        runner = self._runners[images if images in self._runners else 0]
+        if self._thread != get_ident():
+            self._settle()
         try:
-            outputs = runner(*slots.upload(images))
-            return tuple(_to_numpy(output, slots) for output in outputs)
+            if slots.on_gpu:
+                slots.upload(images)
+            arrays = tuple(map(slots.to_host, step.runner(*step.rows)))
+            return step.own(arrays, slots.buffers) if step.foreign is None or step.foreign else arrays
         except Exception as error:
             raise EngineError(f"PyTorch failed: {error}") from error
 
@@ -166,20 +198,30 @@ class PyTorchEngine:
         """Release the network and all memory."""
         slots, self._slots = self._slots, None
         self._runners.clear()
+        self._steps.clear()
         if slots is not None and slots.on_gpu:
             del slots
             torch.cuda.empty_cache()
 
+    def _step(self, slots: Slots, images: int) -> _Step:
+        """Look up once what runs batches of a size: what is read before a run on the CPU is read slowly."""
+        if self.served_batches and images not in self.served_batches:
+            raise EngineError(
+                f"batches of {', '.join(map(str, self.served_batches))} are served, not {images}"
+            )
+        runner = self._runners[images if images in self._runners else 0]
+        step = self._steps[images] = _Step(runner, slots.device_rows(images))
+        return step
+
     def _open(self) -> Slots:
         if self._slots is None:
-            raise EngineError("the engine is closed")
+            raise EngineError(_CLOSED)
         return self._slots
 
     def _settle(self) -> None:
         """PyTorch keeps the number of threads for each calling thread."""
-        if self._thread != get_ident():
-            self._thread = get_ident()
-            _set_threads(self._threads)
+        self._thread = get_ident()
+        _set_threads(self._threads)
 
 
 def _prepare(path: Path, max_batch: int | None, device: str | None) -> tuple[Slots, fx.GraphModule]:
@@ -193,10 +235,3 @@ def _prepare(path: Path, max_batch: int | None, device: str | None) -> tuple[Slo
 def _set_threads(threads: int | None) -> None:
     if threads:
         torch.set_num_threads(threads)
-
-
-def _to_numpy(output: Tensor, slots: Slots) -> Array:
-    """Bring an output to the host, in memory that the engine will not write again."""
-    array: Array = (output.cpu() if slots.on_gpu else output).numpy()
-    foreign = not any(np.may_share_memory(array, buffer) for buffer in slots.buffers)
-    return array if foreign and array.flags.c_contiguous else array.copy(order="C")

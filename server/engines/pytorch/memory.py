@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Slots:
         self._there = [
             torch.zeros_like(tensor, device=device) if self.on_gpu else tensor for tensor in self._host
         ]
+        self.to_host: Callable[[Tensor], Array] = _downloaded if self.on_gpu else Tensor.numpy
         self.buffers: tuple[Array, ...] = tuple(tensor.numpy() for tensor in self._host)
         # PyTorch takes microseconds to make a view, more where the network has emptied the caches.
         self._views: dict[int, tuple[Tensor, ...]] = {}
@@ -46,13 +47,15 @@ class Slots:
             rows = self._views[images] = _rows(self._there, images)
         return rows
 
-    def upload(self, images: int) -> tuple[Tensor, ...]:
-        """Bring the first rows to where the network reads them."""
-        there = self.device_rows(images)
-        if self.on_gpu:
-            for target, source in zip(there, _rows(self._host, images), strict=True):
-                target.copy_(source, non_blocking=True)
-        return there
+    def upload(self, images: int) -> None:
+        """Queue a copy of the first rows to where the network reads them, on a GPU."""
+        for target, source in zip(self.device_rows(images), _rows(self._host, images), strict=True):
+            target.copy_(source, non_blocking=True)
+
+
+def _downloaded(tensor: Tensor) -> Array:
+    array: Array = tensor.cpu().numpy()
+    return array
 
 
 def _rows(tensors: Sequence[Tensor], images: int) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from server.engines.engine import Array
 from server.engines.graph_specs import GraphSpecs, read_graph_specs
 from server.engines.padding import check_served_batches
-from server.engines.slots import check_inputs, largest_batch, make_buffers
+from server.engines.slots import input_check, largest_batch, make_buffers
 from server.engines.tensorflow.graph import load_function
 from server.errors import EngineError
 
@@ -71,6 +71,7 @@ class TensorFlowEngine:
         self.inputs = specs.inputs
         self.outputs = specs.outputs
         self.max_batch = max_batch
+        self._check = input_check(specs.inputs, max_batch)
         self.served_batches = served_batches
         self.platform = f"tensorflow_{device[1:4].lower()}"
 
@@ -85,7 +86,7 @@ class TensorFlowEngine:
         """Run one batch."""
         if self._function is None:
             raise EngineError("the engine is closed")
-        check_inputs(self.inputs, self.max_batch, inputs)
+        self._check(inputs)
         try:
             with tf.device(self._device):
                 outputs = self._function(*map(tf.convert_to_tensor, inputs))

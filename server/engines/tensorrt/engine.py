@@ -19,7 +19,7 @@ from server.engines.cuda.device import Cuda, Stream, on_gpu
 from server.engines.cuda.lane import Lane
 from server.engines.device_rows import NOTHING, Exchange
 from server.engines.engine import Array, TensorSpec
-from server.engines.slots import check_inputs, into_slots
+from server.engines.slots import input_check, into_slots
 from server.engines.tensorrt.profile_run import ProfileRun
 from server.engines.tensorrt.profiles import profile_index
 from server.errors import EngineError
@@ -79,6 +79,7 @@ class TensorRtEngine:
         self.inputs = network.inputs
         self.outputs = network.outputs
         self.max_batch = network.max_batch
+        self._check = input_check(network.inputs, network.max_batch)
         self.served_batches = network.batches
 
     @property
@@ -108,7 +109,7 @@ class TensorRtEngine:
         """
         if self._closed:
             raise EngineError("the engine is closed")
-        check_inputs(self.inputs, self.max_batch, inputs)
+        self._check(inputs)
         run, rows = self._run_for(inputs)
         into_slots(self.input_buffers, inputs, batched=rows is not None)
         lane = self._free[0]
