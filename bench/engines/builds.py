@@ -5,7 +5,8 @@
 `boulton build --rtx` is started anew each time, as users do, so that Python's start and the loading of
 TensorRT-RTX are part of every figure: once on an empty folder and once more on what the first one left there.
 One plan serves the four kinds; then each has a build of its own. No GPU takes part: what loading a plan onto
-one takes is not in these figures.
+one takes is not in these figures. The bounds are on processor time, which others on the machine do not
+lengthen; time on the wall is beside it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Step:
     Args:
         name: `build` or `again`.
         capabilities: for which kinds of GPU.
-        at_most_s: the bound on its median wall time.
+        at_most_s: the bound on its median processor time.
         costs: of each round.
     """
 
@@ -82,8 +83,8 @@ class Step:
 
     @property
     def met(self) -> bool:
-        """Whether it keeps to its bound on the wall."""
-        return self.wall_s < self.at_most_s
+        """Whether it keeps to its bound."""
+        return self.processor_s < self.at_most_s
 
 
 def measure(model: Path, rounds: int) -> Iterator[Step]:
@@ -168,14 +169,13 @@ def _table(steps: Sequence[Step]) -> Table:
     table = Table(title="Whole commands, medians over rounds (s)")
     for heading in ("for", "step"):
         table.add_column(heading)
-    for heading in ("wall", "longest", "processor", "target", ""):
+    for heading in ("processor", "target", "", "wall", "longest wall"):
         table.add_column(heading, justify="right")
     for step in steps:
         longest_s = max(cost.wall_s for cost in step.costs)
-        figures = [f"{figure:.2f}" for figure in (step.wall_s, longest_s, step.processor_s)]
-        verdict = "met" if step.met else "missed"
-        kinds = " ".join(step.capabilities)
-        table.add_row(kinds, step.name, *figures, f"{step.at_most_s:.0f}", verdict)
+        figures = f"{step.processor_s:.2f}", f"{step.at_most_s:.0f}", "met" if step.met else "missed"
+        wall = f"{step.wall_s:.2f}", f"{longest_s:.2f}"
+        table.add_row(" ".join(step.capabilities), step.name, *figures, *wall)
     return table
 
 

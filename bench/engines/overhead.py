@@ -32,7 +32,7 @@ from rich.table import Table
 
 from bench.console import make_console
 from bench.engines.stopwatch import split_run
-from bench.engines.subjects import CLOCK, SUBJECTS, Subject, missing
+from bench.engines.subjects import CLOCK, SUBJECTS, Subject, framework_versions, missing
 from bench.serving.machine import this_machine
 from server.engines.engine import Array
 
@@ -177,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "date": now.isoformat(timespec="seconds"),
             "target_us": TARGET_US,
             "machine": asdict(machine),
+            "frameworks": framework_versions(),
         }
         report["rows"] = [asdict(row) | {"ratio": row.ratio, "met": row.met} for row in rows]
         path = RESULTS / f"engine-overhead-{now:%Y%m%d-%H%M%S}.json"

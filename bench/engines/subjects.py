@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -100,3 +101,9 @@ def missing() -> dict[str, str]:
     """Subjects that cannot run here, and why."""
     reasons = {name: ENGINE_KINDS[name].available() for name in SUBJECTS}
     return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def framework_versions() -> dict[str, str]:
+    """The versions of what the subjects run on, by the package's name."""
+    modules = (module for name in SUBJECTS.keys() - missing().keys() for module in ENGINE_KINDS[name].modules)
+    return {module: str(import_module(module).__version__) for module in sorted(modules)}

@@ -11,6 +11,7 @@ from bench.engines import overhead
 from bench.engines.overhead import MAX_BATCH, Overhead, main, mean_network, measure
 from bench.engines.stopwatch import Split, Stopwatch, split_run
 from bench.engines.subjects import SUBJECTS, Subject, missing
+from server.engines.registry import ENGINE_KINDS
 
 
 class Clock:
@@ -111,6 +112,9 @@ def test_what_is_kept_says_which_machine(
     assert kept["rows"][0]["met"] is False
     assert kept["rows"][0]["ratio"] == 0.5
     assert kept["machine"]["cores"] >= 1
+    assert kept["frameworks"].keys() == {
+        ENGINE_KINDS[name].modules[0] for name in SUBJECTS if name not in missing()
+    }
     assert "missed: 50 us" in capsys.readouterr().out
 
 
