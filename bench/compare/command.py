@@ -9,8 +9,9 @@ import argparse
 import os
 import shlex
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from bench.compare.settling import SettlingRule
 from bench.compare.store import Store
 from bench.compare.summary import Baseline, summarise, verdicts
 from bench.compare.tables import show, show_agreements
+from bench.compare.time_limit import TimeLimit
 from bench.compare.writing import write_csv, write_json
 from bench.console import make_console
 from bench.flags import number, whole
@@ -40,6 +42,7 @@ from server.exporting.precision.kinds import Precision
 from server.exporting.progress import ConsoleProgress
 
 EXIT_INCOMPLETE = 1
+FILES = ("compare.json", "compare.csv", "report.html")
 LINE_EVERY_S = 20.0
 PREFERRED_BASELINES = ("pytorch", "onnxruntime")
 QUICK = Settings(turns=6, window_s=0.5, lead_s=0.1, idle_s=2.0, settling=SettlingRule(limit_s=3.0))
@@ -85,7 +88,7 @@ _BASELINE = "what ratios are to; without precision, that of each line (default: 
 _LEAD = f"the same work, uncounted, before each measurement (default: {Settings().lead_s:g})"
 _WARM_UP = f"the longest warm-up of a batch size (default: {Settings().settling.limit_s:g})"
 _AGAINST = "the compare.json of an earlier run with another --out: say cell by cell whether the two agree"
-_MINUTES = "begin no turn that would end later; run again to go on"
+_MINUTES = "begin no turn that would end later, each network having its share; run again to go on"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,26 +110,49 @@ def run(arguments: argparse.Namespace) -> int:
             meters=meters,
             machine=(machine.cpu, machine.cores, machine.python, meters.gpu_identity),
             run=date.isoformat(timespec="seconds"),
-            time_left=_timer(arguments.minutes),
+            time=TimeLimit(60.0 * arguments.minutes) if arguments.minutes else TimeLimit(),
         )
-        records, files, unavailable = _compare(ground, names, arguments.precision, engines, arguments.batches)
+        found = Found()
+
+        def conditions() -> Conditions:
+            return Conditions(
+                command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                date=ground.run,
+                machine=machine,
+                gpu=meters.gpu_identity,
+                simulated=meters.simulated,
+                settings=settings,
+                baseline=baseline,
+                versions={engine: versions_of(engine) for engine in engines.present},
+                files=tuple(found.files),
+                notes=tuple(meters.notes),
+                unavailable=tuple(found.unavailable),
+            )
+
+        def keep() -> None:
+            """What was measured by now, for whoever is interrupted or killed."""
+            write_all(arguments.out, found.records, engines, conditions(), earlier)
+
+        _compare(ground, names, arguments.precision, engines, arguments.batches, found, keep)
     finally:
         meters.close()
-    conditions = Conditions(
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        date=ground.run,
-        machine=machine,
-        gpu=meters.gpu_identity,
-        simulated=meters.simulated,
-        settings=settings,
-        baseline=baseline,
-        versions={engine: versions_of(engine) for engine in engines.present},
-        files=files,
-        notes=tuple(meters.notes),
-        unavailable=unavailable,
-    )
-    _present(records, engines, conditions, earlier, arguments.out, console)
-    return _exit_code(records, settings, unavailable)
+    _present(found.records, engines, conditions(), earlier, arguments.out, console)
+    return _exit_code(found.records, settings, found.unavailable)
+
+
+@dataclass(slots=True)
+class Found:
+    """What is known by now: of every cell, the files that were run, and what could not be had and why."""
+
+    whole: list[Record] = field(default_factory=list)
+    under_way: tuple[Record, ...] = ()
+    files: list[NetworkFile] = field(default_factory=list)
+    unavailable: list[str] = field(default_factory=list)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Of all networks up to the one under way."""
+        return (*self.whole, *self.under_way)
 
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
@@ -151,19 +177,27 @@ def _compare(
     precisions: Sequence[Precision] | None,
     engines: Engines,
     batches: tuple[int, ...],
-) -> tuple[tuple[Record, ...], tuple[NetworkFile, ...], tuple[str, ...]]:
-    """One network after the other; return what is known, what was run, and what could not be had."""
-    records: list[Record] = []
-    found: list[NetworkFile] = []
-    unavailable: list[str] = []
-    for name, model in names.items():
-        files = _files(ground.folder / "models", name, model, precisions, unavailable)
-        found += files.values()
+    found: Found,
+    keep: Callable[[], None],
+) -> None:
+    """One network after the other, each with an equal share of the time that is left."""
+    for index, (name, model) in enumerate(names.items()):
+        share = replace(ground, time=ground.time.divided(len(names) - index))
+        files = _files(ground.folder / "models", name, model, precisions, found.unavailable)
+        found.files += files.values()
         with CountingBar("measuring", "measured, now", LINE_EVERY_S) as progress:
-            contest = Contest(ground, files, engines.present, batches, progress)
-            contest.hold()
-            records += contest.records
-    return tuple(records), tuple(found), tuple(unavailable)
+
+            def after_turn() -> None:
+                found.under_way = contest.records  # noqa: B023 - called while this contest is held
+                keep()
+
+            contest = Contest(share, files, engines.present, batches, progress, after_turn=after_turn)
+            try:
+                contest.hold()
+            finally:
+                found.whole += contest.records
+                found.under_way = ()
+        keep()
 
 
 def _files(
@@ -172,10 +206,13 @@ def _files(
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, NetworkFile] = {}
     for precision in precisions or (None,):
+        which = name if precision is None else f"{name} {precision}"
         try:
             file = obtain_network(name, model, precision, folder, ConsoleProgress())
         except ExportError as error:
-            unavailable.append(f"{name} {precision or ''}: {error}")
+            unavailable.append(f"{which}: {error}")
+        except Exception as error:  # whatever a framework raises must not cost the other networks' figures
+            unavailable.append(f"{which}: {type(error).__name__}: {error}")
         else:
             files[file.precision] = file
     return files
@@ -190,18 +227,32 @@ def _present(
     console: Console,
 ) -> None:
     lines = summarise(records, conditions.baseline)
-    found = verdicts(lines)
-    show(lines, found, engines.missing, conditions.baseline, console)
-    agreed = agreements(lines, earlier)
+    show(lines, verdicts(lines), engines.missing, conditions.baseline, console)
     if earlier:
-        show_agreements(agreed, console)
+        show_agreements(agreements(lines, earlier), console)
     for text in (*conditions.notes, *conditions.unavailable):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    write_json(folder / "compare.json", lines, found, engines.missing, conditions, agreed)
-    write_csv(folder / "compare.csv", lines)
-    (folder / "report.html").write_text(report(lines, found, engines.missing, conditions), encoding="utf-8")
-    for name in ("compare.json", "compare.csv", "report.html"):
-        console.print(f"wrote {folder / name}", style="dim", highlight=False)
+    for path in write_all(folder, records, engines, conditions, earlier):
+        console.print(f"wrote {path}", style="dim", highlight=False)
+
+
+def write_all(
+    folder: Path,
+    records: Sequence[Record],
+    engines: Engines,
+    conditions: Conditions,
+    earlier: Mapping[Cell, Earlier],
+) -> tuple[Path, ...]:
+    """Write tables and report into a folder, each file at once or not at all; return the files."""
+    lines = summarise(records, conditions.baseline)
+    found, agreed = verdicts(lines), agreements(lines, earlier)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as made:
+        aside = Path(made)
+        write_json(aside / "compare.json", lines, found, engines.missing, conditions, agreed)
+        write_csv(aside / "compare.csv", lines)
+        text = report(lines, found, engines.missing, conditions)
+        (aside / "report.html").write_text(text, encoding="utf-8")
+        return tuple((aside / name).replace(folder / name) for name in FILES)
 
 
 def _introduce(console: Console, machine: Machine, engines: Engines, meters: Meters) -> None:
@@ -216,13 +267,6 @@ def _introduce(console: Console, machine: Machine, engines: Engines, meters: Met
 def _exit_code(records: Sequence[Record], settings: Settings, unavailable: Sequence[str]) -> int:
     whole_ones = all(not record.failure and not record.lacks(settings.turns) for record in records)
     return 0 if records and whole_ones and not unavailable else EXIT_INCOMPLETE
-
-
-def _timer(minutes: float | None) -> Callable[[float], bool]:
-    if minutes is None:
-        return lambda _seconds: True
-    until_s = time.monotonic() + 60.0 * minutes
-    return lambda seconds: time.monotonic() + seconds < until_s
 
 
 def _chosen_baseline(wanted: Baseline | None, present: Sequence[str]) -> Baseline | None:

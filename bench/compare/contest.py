@@ -16,6 +16,7 @@ from bench.compare.plan import Cell, Settings, Subject
 from bench.compare.process import Worker, WorkerFailed
 from bench.compare.records import Record, Start, Turn
 from bench.compare.store import Store, fingerprint_of
+from bench.compare.time_limit import TimeLimit
 from bench.compare.turns import order
 from bench.compare.worker import Ran, Ready
 from server.engines.registry import EngineRequest
@@ -48,7 +49,7 @@ class Ground:
         meters: open.
         machine: JSON-able, what else a result belongs to.
         run: names this run of the command.
-        time_left: whether there is time for something that takes so many seconds.
+        time: how much there is for this network.
     """
 
     settings: Settings
@@ -57,7 +58,7 @@ class Ground:
     meters: Meters
     machine: object
     run: str
-    time_left: Callable[[float], bool]
+    time: TimeLimit
 
 
 class Contest:
@@ -70,6 +71,7 @@ class Contest:
         batches: ascending.
         progress: told how far it is.
         open_worker: makes the other end of a process, not yet started.
+        after_turn: called when every cell has had its turn.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Contest:
         batches: tuple[int, ...],
         progress: Progress,
         open_worker: Callable[[str, EngineRequest, Path], Worker] = Worker,
+        after_turn: Callable[[], None] = lambda: None,
     ) -> None:
+        self._after_turn = after_turn
         self._open_worker = open_worker
         self._ground = ground
         self._settings = ground.settings
@@ -108,7 +112,7 @@ class Contest:
         self._progress.expect(sum(map(len, lacking.values())))
         try:
             for subject in dict.fromkeys(cell.subject for cell in wanting):
-                if self._ground.time_left(0.0):
+                if self._ground.time.allows(0.0):
                     self._start(subject, [cell for cell in wanting if cell.subject == subject])
             self._note_idle()
             self._take_turns(lacking)
@@ -118,13 +122,17 @@ class Contest:
 
     def _take_turns(self, lacking: Mapping[Cell, tuple[int, ...]]) -> None:
         for number in range(self._settings.turns):
-            due = [cell for cell, numbers in lacking.items() if number in numbers]
+            due = [cell for cell, numbers in lacking.items() if number in numbers and self._runs(cell)]
             # A turn that was broken off would not be side by side with the rest of it.
-            if not self._ground.time_left(len(due) * self._settings.measurement_s):
+            if not self._ground.time.allows(len(due) * self._settings.measurement_s):
                 return
             for cell in order(due, number):
-                if cell.subject in self._workers and not self._records[cell].failure:
+                if self._runs(cell):
                     self._take_turn(cell, number)
+            self._after_turn()
+
+    def _runs(self, cell: Cell) -> bool:
+        return cell.subject in self._workers and not self._records[cell].failure
 
     def _take_turn(self, cell: Cell, number: int) -> None:
         record = self._records[cell]
@@ -155,7 +163,7 @@ class Contest:
         try:
             build_s, cache = self._built(subject, max(self._batches))
             worker = self._workers[subject] = self._worker(subject, cache)
-            ready, start_s = worker.start(self._settings.start_limit_s)
+            ready, start_s = worker.start(self._start_limit_s)
         except WorkerFailed as failure:
             for cell in cells:
                 self._fail(cell, failure)
@@ -209,11 +217,16 @@ class Contest:
             self._progress.doing(f"building {subject}")
             builder = self._worker(subject, cache)
             try:
-                return builder.start(self._settings.start_limit_s)[1]
+                return builder.start(self._start_limit_s)[1]
             finally:
                 builder.close()
 
         return built_once(cache, build), cache
+
+    @property
+    def _start_limit_s(self) -> float:
+        """Half of the time that is left at most: one slow build must not cost all the others' figures."""
+        return min(self._settings.start_limit_s, self._ground.time.left_s / 2)
 
     def _worker(self, subject: Subject, cache: Path | None) -> Worker:
         logs = self._ground.folder / "logs"

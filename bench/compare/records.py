@@ -72,7 +72,7 @@ class Start:
         on_gpu: whether that is a GPU.
         start_s: from the start of the process to its first answer, imports included, plans from the cache.
         build_s: what building took before that, once; None: nothing is built, or it was not seen.
-        host_peak_mib: most memory of the process up to the end of this batch size's warm-up.
+        host_peak_mib: most memory of the process up to the end of this batch size's warm-up; None: not known.
         gpu_mib: what the GPU's memory in use grew by; None: on a CPU, or not measured.
         warm_up_s: how long the warm-up took.
         settled: whether it ended by the rule rather than by its limit.
@@ -82,7 +82,7 @@ class Start:
     on_gpu: bool
     start_s: float
     build_s: float | None
-    host_peak_mib: float
+    host_peak_mib: float | None
     gpu_mib: float | None
     warm_up_s: float
     settled: bool

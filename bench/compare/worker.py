@@ -54,11 +54,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
-    """Answer: how the warm-up went, and the most memory this process ever had."""
+    """Answer: how the warm-up went, and the most memory this process ever had (None: not known)."""
 
     seconds: float
     settled: bool
-    host_peak_mib: float
+    host_peak_mib: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,14 @@ def _check(engine: Engine, batches: Sequence[int]) -> None:
         )
 
 
-def _peak_mib() -> float:
-    """What getrusage says would include the parent's memory, from between fork and exec."""
+def _peak_mib() -> float | None:
+    """What getrusage says would include the parent's memory, from between fork and exec.
+
+    None where the kernel does not tell: some that sandboxes put in place of Linux do not.
+    """
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak) / 1024.0
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(peaks[0]) / 1024.0 if peaks else None
 
 
 def _reason(error: BaseException) -> str:

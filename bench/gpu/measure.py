@@ -3,13 +3,18 @@
     python -m bench.gpu.measure [--minutes 9] [--out DIR] [--copy DIR] [--network NAME] [--batches 1,8,64] ...
 
 Made to be carried to a GPU machine that is lent for minutes: without arguments it measures four CNNs in FP32
-and FP16 at batches 1 to 256 on every engine that runs there, in as many turns as there is time for. With all
-of them that is more than nine minutes hold: name one network a call. It ends in time with what it has, and
-the same command goes on where it stopped as long as `--out` is there. What a longer run adds are turns: with
+and FP16 at batches 1 to 256 on every engine that runs there, each network in its share of the minutes and in
+as many turns as there is time for. With all of them the shares are short: name one or two networks a call.
+The same command goes on where it stopped as long as `--out` is there. What a longer run adds are turns: with
 fewer than six the intervals say that they cover less than 95 %.
 
+The comparison is a process of its own. What it has measured is copied and in the table whatever becomes of
+it: at the end of the minutes it is told to stop, and if it hangs it is killed.
+
 Boulton need not be installed there: its repository as the working directory will do, with the folder
-boulton.egg-info in it, and the packages of the engines.
+boulton.egg-info in it, and the packages of the engines. Exporting needs torch, onnxscript and onnxruntime,
+FP16 onnxconverter-common, and efficientnet-lite0 its two packages besides; what lacks something is left out
+and named.
 
 Everything after `--` goes to `boulton compare` as it is.
 """
@@ -18,9 +23,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bench.compare import command
@@ -34,23 +44,62 @@ BATCHES = "1,8,64,256"
 BRIEF = ("--window", "1", "--lead", "0.3", "--warm-up", "3")
 """Counters tick every 100 ms at the slowest, and windows reach from tick to tick."""
 
-RESULTS = ("compare.json", "compare.csv", "report.html", "table.md")
+RESULTS = (*command.FILES, "table.md")
 EXIT_ERROR = 2
+EXIT_STOPPED = 3
+
+_GRACE_S = 15.0
+"""Beyond the minutes, for a turn that takes longer than was thought and for writing."""
+
+_STOP_S = 10.0
+_PROGRAM = "import sys; from bench.gpu import measure; sys.exit(measure.compare(sys.argv[1:]))"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare, print, copy; return what `boulton compare` returned, 2 when it could not begin."""
     ours, theirs = _split(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(ours)
+    words = [*_words(arguments), *_engines(theirs), *theirs]
+    limit_s = 60.0 * arguments.minutes + _GRACE_S
+    code = supervised([sys.executable, "-c", _PROGRAM, *words], limit_s, lambda: _keep(arguments))
+    _tell(arguments.out)
+    _keep(arguments)
+    return code
+
+
+def compare(words: Sequence[str]) -> int:
+    """Be the process that compares."""
     parser = argparse.ArgumentParser(prog="boulton compare")
     command.add_arguments(parser)
     try:
-        code = command.run(parser.parse_args([*_words(arguments), *_engines(theirs), *theirs]))
+        return command.run(parser.parse_args(words))
     except BoultonError as error:
         print(f"bench.gpu.measure: {error}", file=sys.stderr)
         return EXIT_ERROR
-    _tell(arguments.out, arguments.copy)
-    return code
+    except KeyboardInterrupt:
+        print("bench.gpu.measure: stopped, as the time is up", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def supervised(command: Sequence[str], limit_s: float, every_second: Callable[[], None]) -> int:
+    """Run a command, for `limit_s` at most; return its code, or the signal that ended it, negative.
+
+    It and what it started are then interrupted, and killed when they have not gone a little later.
+    """
+    process = subprocess.Popen(command, start_new_session=True)
+    until_s = time.monotonic() + limit_s
+    try:
+        while process.poll() is None and time.monotonic() < until_s:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            every_second()
+    finally:
+        for number in (signal.SIGINT, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_S)
+    return process.wait()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes",
         type=number(0.0, 1e5),
         default=9.0,
-        help="begin no turn that would end later (default: 9)",
+        help="begin no turn that would end later, and stop half a minute later at most (default: 9)",
     )
     add("--out", type=Path, default=Path("compare-out"), metavar="DIR", help="(default: compare-out)")
     add(
@@ -99,15 +148,34 @@ def _engines(theirs: Sequence[str]) -> list[str]:
     return [word for name in names for word in ("--engine", name)]
 
 
-def _tell(out: Path, copy: Path | None) -> None:
-    with (out / "compare.csv").open(newline="", encoding="utf-8") as file:
-        text = markdown(list(csv.DictReader(file)))
+def _tell(out: Path) -> None:
+    table = out / "compare.csv"
+    if not table.is_file():
+        print("nothing was measured; what was printed above says why")
+        return
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    text = markdown(rows)
     (out / "table.md").write_text(text, encoding="utf-8")
     print(text)
-    if copy is not None:
-        copy.mkdir(parents=True, exist_ok=True)
-        for name in RESULTS:
-            shutil.copy(out / name, copy)
+    for row in rows:
+        if row["failure"]:
+            cell = f"{row['network']} {row['precision']} on {row['engine']}, batch {row['batch']}"
+            print(f"failed: {cell}: {row['failure']}")
+
+
+def _keep(arguments: argparse.Namespace) -> None:
+    """Copy what has changed, each file at once, to where it outlasts this machine."""
+    if arguments.copy is None:
+        return
+    arguments.copy.mkdir(parents=True, exist_ok=True)
+    for name in RESULTS:
+        source, target = arguments.out / name, arguments.copy / name
+        with suppress(FileNotFoundError):
+            if not target.exists() or source.stat().st_mtime_ns > target.stat().st_mtime_ns:
+                partial = target.with_suffix(".partial")
+                shutil.copy2(source, partial)
+                partial.replace(target)
 
 
 _COLUMNS = (

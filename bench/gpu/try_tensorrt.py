@@ -2,7 +2,8 @@
 
     python -m bench.gpu.try_tensorrt MODEL.onnx [--toolkit tensorrt-rtx] [--batches 1,8,32] [--json OUT]
 
-Prints one line a check and ends with 1 when one failed. Sets no clock and no other state of the GPU.
+Prints one line a check and a table in the end, and ends with 1 when a check failed; what fails keeps none of
+the others from being tried. Sets no clock and no other state of the GPU.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rich.markup import escape
+from rich.table import Table
 
-from server.engines.engine import Array, TensorSpec
+from bench.console import make_console
+from server.engines.engine import Array, Engine, TensorSpec
 from server.engines.onnxruntime import load_onnxruntime_engine
 from server.engines.padding import padded
 from server.engines.tensorrt.engine import TensorRtEngine
 from server.engines.tensorrt.loading import load_tensorrt_engine
 from server.engines.tensorrt.plans import IfMissing
 from server.engines.tensorrt.toolkit import TENSORRT, TENSORRT_RTX
-from server.errors import BoultonError
+from server.errors import CudaLost, EngineError
 
 ROUNDS = 200
 LARGEST_DIFFERENCE = 2e-2
@@ -45,10 +51,14 @@ class Finding:
 def main(argv: Sequence[str] | None = None) -> int:
     """Try everything; return 1 when anything failed."""
     arguments = _arguments(argv)
-    findings = list(_tried(arguments))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n")
-    return int(not findings or not all(finding.ok for finding in findings))
+    findings: list[Finding] = []
+    for finding in _findings(arguments):
+        print(f"{'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.detail}", flush=True)
+        findings.append(finding)
+        if arguments.json is not None:  # each time: the machine may be taken away before the end
+            _write(arguments.json, findings)
+    make_console().print(_table(findings))
+    return int(not all(finding.ok for finding in findings))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,10 +71,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _tried(arguments: argparse.Namespace) -> Iterator[Finding]:
-    for finding in _findings(arguments):
-        print(f"{'ok    ' if finding.ok else 'FAILED'}  {finding.name}: {finding.detail}", flush=True)
-        yield finding
+def _write(path: Path, findings: Sequence[Finding]) -> None:
+    aside = path.with_suffix(".partial")
+    aside.write_text(json.dumps([asdict(finding) for finding in findings], indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(title="What was tried")
+    for heading in ("", "what", "found"):
+        table.add_column(heading)
+    for finding in findings:
+        table.add_row(*map(escape, ("ok" if finding.ok else "FAILED", finding.name, finding.detail)))
+    return table
 
 
 def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
@@ -85,40 +104,70 @@ def _findings(arguments: argparse.Namespace) -> Iterator[Finding]:
             begin_s = time.perf_counter()
             try:
                 engine = load(if_missing)
-            except BoultonError as error:
-                yield Finding(name, ok=False, detail=str(error))
+            except Exception as error:  # frameworks raise whatever they like
+                yield _failed(name, error)
                 return
             yield Finding(name, ok=True, detail=f"{time.perf_counter() - begin_s:.2f} s")
             try:
                 yield from _with_engine(engine, arguments.model, first=if_missing is IfMissing.BUILD)
+            except CudaLost as error:
+                yield _failed("the GPU", error)
+                return
             finally:
                 engine.close()
 
 
+def _failed(name: str, error: Exception) -> Finding:
+    return Finding(name, ok=False, detail=f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _each(tries: Iterable[tuple[str, Callable[[], Finding]]]) -> Iterator[Finding]:
+    """Try one after the other, whatever becomes of those before. Raises `CudaLost`: nothing can follow."""
+    for name, attempt in tries:
+        try:
+            yield attempt()
+        except CudaLost:
+            raise
+        except Exception as error:
+            yield _failed(name, error)
+
+
 def _with_engine(engine: TensorRtEngine, model: Path, *, first: bool) -> Iterator[Finding]:
-    yield from _answers(engine, model)
+    yield from _each(_answers(engine, model))
     if first:
         for batch in engine.served_batches:
-            yield _times(engine, batch)
-            yield _overlap(engine, batch)
+            yield from _each(
+                (
+                    (f"one by one at batch {batch}", partial(_times, engine, batch)),
+                    (f"overlapping at batch {batch}", partial(_overlap, engine, batch)),
+                )
+            )
 
 
-def _answers(engine: TensorRtEngine, model: Path) -> Iterator[Finding]:
+def _answers(engine: TensorRtEngine, model: Path) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Every served size, and one between two that is padded, twice each with other images."""
-    reference = load_onnxruntime_engine(model, max_batch=engine.max_batch)
     filled = padded(engine)
     sizes = sorted({*engine.served_batches, max(1, engine.max_batch - 1)})
     for images in sizes:
         for seed in (1, 2):
-            inputs = tuple(_random(spec, images, seed) for spec in engine.inputs)
-            wanted = reference.run(inputs)
-            got = filled.run(inputs)
-            yield _compared(f"answers at batch {images}", got, wanted)
-    reference.close()
+            name = f"answers at batch {images}"
+            yield name, partial(_answer, name, filled, model, images, seed)
+
+
+def _answer(name: str, filled: Engine, model: Path, images: int, seed: int) -> Finding:
+    inputs = tuple(_random(spec, images, seed) for spec in filled.inputs)
+    got = filled.run(inputs)
+    reference = load_onnxruntime_engine(model, max_batch=filled.max_batch)
+    try:
+        return _compared(name, got, reference.run(inputs))
+    finally:
+        reference.close()
 
 
 def _compared(name: str, got: tuple[Array, ...], wanted: tuple[Array, ...]) -> Finding:
     pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(got, wanted, strict=True)]
+    if not all(np.isfinite(a).all() for a, _ in pairs):
+        return Finding(name, ok=False, detail="not all answers are finite numbers")
     worst = max(float(np.abs(a - b).max() / max(1e-9, np.abs(b).max())) for a, b in pairs)
     return Finding(
         name, ok=worst <= LARGEST_DIFFERENCE, detail=f"differ by {worst:.2e} of the largest answer"
@@ -145,7 +194,12 @@ def _overlap(engine: TensorRtEngine, batch: int) -> Finding:
             engine.finish()
         engine.finish()
 
-    each_ms = _timed_ms(all_of_them) / ROUNDS
+    try:
+        each_ms = _timed_ms(all_of_them) / ROUNDS
+    finally:
+        with suppress(EngineError):  # until none is under way: what follows begins its own
+            while True:
+                engine.finish()
     return Finding(
         f"overlapping at batch {batch}", ok=True, detail=f"{each_ms:.3f} ms, {1e3 * batch / each_ms:.0f}/s"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -208,11 +208,20 @@ def _tensorflow(request: EngineRequest) -> Engine:
 
 
 def _lacks_cuda() -> str:
-    if find_library("cuda") is None:
+    if not _has_driver():
         return "there is no NVIDIA driver here (libcuda): it runs on an NVIDIA GPU only"
     if find_spec("pycuda") is None:
         return "it needs the module pycuda: pip install 'boulton[gpu]'"
     return ""
+
+
+def _has_driver() -> bool:
+    """Whether the driver's library loads: a container may have it where only the loader looks."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _lacks_compiler() -> str:

@@ -11,8 +11,9 @@ import pytest
 from tiny_server import whole_model
 
 from bench.compare import command
-from bench.compare.networks import network_names, obtain_network
-from bench.compare.plan import Settings
+from bench.compare.contest import Contest
+from bench.compare.networks import NetworkFile, network_names, obtain_network
+from bench.compare.plan import Cell, Settings
 from server.errors import ConfigError
 from server.exporting.precision.kinds import Precision
 from server.exporting.progress import ConsoleProgress
@@ -105,6 +106,40 @@ def test_time_that_is_up_ends_it_and_leaves_the_rest_for_later(network: Path, tm
     assert run(tmp_path, str(network)) == 0
 
 
+def test_what_was_measured_before_it_was_interrupted_is_written(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Contest._take_turn
+
+    def interrupted(contest: Contest, cell: Cell, number: int) -> None:
+        if number == 1:
+            raise KeyboardInterrupt
+        take(contest, cell, number)
+
+    monkeypatch.setattr(Contest, "_take_turn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, str(network))
+    cells = json.loads((tmp_path / "compare.json").read_text())["cells"]
+    assert [(cell["batch"], cell["turns"]) for cell in cells] == [(1, 1), (4, 1)]
+    assert {path.name for path in tmp_path.iterdir()} >= set(command.FILES)
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_framework_that_breaks_while_exporting_costs_its_network_only(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaking(name: str, *rest: object) -> NetworkFile:
+        if name == "resnet50":
+            raise AttributeError("module 'torch' has no attribute 'export'")
+        return obtain_network(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "obtain_network", breaking)
+    assert run(tmp_path, "resnet50", str(network)) == command.EXIT_INCOMPLETE
+    cells = json.loads((tmp_path / "compare.json").read_text())["cells"]
+    assert [(cell["network"], cell["turns"]) for cell in cells] == [("colours", 4), ("colours", 4)]
+    assert "resnet50: AttributeError: module 'torch' has no attribute" in capsys.readouterr().out
+
+
 def test_lower_precision_is_exported_and_judged(classifier: Path, tmp_path: Path) -> None:
     precisions = ("--precision", "fp32", "--precision", "fp16", "--precision", "int8")
     # Noise without photographs cannot calibrate int8: that alone is told, and the others are compared.
@@ -176,11 +211,3 @@ def test_a_file_as_it_is_needs_no_export(network: Path, tmp_path: Path) -> None:
     assert found.path == network
     assert not list(tmp_path.iterdir())
     assert found.precision in {*Precision, "uint8"}
-
-
-def test_no_turn_is_begun_that_would_not_end_in_time() -> None:
-    time_left = command._timer(1.0)
-    assert time_left(0.0)
-    assert time_left(50.0)
-    assert not time_left(61.0)
-    assert command._timer(None)(1e9)

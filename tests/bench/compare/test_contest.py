@@ -16,6 +16,7 @@ from bench.compare.process import WorkerFailed
 from bench.compare.records import Record
 from bench.compare.settling import SettlingRule
 from bench.compare.store import Store
+from bench.compare.time_limit import TimeLimit
 from bench.compare.worker import Ran, Ready, Warmed
 from optimizer.telemetry import DeviceReading
 from server.engines.registry import EngineRequest
@@ -47,7 +48,9 @@ class Scene:
     said: list[str] = field(default_factory=list)
     expected: int = 0
     counted: int = 0
-    time_left: Callable[[float], bool] = lambda _seconds: True
+    time: TimeLimit = field(default_factory=TimeLimit)
+    turns_told: int = 0
+    start_limits_s: list[float] = field(default_factory=list)
     on_gpu: bool = False
     used_mib: float = 500.0
 
@@ -72,10 +75,13 @@ class Scene:
 
     def hold(self, *engines: str, batches: tuple[int, ...] = (1, 8), run: str = "now") -> list[Record]:
         file = NetworkFile("net", "fp32", self.folder / "net.onnx", "abc")
-        ground = Ground(SETTINGS, Store(self.folder), self.folder, self, None, run, self.time_left)  # type: ignore[arg-type]
-        contest = Contest(ground, {"fp32": file}, engines, batches, self, self.open_worker)  # type: ignore[arg-type]
+        ground = Ground(SETTINGS, Store(self.folder), self.folder, self, None, run, self.time)  # type: ignore[arg-type]
+        contest = Contest(ground, {"fp32": file}, engines, batches, self, self.open_worker, self.tell)  # type: ignore[arg-type]
         contest.hold()
         return list(contest.records)
+
+    def tell(self) -> None:
+        self.turns_told += 1
 
     def open_worker(self, engine: str, request: EngineRequest, log: Path) -> FakeWorker:
         assert request.served_batches[-1] == request.max_batch
@@ -99,7 +105,7 @@ class FakeWorker:
             raise WorkerFailed(reason, final=reason.startswith("dead"))
 
     def start(self, limit_s: float) -> tuple[Ready, float]:
-        del limit_s
+        self.scene.start_limits_s.append(limit_s)
         self._do("start")
         built = self.request.cache_dir is not None and not any(self.request.cache_dir.iterdir())
         if built and self.request.cache_dir is not None:
@@ -221,12 +227,47 @@ def test_energy_and_idle_power_are_recorded(tmp_path: Path) -> None:
 
 
 def test_turns_end_when_time_is_up(tmp_path: Path) -> None:
-    answers = iter([True, True, True, False])  # two starts, one turn
-    scene = Scene(tmp_path, time_left=lambda _seconds: next(answers))
+    class OneTurn(TimeLimit):
+        answers = iter([True, True, True, False])  # two starts, one turn
+
+        def allows(self, seconds: float) -> bool:
+            del seconds
+            return next(self.answers)
+
+    scene = Scene(tmp_path, time=OneTurn())
     records = scene.hold("onnxruntime", "pytorch")
+    assert scene.turns_told == 1
     assert {len(record.turns) for record in records} == {1}
     (path, *_) = (tmp_path / "cells").iterdir()
     assert len(json.loads(path.read_text())["turns"]) == 1
+
+
+def test_what_was_measured_is_told_after_each_turn(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.hold("onnxruntime")
+    assert scene.turns_told == SETTINGS.turns
+
+
+def test_a_start_may_take_half_of_the_time_that_is_left(tmp_path: Path) -> None:
+    now_s = [0.0]
+    scene = Scene(tmp_path, time=TimeLimit(60.0, lambda: now_s[0]))
+    scene.hold("pytorch-compiled")
+    assert scene.start_limits_s == [30.0, 30.0]
+    unbounded = Scene(tmp_path)
+    unbounded.hold("pytorch")
+    assert unbounded.start_limits_s == [SETTINGS.start_limit_s]
+
+
+def test_an_engine_that_cannot_run_takes_no_time_from_turns(tmp_path: Path) -> None:
+    """Four cells of which two are dead: a turn of two has room where one of four has not."""
+    room_s = 3 * SETTINGS.measurement_s
+    scene = Scene(
+        tmp_path,
+        fail=lambda what, engine, _batch: "dead" if (what, engine) == ("start", "pytorch") else "",
+        time=TimeLimit(room_s, lambda: 0.0),
+    )
+    turns = {(r.cell.subject.engine, len(r.turns)) for r in scene.hold("onnxruntime", "pytorch")}
+    assert turns == {("onnxruntime", SETTINGS.turns), ("pytorch", 0)}
 
 
 def test_memory_of_the_gpu_is_what_an_engine_adds_to_it(tmp_path: Path) -> None:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from tiny_server import colour_model
 
+from bench.compare.plan import Cell, Subject
+from bench.compare.records import Record
+from bench.compare.summary import summarise
+from bench.compare.writing import write_csv
 from bench.gpu import measure
 
 
@@ -37,6 +43,45 @@ def test_the_table_has_what_was_measured_and_gaps_for_the_rest() -> None:
     assert "| 12.3 | 81.3 |" in table[3]
 
 
-def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert measure.main(["--network", "nowhere.onnx", "--out", str(tmp_path / "out")]) == measure.EXIT_ERROR
-    assert "neither a network nor a file" in capsys.readouterr().err
+    told = capfd.readouterr()
+    assert "neither a network nor a file" in told.err
+    assert "nothing was measured" in told.out
+
+
+HANGING = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[1] == "deaf" else signal.default_int_handler)
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("kind", "signal_"), [("deaf", signal.SIGKILL), ("listening", signal.SIGINT)])
+def test_what_does_not_end_is_ended(kind: str, signal_: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_STOP_S", 2.0)
+    seconds: list[None] = []
+    code = measure.supervised([sys.executable, "-c", HANGING, kind], 2.0, lambda: seconds.append(None))
+    assert code == -signal_
+    assert seconds
+
+
+def test_what_was_measured_is_kept_while_it_is_measured(tmp_path: Path) -> None:
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    arguments = measure._parser().parse_args(["--out", str(out), "--copy", str(copy)])
+    measure._keep(arguments)  # there is nothing yet
+    out.mkdir()
+    (out / "compare.csv").write_text("first")
+    measure._keep(arguments)
+    assert [path.name for path in copy.iterdir()] == ["compare.csv"]
+    (out / "compare.csv").write_text("second")
+    measure._keep(arguments)
+    assert (copy / "compare.csv").read_text() == "second"
+
+
+def test_failures_are_told_below_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record(Cell(Subject("net", "fp16", "tensorrt"), 8), "f", failure="no memory")
+    write_csv(tmp_path / "compare.csv", summarise([record], None))
+    measure._tell(tmp_path)
+    assert "failed: net fp16 on tensorrt, batch 8: no memory" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,11 @@ from fake_gpu import FakeCuda, FakeRuntimeModule
 from onnx import TensorProto, helper
 
 from bench.gpu import try_tensorrt
+from server.engines.engine import Array
 from server.engines.tensorrt import loading
+from server.engines.tensorrt.engine import TensorRtEngine
 from server.engines.tensorrt.toolkit import TENSORRT_RTX, load_toolkit
+from server.errors import CudaLost, EngineError
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed: boulton[rtx]")
 
@@ -66,6 +70,51 @@ def test_wrong_answers_are_noticed(
     code, _ = rehearse(model, monkeypatch, wrong=True)
     assert code == 1
     assert "FAILED  answers at batch 1" in capsys.readouterr().out
+
+
+def test_what_fails_keeps_nothing_else_from_being_tried(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = try_tensorrt._times
+
+    def failing(engine: TensorRtEngine, batch: int) -> try_tensorrt.Finding:
+        if batch == 1:
+            raise MemoryError("no room")
+        return times(engine, batch)
+
+    monkeypatch.setattr(try_tensorrt, "_times", failing)
+    code, findings = rehearse(model, monkeypatch)
+    assert code == 1
+    failed = [finding["detail"] for finding in findings if not finding["ok"]]
+    assert failed == ["MemoryError: no room"]
+    assert {"overlapping at batch 1", "one by one at batch 4", "second start"} <= {
+        finding["name"] for finding in findings
+    }
+    assert "What was tried" in capsys.readouterr().out
+
+
+def test_a_failure_on_the_way_leaves_nothing_under_way(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish, calls = TensorRtEngine.finish, itertools.count()
+
+    def failing(engine: TensorRtEngine) -> tuple[Array, ...]:
+        answers = finish(engine)
+        if len(engine._begun) and next(calls) == 5:
+            raise EngineError("lost its way")
+        return answers
+
+    monkeypatch.setattr(TensorRtEngine, "finish", failing)
+    _, findings = rehearse(model, monkeypatch)
+    assert [finding["name"] for finding in findings if not finding["ok"]] == ["overlapping at batch 1"]
+
+
+def test_nothing_is_tried_on_a_gpu_that_is_lost(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(_engine: TensorRtEngine, _batch: int) -> try_tensorrt.Finding:
+        raise CudaLost("illegal address")
+
+    monkeypatch.setattr(try_tensorrt, "_times", lost)
+    _, findings = rehearse(model, monkeypatch)
+    assert findings[-1] == {"name": "the GPU", "ok": False, "detail": "CudaLost: illegal address"}
+    assert "second start" not in {finding["name"] for finding in findings}
 
 
 def test_without_a_gpu_it_says_why(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

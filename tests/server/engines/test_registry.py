@@ -73,14 +73,14 @@ def test_another_obstacle_is_said_too() -> None:
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_without_an_nvidia_driver_tensorrt_is_not_tried(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "find_library", lambda _: None)
+    monkeypatch.setattr(registry, "_has_driver", lambda: False)
     kind = replace(ENGINE_KINDS[name], modules=(), open=never)
     with pytest.raises(EngineError, match=rf"{name}: there is no NVIDIA driver here"):
         kind.load(EngineRequest(Path("model.onnx")))
 
 
 def test_with_a_driver_tensorrt_needs_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "find_library", lambda name: f"lib{name}.so.1")
+    monkeypatch.setattr(registry, "_has_driver", lambda: True)
     monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "pycuda" else name)
     assert ENGINE_KINDS["tensorrt"].available() == (
         "tensorrt: it needs the module pycuda: pip install 'boulton[gpu]'"
