@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from onnx import ModelProto
@@ -20,7 +19,7 @@ from server.exporting.progress import Progress
 from server.exporting.request import ExportRequest, entry_name
 from server.exporting.samples import make_samples
 from server.exporting.sessions import open_runner, save_model
-from server.exporting.sources import obtain
+from server.exporting.sources import installed_version, obtain
 from server.exporting.writing import ConfigTable, choose_version, place, staging, toml
 from server.models.repository import MODEL_FILE
 from server.onnx_graph import describe, graph_inputs, shape_of
@@ -142,8 +141,8 @@ def _config(
     pictures: ConfigTable = {"input": first.name, "resize": candidate.resize or min(size[1:])}
     export: ConfigTable = {
         **dict(candidate.provenance),
-        "boulton": version("boulton"),
-        "onnx": version("onnx"),
+        "boulton": installed_version("boulton"),
+        "onnx": installed_version("onnx"),
         "opset": next((entry.version for entry in candidate.model.opset_import if not entry.domain), 0),
         "precision": _precision(candidate, rewritten),
         "input": "uint8" if request.uint8 else "float32",

@@ -88,7 +88,10 @@ _BASELINE = "what ratios are to; without precision, that of each line (default: 
 _LEAD = f"the same work, uncounted, before each measurement (default: {Settings().lead_s:g})"
 _WARM_UP = f"the longest warm-up of a batch size (default: {Settings().settling.limit_s:g})"
 _AGAINST = "the compare.json of an earlier run with another --out: say cell by cell whether the two agree"
-_MINUTES = "begin no turn that would end later, each network having its share; run again to go on"
+_MINUTES = (
+    "begin no turn that would end later; networks share them, and a start may take half of what is left; "
+    "run again to go on"
+)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from bench.compare.estimates import Estimate
 from bench.compare.summary import Line, Verdict, noisy_share, pareto
 from bench.compare.tables import (
     START_HEADINGS,
-    against,
+    explained,
     figure,
     main_table,
     missing_texts,
@@ -67,7 +67,7 @@ def _findings(
 def _network(name: str, lines: Sequence[Line], conditions: Conditions) -> Section:
     measured = [line for line in lines if line.images_per_s]
     headings, rows = main_table(lines)
-    caption = f"Medians, and half the width of their intervals{against(conditions.baseline)}"
+    caption = explained(lines, conditions.baseline)
     tables = (
         table(headings, rows, caption, left=2),
         table(

@@ -34,7 +34,8 @@ def show(
     for network in dict.fromkeys(line.cell.subject.network for line in lines):
         own = [line for line in lines if line.cell.subject.network == network]
         console.print(_table(network, own, baseline))
-        console.print(_start_table(own))
+        if any(line.record.start is not None for line in own):
+            console.print(_start_table(own))
     for text in (*verdict_texts(found), *remarks(lines), *missing_texts(missing)):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -53,7 +54,7 @@ def show_agreements(found: Sequence[Agreement], console: Console) -> None:
 
 def _table(network: str, lines: Sequence[Line], baseline: Baseline | None) -> Table:
     headings, rows = main_table(lines)
-    table = _empty(f"{network}{against(baseline)}", headings)
+    table = _empty(f"{network}: {explained(lines, baseline)}", headings)
     last = None
     for line, row in zip(lines, rows, strict=True):
         if last not in (None, line.cell.subject):
@@ -79,15 +80,27 @@ def _empty(title: str, headings: Sequence[str]) -> Table:
     return table
 
 
-def against(baseline: Baseline | None) -> str:
-    """Say what speed and thrift are."""
-    return "" if baseline is None else f"; speed and thrift: images/s and images/J over {baseline}'s"
+def explained(lines: Sequence[Line], baseline: Baseline | None) -> str:
+    """Say what the figures of the main table are, as far as it has them."""
+    covered = [line.p50_ms.coverage for line in lines if line.p50_ms is not None and line.p50_ms.coverage]
+    parts = ["medians"]
+    if covered:
+        parts.append(f"± half the width of the interval ({min(covered):.0%} or more)")
+    if baseline is not None:
+        parts.append(f"speed: images/s over {baseline}'s")
+        if _has_energy(lines):
+            parts.append(f"thrift: images/J over {baseline}'s")
+    return "; ".join(parts)
+
+
+def _has_energy(lines: Sequence[Line]) -> bool:
+    return any(line.power_w for line in lines)
 
 
 def main_table(lines: Sequence[Line]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return headings and rows; without those of energy where none was measured at all."""
     rows = [cells(line) for line in lines]
-    if any(line.power_w for line in lines):
+    if _has_energy(lines):
         return HEADINGS, rows
     return HEADINGS[: -len(ENERGY)], [row[: -len(ENERGY)] for row in rows]
 

@@ -16,7 +16,7 @@ from bench.compare.records import as_json
 from bench.compare.summary import Line, Ratio, Verdict, noisy_share
 
 COLUMNS = (
-    "network", "precision", "engine", "batch", "on_gpu", "turns",
+    "network", "precision", "engine", "batch", "on_gpu", "turns", "coverage",
     "p50_ms", "p50_low_ms", "p50_high_ms", "p99_ms",
     "images_per_s", "images_per_s_low", "images_per_s_high", "power_w", "idle_w",
     "joules_per_image", "joules_per_image_low", "joules_per_image_high", "images_per_joule", "energy_source",
@@ -63,6 +63,7 @@ def _row(line: Line) -> dict[str, Any]:
         "engine": subject.engine,
         "batch": line.cell.batch,
         "turns": len(line.record.turns),
+        "coverage": line.p50_ms.coverage if line.p50_ms else None,
         "p99_ms": line.p99_ms,
         "power_w": line.power_w.value if line.power_w else None,
         "idle_w": line.record.idle_w,

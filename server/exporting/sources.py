@@ -91,7 +91,7 @@ def _from_torch(
         reference=torch_runner(module),
         reference_name="PyTorch",
         preprocessing=Preprocessing(),
-        provenance=(*provenance, ("torch", _version("torch"))),
+        provenance=(*provenance, ("torch", installed_version("torch"))),
     )
 
 
@@ -156,7 +156,8 @@ def _onnx_candidate(model: ModelProto, batch: int | None, original: ModelProto) 
     )
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """The version of a package, or that there is none: a checkout runs without being installed."""
     try:
         return version(package)
     except PackageNotFoundError:

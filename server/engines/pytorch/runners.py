@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, fx
 
 Runner = Callable[..., tuple[Tensor, ...]]
+
+_LOG = logging.getLogger(__name__)
 
 _WARM_UPS = 3  # cuDNN and the compiler choose kernels in the first runs; recording must not see that
 
@@ -38,7 +41,17 @@ def compiled(module: fx.GraphModule, rows: tuple[Tensor, ...], backend: str) -> 
     """
     made = Eager(torch.compile(fx.GraphModule(module, module.graph), backend=backend, dynamic=False))
     made(*rows)
-    return recorded(made, rows) if rows[0].is_cuda else made
+    return recorded_where_it_can_be(made, rows) if rows[0].is_cuda else made
+
+
+def recorded_where_it_can_be(run: Runner, rows: tuple[Tensor, ...]) -> Runner:
+    """Some networks cannot be recorded, for waiting for the GPU in between: they run as they are."""
+    try:
+        return recorded(run, rows)
+    except RuntimeError as error:
+        _LOG.warning("this network runs without CUDA graphs: %s", error)
+        run(*rows)  # raises where the GPU is lost rather than the recording refused
+        return run
 
 
 def recorded(run: Runner, rows: tuple[Tensor, ...]) -> Runner:

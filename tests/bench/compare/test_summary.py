@@ -10,7 +10,7 @@ from compare_records import cell, record, start, turn
 from bench.compare.records import Record, as_json, read_record
 from bench.compare.store import Store
 from bench.compare.summary import Baseline, noisy_share, pareto, summarise, verdicts
-from bench.compare.tables import cells, main_table, noise_text, remarks, verdict_texts
+from bench.compare.tables import cells, explained, main_table, noise_text, remarks, verdict_texts
 from bench.compare.writing import COLUMNS, write_csv
 
 STEADY = [10.0, 10.1, 9.9, 10.0, 10.1, 10.0]
@@ -150,7 +150,18 @@ def test_csv_has_a_line_a_cell_and_nothing_for_what_was_not_measured(tmp_path: P
     assert rows[0]["joules_per_image"] == ""
     assert rows[0]["energy_source"] == "not measured"
     assert float(rows[0]["speed"]) == 1.0
+    assert 0.5 < float(rows[0]["coverage"]) < 1.0
     assert rows[1]["failure"] == "broke"
+
+
+def test_the_table_is_explained_as_far_as_it_goes() -> None:
+    steady = summarise([record(cell(), STEADY)], Baseline("pytorch"))
+    said = explained(steady, Baseline("pytorch"))
+    assert said.startswith("medians; ± half the width of the interval (9")
+    assert said.endswith("; speed: images/s over pytorch's")
+    warm = summarise([record(cell(), STEADY, power_w=30.0)], Baseline("pytorch"))
+    assert explained(warm, Baseline("pytorch")).endswith("; thrift: images/J over pytorch's")
+    assert explained([], None) == "medians"
 
 
 def test_records_survive_the_disk(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from server.engines.pytorch.engine import (  # noqa: E402 - needs torch
     load_compiled_pytorch_engine,
     load_pytorch_engine,
 )
-from server.engines.pytorch.runners import recorded  # noqa: E402
+from server.engines.pytorch.runners import recorded, recorded_where_it_can_be  # noqa: E402
 
 WriteModel = Callable[..., Path]
 
@@ -248,3 +248,30 @@ class TestCudaGraphs:
         calls.clear()
         assert play(rows[0])[0] is play(rows[0])[0]
         assert calls == ["replay", "replay"]
+
+    def test_what_cannot_be_recorded_runs_as_it_is(
+        self, calls: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @contextmanager
+        def refusing(*_given: object, **_named: object) -> Iterator[None]:
+            yield
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        monkeypatch.setattr(torch.cuda, "graph", refusing)
+        rows = (torch.ones(2),)
+
+        def run(given: object) -> tuple[object, ...]:
+            del given
+            calls.append("run")
+            return rows
+
+        assert recorded_where_it_can_be(run, rows) is run
+        assert "runs without CUDA graphs: operation not permitted" in caplog.text
+
+    def test_a_gpu_that_is_lost_is_not_taken_for_a_refusal(self, calls: list[str]) -> None:
+        def lost(_given: object) -> tuple[object, ...]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            recorded_where_it_can_be(lost, (torch.ones(2),))
+        assert "recorded" not in calls
