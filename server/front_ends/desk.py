@@ -24,7 +24,7 @@ from server.inference.service import InferenceService
 from server.wire.outside_memory import OutsideRows, read_process
 from server.wire.request_parser import SplitRequest
 
-_STREAMED = METHODS.index("ModelStreamInfer")
+_INFER = METHODS.index("ModelInfer")
 
 
 class Desk:
@@ -53,7 +53,7 @@ class Desk:
             elif kind == Kind.REFERRED:
                 self._begin(call, self._infer(body, alone=alone))
             else:
-                self._begin(call, self._answer(body))
+                self._begin(call, self._answer(body, alone=alone))
 
     def close(self) -> None:
         """Withdraw everything: nobody is left to hear of it."""
@@ -74,9 +74,11 @@ class Desk:
         elif isinstance(error, Exception):
             self._send(pack_refusal(call, refusal_of(error)))
 
-    async def _answer(self, body: bytes) -> bytes:
+    async def _answer(self, body: bytes, *, alone: bool) -> bytes:
         deadline_s, method, message = unpack_message(body)
         caller = Remote(deadline_s)
+        if method == _INFER:
+            return await self._service.infer(message, caller, alone=alone)
         answer = self._methods[method]
         if answer is not None:
             return await answer(message, caller)
