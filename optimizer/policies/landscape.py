@@ -28,7 +28,7 @@ _AMPLE = 1.2
 _LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
 _EDGE = 0.98
-_CLEARLY_MORE = 0.001
+_CLEARLY_MORE = 0.0
 _CAP_SHARE = 0.985
 """A power cap is never to be exceeded, and predicted powers are off by a per cent."""
 
@@ -121,9 +121,13 @@ class Landscape:
         """Return the legal setting that has this mean batch at this clock."""
         return OperatingPoint(
             self._limit(int(self._caps[column])),
-            self._grid.sm_clocks_mhz[column] if self._grid.sm_clocks_mhz else None,
+            self.clock_mhz(column),
             max_delay_ms=round(1e3 * float(self._regime.delay_s[row, column]), 3),
         )
+
+    def clock_mhz(self, column: int) -> int | None:
+        """Return the clock of a column; None where clocks are not governed."""
+        return self._grid.sm_clocks_mhz[column] if self._grid.sm_clocks_mhz else None
 
     def prediction(self, row: int, column: int) -> Prediction:
         """Return what is expected there."""
@@ -180,7 +184,7 @@ class Landscape:
         overflow = overflow_share(load, capacity, self._sizes[self._caps] - regime.greedy_images)
         self._late_share = np.minimum(1.0, regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0))
         late = np.maximum(rate * self._late_share, rate - capacity)
-        self.power_w = self._power(machine, regime.busy)
+        self.power_w = self._power(machine)
         typical_ms = 1e3 * (0.5 * regime.delay_s + self.tables.times_s)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
@@ -227,9 +231,19 @@ class Landscape:
         self.merit[self._caps[column], column] = self.revenue_per_s[self._caps[column], column]
         self._regime = self._regime._replace(delay_s=np.zeros_like(self._regime.delay_s))
 
-    def _power(self, machine: Machine, busy: Array) -> Array | None:
+    def _power(self, machine: Machine) -> Array | None:
         running_w = self.tables.running_w
-        return None if running_w is None else machine.idle_w + busy * running_w
+        if running_w is None:
+            return None
+        power_w = self._regime.busy * running_w
+        rows, columns, mean = self._regime.at_once.rows, self._columns, self._regime.greedy_images
+        below = np.maximum(rows - 1, 0)
+        back = (self._sizes[rows] - mean) / np.maximum(1.0, self._sizes[rows] - self._sizes[below])
+        above_w = running_w[rows, columns]
+        usual_w = above_w - back * (above_w - running_w[below, columns])
+        power_w[rows, columns] = self._regime.busy[rows, columns] * usual_w
+        power_w += machine.idle_w
+        return power_w
 
     def _fastest(self) -> int:
         """Return the highest clock whose largest batch keeps the power cap, else the one that draws least."""

@@ -228,6 +228,16 @@ def test_the_greedy_row_waits_for_nothing() -> None:
     assert land(1e5).greedy_row(80) == KNOWN.sizes.size - 1
 
 
+def test_without_delay_power_does_not_jump_where_batches_fit_the_table() -> None:
+    """Mean batches lie between the sizes of the table; rounded, power would jump from clock to clock."""
+    found = land(3000.0)
+    assert found.power_w is not None
+    columns = range(len(CLOCKS) // 2, len(CLOCKS))
+    power_w = np.array([found.power_w[found.greedy_row(column), column] for column in columns])
+    steps = np.diff(power_w) / power_w[:-1]
+    assert np.abs(np.diff(steps)).max() < 0.01
+
+
 def test_more_clock_is_more_capacity() -> None:
     found = land()
     capacities = [found.capacity_per_s(column) for column in range(len(CLOCKS))]
