@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from optimizer.telemetry import BatchTimes
@@ -11,6 +12,8 @@ _LEAST_BATCHES = 10
 _LEAST_GATHERED = 0.25
 _MOST_CUT = 0.05
 _MOST = 200.0
+_MOST_GAIN = 0.9
+_ROUNDS = 4
 
 
 class ClumpModel:
@@ -28,8 +31,18 @@ class ClumpModel:
         """Variance over mean, at least 1."""
         return self._dispersion
 
-    def observe(self, batches: Mapping[int, BatchTimes], batch_limit: int) -> None:
-        """Learn from a window's batches; not from few, from single images, or where the limit cut them."""
+    def observe(
+        self, batches: Mapping[int, BatchTimes], batch_limit: int, rate_per_s: float, *, delayed: bool
+    ) -> None:
+        """Learn from a window's batches; not from few, from single images, or where the limit cut them.
+
+        Args:
+            batches: by size.
+            batch_limit: in images.
+            rate_per_s: images that came a second.
+            delayed: whether batches waited to gather images. Where they did not, each took what came during
+                the one before, and a long one makes the next long: that alone spreads their sizes.
+        """
         count = sum(times.count for times in batches.values())
         cut = sum(times.count for size, times in batches.items() if size >= batch_limit)
         if count < _LEAST_BATCHES or cut > _MOST_CUT * count:
@@ -38,5 +51,24 @@ class ClumpModel:
         if mean - 1.0 < _LEAST_GATHERED:
             return
         variance = sum((size - mean) ** 2 * times.count for size, times in batches.items()) / count
-        sample = min(_MOST, max(1.0, variance / (mean - 1.0)))
+        alone = mean - 1.0 if delayed else _spread_at_once(batches, mean, variance, rate_per_s)
+        sample = min(_MOST, max(1.0, variance / alone))
         self._dispersion += _WEIGHT * (sample - self._dispersion)
+
+
+def _spread_at_once(
+    batches: Mapping[int, BatchTimes], mean: float, variance: float, rate_per_s: float
+) -> float:
+    """Return the variance that images coming alone would give batches that never wait.
+
+    n' = Poisson(l*t(n)) has the variance of what comes, over 1 - g^2 with g = l*dt/dn: see `batch_regime`.
+    """
+    ran = [(size, times) for size, times in batches.items() if times.count]
+    mean_s = sum(times.total_s for _, times in ran) / sum(times.count for _, times in ran)
+    covariance = sum((size - mean) * (times.total_s - times.count * mean_s) for size, times in ran)
+    slope_s = covariance / (variance * sum(times.count for _, times in ran)) if variance > 0.0 else 0.0
+    gain = min(_MOST_GAIN, max(0.0, rate_per_s * slope_s))
+    met = mean
+    for _ in range(_ROUNDS):
+        met = mean - math.exp(-met)
+    return met / (1.0 - gain * gain)

@@ -157,7 +157,12 @@ class BoultonPolicy:
         if self._power_drifted(window):
             self._machine.doubt_power(_KEPT_AFTER_DRIFT)
         self._machine.learn_power(window, mhz)
-        self._clumps.observe(window.traffic.batches, window.point.batch_limit)
+        self._clumps.observe(
+            window.traffic.batches,
+            window.point.batch_limit,
+            window.traffic.arrived / window.duration_s,
+            delayed=window.point.max_delay_ms > 0.0,
+        )
         if self._decided is not None and window.point == self._decided.point:
             expected_ms = self._decided.predicted_p99_ms
             self._caution.observe(window, targets, expected_ms, surged=surged, slo_bound=self._slo_bound)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+from optimizer.models.machine import window_work
 from optimizer.policies.landscape import Margins
 from optimizer.revenue import Targets, late_images, settled_images
 from optimizer.telemetry import Window
 
 _SLO_SHARE, _LEAST_SLO_SHARE, _MOST_SLO_SHARE = 0.97, 0.5, 1.1
-_LATE_WANTED, _LATE_MEMORY = 0.006, 0.95
-_MORE_CAUTION, _MOST_CORRECTION, _LESS_CAUTION = 0.006, 0.04, 0.004
+_LATE_SHARE_ALLOWED, _DEVIATIONS, _LATE_TOGETHER = 0.01, 2.0, 2.0
+_LEAST_WANTED, _LATE_MEMORY = 0.006, 0.95
+_MORE_CAUTION, _MOST_CORRECTION, _LESS_CAUTION = 0.006, 0.04, 0.008
 _ENOUGH = 0.98
-_MORE_OVERHEAD, _LESS_OVERHEAD = 0.25, 0.12
+_OVERHEAD_WEIGHT, _WEIGHT_OF_MORE, _MOST_WEIGHT = 0.12, 2.5, 0.5
+"""What is more than expected is believed the sooner the more it is, as a share of the SLO."""
 _MOST_OVERHEAD, _MOST_CREDIT = 0.5, 0.03
 
 
@@ -25,7 +30,8 @@ class Caution:
     def __init__(self) -> None:
         self._slo_share = _SLO_SHARE
         self._overhead_ms = 0.0
-        self._late = self._answered = 0.0
+        self._late = self._answered = self._squares = self._windows = 0.0
+        self._batch = 1.0
 
     def margins(self, reserve_per_s: float) -> Margins:
         """Return what to keep free now; `reserve_per_s` is passed on."""
@@ -33,8 +39,12 @@ class Caution:
 
     def count(self, window: Window) -> None:
         """Count the late answers of any window: whatever made them late, they are no longer allowed for."""
-        self._late = _LATE_MEMORY * self._late + late_images(window.traffic)
+        late = late_images(window.traffic)
+        self._late = _LATE_MEMORY * self._late + late
+        self._squares = _LATE_MEMORY * self._squares + late * late
+        self._windows = _LATE_MEMORY * self._windows + 1.0
         self._answered = _LATE_MEMORY * self._answered + settled_images(window.traffic)
+        self._batch = max(1.0, window_work(window).batch)
 
     def observe(
         self,
@@ -59,7 +69,10 @@ class Caution:
         """Use more of the SLO where late answers are left and there is use for them; less where none are."""
         room = self._room(late_images(window.traffic) / max(1, settled_images(window.traffic)))
         off_the_edge = (window.traffic.latency_p99_ms or 0.0) < _ENOUGH * targets.slo_p99_ms
-        if room < 0.0:
+        if room <= 0.0 and self._slo_share > _SLO_SHARE and self.overspent > 0.0:
+            less = min(_MOST_CORRECTION, _MORE_CAUTION * (self.overspent - room))
+            self._slo_share = max(_SLO_SHARE, self._slo_share - less)
+        elif room < 0.0:
             less = min(_MOST_CORRECTION, -_MORE_CAUTION * room)
             self._slo_share = max(_LEAST_SLO_SHARE, self._slo_share - less)
         elif slo_bound and off_the_edge:
@@ -68,10 +81,26 @@ class Caution:
             self._slo_share = min(_SLO_SHARE, self._slo_share + _LESS_CAUTION * room)
 
     def _room(self, late_now: float) -> float:
-        """Return the share of the allowed late answers that is left; negative where now too many are."""
-        spent = self._late / max(1.0, self._answered)
-        room = 1.0 - 0.5 * (late_now + min(spent, _LATE_WANTED)) / _LATE_WANTED
-        return room if spent < _LATE_WANTED else min(0.0, room)
+        """Return the share of the wanted late answers that is left; negative where now too many are."""
+        spent, wanted = self._late / max(1.0, self._answered), self._wanted
+        room = 1.0 - 0.5 * (late_now + min(spent, wanted)) / wanted
+        return room if spent < wanted else min(0.0, room)
+
+    @property
+    def overspent(self) -> float:
+        """By which share of those wanted there were too many late answers of late; negative when fewer."""
+        return self._late / max(1.0, self._answered) / self._wanted - 1.0
+
+    @property
+    def _wanted(self) -> float:
+        """The share of late answers to aim at: what is allowed, less what chance may add to it.
+
+        Images are late by the batch at least; how many together is seen from how unevenly windows have them.
+        """
+        seen = self._squares / self._late - self._late / self._windows if self._late else 0.0
+        together = max(_LATE_TOGETHER * self._batch, seen)
+        chance = math.sqrt(together * _LATE_SHARE_ALLOWED / max(1.0, self._answered))
+        return max(_LEAST_WANTED, _LATE_SHARE_ALLOWED - _DEVIATIONS * chance)
 
     def _learn_overhead(self, window: Window, targets: Targets, expected_p99_ms: float) -> None:
         """Learn what latency comes on top of the predicted one, e.g. that of the network."""
@@ -80,5 +109,6 @@ class Caution:
         slo_ms = targets.slo_p99_ms
         excess_ms = window.traffic.latency_p99_ms - (expected_p99_ms - self._overhead_ms)
         wanted_ms = min(max(-_MOST_CREDIT * slo_ms, excess_ms), _MOST_OVERHEAD * slo_ms)
-        weight = _MORE_OVERHEAD if wanted_ms > self._overhead_ms else _LESS_OVERHEAD
+        more = max(0.0, wanted_ms - self._overhead_ms) / slo_ms
+        weight = min(_MOST_WEIGHT, _OVERHEAD_WEIGHT + _WEIGHT_OF_MORE * more)
         self._overhead_ms += weight * (wanted_ms - self._overhead_ms)

@@ -121,14 +121,17 @@ def drawn_latencies_s(rate: float, images: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(
-    ("rate", "images"), [(1000.0, 1), (2500.0, 1), (3500.0, 1), (1500.0, 4), (2500.0, 4)]
+    ("rate", "images", "off"),
+    [(1000.0, 1, 0.06), (2500.0, 1, 0.06), (3500.0, 1, 0.06), (1500.0, 4, 0.13), (2500.0, 4, 0.13)],
 )
-def test_the_99th_percentile_and_what_is_late_are_those_of_a_drawn_queue(rate: float, images: int) -> None:
+def test_the_99th_percentile_and_what_is_late_are_those_of_a_drawn_queue(
+    rate: float, images: int, off: float
+) -> None:
     drawn_s = drawn_latencies_s(rate, images)
     found = regime(rate, clumping=float(images))
     row = at_once(found)[0]
     p99_s = float(np.quantile(drawn_s, 0.99))
-    assert found.longest_s(int(row), 0) == pytest.approx(p99_s, rel=0.13)
+    assert found.longest_s(int(row), 0) == pytest.approx(p99_s, rel=off)
     late = regime(rate, limit_s=p99_s, clumping=float(images)).late_share[row, 0]
     assert 0.001 < late < 0.04
 

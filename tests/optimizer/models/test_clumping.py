@@ -15,10 +15,14 @@ def batches(sizes: list[int]) -> dict[int, BatchTimes]:
     return {size: BatchTimes(count, 0.001 * count) for size, count in Counter(sizes).items()}
 
 
+def batch_s(size: int) -> float:
+    return 0.004 + 0.0003 * size
+
+
 def learned(sizes: list[int], *, limit: int = 64, windows: int = 30) -> float:
     model = ClumpModel()
     for _ in range(windows):
-        model.observe(batches(sizes), limit)
+        model.observe(batches(sizes), limit, 1000.0, delayed=True)
     return model.dispersion
 
 
@@ -27,6 +31,22 @@ def test_requests_of_several_images_show(images: int) -> None:
     random = np.random.default_rng(1)
     sizes = [1 + images * int(count) for count in random.poisson(6.0, 5000)]
     assert learned(sizes, limit=1000) == pytest.approx(images, rel=0.15)
+
+
+@pytest.mark.parametrize("images", [1, 4, 8])
+def test_batches_that_never_wait_spread_by_themselves(images: int) -> None:
+    """Each takes what came during the one before, and takes the longer for it."""
+    random, rate_per_s = np.random.default_rng(1), 1500.0
+    size, sizes = 1, []
+    for _ in range(5000):
+        sizes.append(size)
+        size = max(1, images * int(random.poisson(rate_per_s * batch_s(size) / images)))
+    ran = {n: BatchTimes(count, count * batch_s(n)) for n, count in Counter(sizes).items()}
+    model = ClumpModel()
+    for _ in range(30):
+        model.observe(ran, 1000, rate_per_s, delayed=False)
+    assert images > 1 or np.var(sizes) > 1.2 * np.mean(sizes)
+    assert model.dispersion == pytest.approx(images, rel=0.15)
 
 
 def test_it_begins_with_images_that_come_alone() -> None:

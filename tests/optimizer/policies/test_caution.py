@@ -92,3 +92,28 @@ def test_a_queue_that_has_piled_up_says_nothing_of_the_overhead() -> None:
     caution = Caution()
     caution.observe(window(0, p99_ms=90.0, queued=100), TARGETS, 9.6, surged=False, slo_bound=True)
     assert caution.margins(0.0).overhead_ms == 0.0
+
+
+def test_the_more_answers_there_were_the_nearer_to_what_is_allowed_it_aims() -> None:
+    def used(images: int, late_share: float) -> float:
+        caution = Caution()
+        for _ in range(60):
+            seen = window(round(late_share * images), completed=images, p99_ms=9.5)
+            caution.count(seen)
+            caution.observe(seen, TARGETS, None, surged=False, slo_bound=True)
+        return slo_share(caution)
+
+    assert used(50_000, 0.007) > used(500, 0.007)
+    assert used(50_000, 0.0105) < slo_share(Caution()), "more than allowed is too much for all"
+
+
+def test_late_answers_that_come_together_leave_less_to_aim_at() -> None:
+    def used(together: int) -> float:
+        caution = Caution()
+        for at in range(60):
+            seen = window(together * 60 if at % together == 0 else 0, completed=12_000, p99_ms=9.5)
+            caution.count(seen)
+            caution.observe(seen, TARGETS, None, surged=False, slo_bound=True)
+        return slo_share(caution)
+
+    assert used(1) > used(10)
