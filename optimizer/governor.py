@@ -160,7 +160,9 @@ class Governor:
         alarm, self._alarm = self._alarm, None
         if alarm is None or self.paused or self._pinned is not None:
             return None
-        return self._act(self._permitted(alarm.refuge))
+        error = self._act(self._permitted(alarm.refuge))
+        self._set_alarm(alarm.then)
+        return error
 
     def stop(self) -> str | None:
         """Restore the default batch limit and give the clock back. Returns what the device refused."""

@@ -6,10 +6,15 @@ safe and steady:
 - Where nothing was measured it reckons with batches between the expected and the slowest that physics allows,
   the nearer to the slowest the worse such guesses came out before, and tries only what keeps the SLO even
   then. Settings nearly as good as the best are tried once.
-- The clock moves only when that earns clearly more than to stay; the delay moves freely.
+  The better such guesses came out, the less it tries.
+- The clock moves only when that earns clearly more than to stay, the more clearly the shorter the calm has
+  lasted; the delay moves freely. Where loads rise again and again, it stays at the clock for the highest of
+  them unless a lower one saves more than the surges then cost.
 - Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
-  Whoever dispatches compares one number, and goes to the fast point within one batch.
-- After an alarm, or when answers were late, it stays at the fast point until calm has lasted.
+  Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
+  chosen for such a load before, it first only stops waiting for batches to grow.
+- After an alarm it goes to the clock that was last chosen for such a load, if one is known; otherwise, and
+  when answers were late, it stays at the fast point until calm has lasted.
 - Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
   it uses more of the SLO.
 - When batches take other times than at the same setting before, the machine has changed, and it forgets.
@@ -29,19 +34,22 @@ from optimizer.models.drift import DriftDetector
 from optimizer.models.machine import Machine
 from optimizer.models.prior import Prior
 from optimizer.models.surges import PeakModel
+from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.caution import Caution
 from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
+from optimizer.policies.stronghold import Stronghold
 from optimizer.revenue import Targets, late_images
-from optimizer.surge import surge_wire
+from optimizer.surge import Tripwire, surge_wire
 from optimizer.telemetry import Window
 
 STATE_VERSION = 1
 
-_WORTH_MOVING = 0.01
-_CURIOSITY = 0.04
+_SOUNDED = "the alarm was sounded"
+_WORTH_MOVING, _PATIENCE = 0.01, 15.0
+"""The gain a change of clock must promise at once; after so many calm windows half of it is enough."""
 _HOLD_AFTER_LATE, _HOLD_AFTER_ALARM = 2, 0
 _IDLE_WINDOWS = 5
 _REST_MARGIN = 1.25
@@ -51,8 +59,10 @@ _LITTLE_LESS, _LITTLE_MORE = 0.7, 1.15
 _ALARM_DEVIATIONS = 5.0
 _FALSE_ALARM, _MOST_ALARM_DEVIATIONS, _ALARM_CALM = 1.5, 20.0, 0.01
 _ALARM_SHARE = 0.8
+_KNOWN_MARGIN = 1.05
 _LATE_NOTICED = 0.007
 _KEPT_AFTER_DRIFT = 0.1
+_FAMILIAR = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +102,12 @@ class BoultonPolicy:
         self._watch = SloWatch()
         self._drift, self._power_drift = DriftDetector(), DriftDetector()
         self._caution = Caution()
+        self._stronghold = Stronghold()
+        self._surprise = Surprise()
+        self._unknown = 0.0
         self._hold = 0
-        self._idle = 0
-        self._untried = self._slo_bound = False
+        self._idle = self._calm = 0
+        self._untried = self._slo_bound = self._relieved = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
 
@@ -103,16 +116,31 @@ class BoultonPolicy:
         last, self._last_point = self._last_point, window.point
         settled = last is not None and last.sm_clock_mhz == window.point.sm_clock_mhz
         sounded = self._was_refuge(window)
-        settled = (settled and not sounded) or self._missed(window)
+        if sounded and self._decided_mhz != window.point.sm_clock_mhz:
+            settled = False
+        missed = self._missed(window)
+        settled = settled or missed
         unfit = why_unfit(window, settled=settled)
+        if missed:
+            self._stronghold.lose(window.point.sm_clock_mhz)
         self._caution.count(window)
+        before_per_s = self._arrivals.rate_per_s
         surged = self._observe_arrivals(window)
         learned = self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         self._untried = not settled and not surged and not sounded
+        self._calm = self._calm + 1 if settled and not surged and not sounded else 0
+        relieved = sounded and window.traffic.queued <= window.point.batch_limit
+        held = self._decided_mhz == window.point.sm_clock_mhz
+        self._relieved = relieved and (trouble == _SOUNDED or held or self._caution.overspent < 0.0)
         decision = self._choose(window, targets, trouble, learned)
+        self._stronghold.observe(self._arrivals.rate_per_s, before_per_s, decision.point.sm_clock_mhz)
         self._decided = decision
         return decision
+
+    @property
+    def _decided_mhz(self) -> int | None:
+        return None if self._decided is None else self._decided.point.sm_clock_mhz
 
     def export_state(self) -> Mapping[str, object]:
         """Return what was learned of the machine, in values that JSON can hold. Traffic is not kept."""
@@ -151,7 +179,9 @@ class BoultonPolicy:
             return self._gauge(window) or f"nothing: {unfit}"
         mhz = clock_in_force_mhz(window)
         error = self._machine.error(window, mhz)
-        if error is not None and self._drift.observe(error, window.point.sm_clock_mhz):
+        if error is not None and self._drift.observe(
+            error, window.point.sm_clock_mhz, familiar=self._unknown < _FAMILIAR
+        ):
             self._machine.doubt(_KEPT_AFTER_DRIFT)
         self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)
         if self._power_drifted(window):
@@ -182,6 +212,7 @@ class BoultonPolicy:
         if decided is None or window.point != decided.point or not decided.predicted_power_w or not joules:
             return False
         error = joules / window.duration_s / decided.predicted_power_w - 1.0
+        self._surprise.observe(error, self._unknown)
         return self._power_drift.observe(error, window.point.sm_clock_mhz)
 
     def _missed(self, window: Window) -> bool:
@@ -204,7 +235,7 @@ class BoultonPolicy:
             return late
         if surged or late is not None:
             self._hold = _HOLD_AFTER_ALARM
-            return late or "the alarm was sounded"
+            return late or _SOUNDED
         self._alarm_deviations = min(_MOST_ALARM_DEVIATIONS, _FALSE_ALARM * self._alarm_deviations)
         return None
 
@@ -212,7 +243,8 @@ class BoultonPolicy:
         """Whether the alarm was sounded in this window."""
         if self._decided is None or self._decided.alarm is None or window.point == self._decided.point:
             return False
-        return window.point == self._decided.alarm.refuge
+        alarm = self._decided.alarm
+        return window.point == alarm.refuge or (alarm.then is not None and window.point == alarm.then.refuge)
 
     def _choose(self, window: Window, targets: Targets, trouble: str | None, learned: str) -> Decision:
         point = window.point
@@ -225,11 +257,13 @@ class BoultonPolicy:
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
             choice = _Choice(*land.best_at(len(self._grid.sm_clocks_mhz) - 1), "the clock cannot be set")
             return _without_clock(self._decision(land, choice, targets, learned))
-        return self._decision(land, self._choice(land, point, trouble), targets, learned)
+        choice = self._choice(land, point, trouble)
+        self._unknown = 1.0 - float(land.tables.known[choice.row, choice.column])
+        return self._decision(land, choice, targets, learned)
 
     def _choice(self, land: Landscape, point: OperatingPoint, trouble: str | None) -> _Choice:
         if trouble is not None:
-            return self._fast(land, trouble)
+            return self._refuge(land, trouble)
         if self._hold > 0:
             self._hold -= 1
             return self._fast(land, "waits for calm to last")
@@ -242,23 +276,46 @@ class BoultonPolicy:
 
     def _best(self, land: Landscape, column: int) -> _Choice:
         """Return the setting that earns the most; at the present clock, unless another earns clearly more."""
-        row, best = land.most_promising(_CURIOSITY)
+        row, best = self._held_through(land, *land.most_promising(self._surprise.share))
         here = land.best_at(column)
         here_cost, cost = land.cost_per_s(*here), land.cost_per_s(row, best)
         if best == column:
             return _Choice(row, best, "earns the most")
-        if math.isinf(here_cost) or here_cost - cost > _WORTH_MOVING * abs(here_cost):
+        enough = _WORTH_MOVING / (1.0 + self._calm / _PATIENCE) * abs(here_cost)
+        if math.isinf(here_cost) or here_cost - cost > enough:
             return _Choice(row, best, "earns the most")
-        curiosity = _CURIOSITY * (1.0 - float(land.tables.known[row, best]))
-        if here_cost - cost * (1.0 - curiosity) > _WORTH_MOVING * abs(here_cost):
+        curiosity = self._surprise.share * (1.0 - float(land.tables.known[row, best]))
+        if here_cost - cost * (1.0 - curiosity) > enough:
             return _Choice(row, best, "may earn more, and was never tried")
         return _Choice(*here, "no other clock earns clearly more")
+
+    def _held_through(self, land: Landscape, row: int, column: int) -> tuple[int, int]:
+        """Return this setting, or that for the next surge where the lower clock saves less than surges cost.
+
+        Each surge that finds the clock too low costs about a window at the fast point.
+        """
+        strong = self._strong_column(land)
+        if not column < strong < land.fast_column:
+            return row, column
+        held = land.best_at(strong)
+        at_fast = land.revenue_per_s[land.greedy_row(land.fast_column), land.fast_column]
+        a_surge = float(land.revenue_per_s[held] - at_fast)
+        risk = self._stronghold.surges_per_window * max(0.0, a_surge)
+        return held if land.cost_per_s(*held) < land.cost_per_s(row, column) + risk else (row, column)
 
     def _fast(self, land: Landscape, why: str) -> _Choice:
         column = land.fast_column
         return _Choice(
             0 if math.isinf(land.cost_per_s(*land.best_at(column))) else land.greedy_row(column), column, why
         )
+
+    def _refuge(self, land: Landscape, why: str) -> _Choice:
+        """Go to the clock that is known to hold such a load, if no more is wrong; else to the fast point."""
+        column = self._strong_column(land)
+        usable = column < land.fast_column and not math.isinf(land.cost_per_s(*land.best_at(column)))
+        if self._relieved and usable:
+            return _Choice(land.greedy_row(column), column, why)
+        return self._fast(land, why)
 
     def _resting_column(self, land: Landscape, column: int) -> int:
         """Return the lowest clock that could take up the traffic of before, should it come back."""
@@ -299,17 +356,39 @@ class BoultonPolicy:
         return replace(prediction, point=replace(point, batch_limit=now.batch_limit))
 
     def _alarm(self, land: Landscape, choice: _Choice, point: OperatingPoint) -> Alarm | None:
-        """Sound when more wait than this clock can answer in time or chance explains, or when more come."""
-        refuge = land.point(land.greedy_row(land.fast_column), land.fast_column)
-        if refuge.sm_clock_mhz == point.sm_clock_mhz:
+        """Go to the fast point; but first only stop waiting, at a clock that held such a load before."""
+        fast = land.fast_column
+        if land.clock_mhz(fast) == point.sm_clock_mhz:
             return None
-        slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.steady_batch_s(choice.column))
-        mean = land.mean_images(choice.row)
-        usual = deviations(mean, self._arrivals.dispersion, self._alarm_deviations) + 1.0
-        bearable = land.capacity_per_s(choice.column)
+        to_fast = land.point(land.greedy_row(fast), fast)
+        soon = self._wire(land, choice.row, choice.column, self._arrivals.cautious_rate_per_s)
+        if choice.column < self._strong_column(land):
+            return Alarm(soon, to_fast)
+        row = land.greedy_row(choice.column)
+        late = Alarm(self._wire(land, row, choice.column, self._known_rate), to_fast)
+        at_once = replace(point, max_delay_ms=0.0)
+        return Alarm(soon, at_once, late) if point.max_delay_ms else late
+
+    @property
+    def _known_rate(self) -> float:
+        """Images a second that the stronghold hardly sees exceeded."""
+        return max(self._arrivals.cautious_rate_per_s, _KNOWN_MARGIN * self._stronghold.rate_per_s)
+
+    def _strong_column(self, land: Landscape) -> int:
+        """Return the clock that held the highest load of late; the fast one where none did."""
+        clock_mhz = self._stronghold.clock_mhz
+        if clock_mhz not in self._grid.sm_clocks_mhz:
+            return land.fast_column
+        return min(land.fast_column, self._grid.sm_clocks_mhz.index(clock_mhz))
+
+    def _wire(self, land: Landscape, row: int, column: int, expected_per_s: float) -> Tripwire:
+        """Trip when more wait than this clock can answer in time or chance explains, or when more come."""
+        slack_s = max(0.0, _ALARM_SHARE * land.spare_s - land.steady_batch_s(column))
+        usual = deviations(land.mean_images(row), self._arrivals.dispersion, self._alarm_deviations) + 1.0
+        bearable = land.capacity_per_s(column)
         queued = math.ceil(max(usual, bearable * slack_s))
         scale = (self._alarm_deviations / _ALARM_DEVIATIONS) ** 2
-        return Alarm(surge_wire(queued, self._arrivals.cautious_rate_per_s, bearable, scale), refuge)
+        return surge_wire(queued, expected_per_s, bearable, scale)
 
     def _infeasible(self, land: Landscape, targets: Targets, chosen: Prediction) -> str | None:
         if land.feasible:

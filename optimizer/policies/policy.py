@@ -27,10 +27,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """When not to wait for the next decision, and where to go then at once."""
+    """When not to wait for the next decision, where to go then at once, and what to watch for there."""
 
     wire: Tripwire
     refuge: OperatingPoint
+    then: Alarm | None = None
 
 
 @dataclass(frozen=True, slots=True)

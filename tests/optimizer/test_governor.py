@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from optimizer.devices.gpu import DeviceError, DeviceGone
 from optimizer.governor import CLOCK_RETRY_STEPS, Governor, Plant
 from optimizer.operating_point import OperatingGrid, OperatingPoint
-from optimizer.policies.policy import Decision, Policy
+from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets, window_revenue
+from optimizer.surge import Tripwire
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
 
 GRID = OperatingGrid((1, 4, 16), (500, 1000))
@@ -204,3 +206,37 @@ def test_refusals_at_start_and_stop_are_returned_not_raised(plant: FakePlant) ->
     record = loop.step()
     assert record.error == "no permission for 1000 MHz"
     assert loop.stop() is None, "giving the clock back was allowed"
+
+
+class Watched(FakePlant):
+    """A plant that keeps what it was told to watch for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wires: list[Tripwire | None] = []
+
+    def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
+        self.wires.append(wire)
+
+
+class Alarmed(Scripted):
+    """Names a refuge, and another for when that does not do."""
+
+    def decide(self, window: Window, targets: Targets) -> Decision:
+        last = Alarm(Tripwire(40), GRID.default)
+        return Decision(SLOW, "as told", alarm=Alarm(Tripwire(10), replace(SLOW, sm_clock_mhz=1000), last))
+
+
+def test_at_a_refuge_it_watches_for_what_even_that_is_too_slow_for() -> None:
+    plant = Watched()
+    governor = Governor(plant, Alarmed(), GRID, Targets(), Clock(), hear=lambda: None)
+    governor.step()
+    assert plant.wires == [Tripwire(10)]
+    governor.alarm()
+    assert plant.wires == [Tripwire(10), Tripwire(40)]
+    assert governor.point == replace(SLOW, sm_clock_mhz=1000)
+    governor.alarm()
+    assert plant.wires == [Tripwire(10), Tripwire(40)], "a wire is tripped once"
+    assert governor.point == GRID.default
+    assert governor.alarm() is None
+    assert governor.point == GRID.default

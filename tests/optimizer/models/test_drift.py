@@ -30,6 +30,11 @@ def test_errors_count_only_at_a_clock_that_stays() -> None:
     assert not any(detector.observe(0.5, 1000 + 15 * (n // 3)) for n in range(60))
 
 
+def test_at_clocks_where_it_was_measured_they_count_wherever_it_goes() -> None:
+    detector = DriftDetector()
+    assert any(detector.observe(0.5, 1000 + 15 * n, familiar=True) for n in range(6))
+
+
 def test_it_begins_anew_after_each_finding() -> None:
     detector = DriftDetector()
     found = [detector.observe(0.5, None) for _ in range(12)]

@@ -17,7 +17,7 @@ from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.boulton import BoultonPolicy
-from optimizer.policies.policy import Decision, Learner
+from optimizer.policies.policy import Alarm, Decision, Learner
 from optimizer.revenue import Targets, window_revenue
 from optimizer.telemetry import BatchTimes, DeviceReading, EventReason, Traffic, Window
 from optimizer.twin.arrivals import steps as poisson_steps
@@ -188,19 +188,47 @@ def test_the_alarm_sounds_when_more_wait_than_usual_and_before_it_is_too_late() 
     usual = max(made.records[-1].window.traffic.batches)
     in_time = TARGETS.slo_p99_ms / 1e3 * 64 / batch_s(64, CLOCKS[-1])
     assert usual < decision.alarm.wire.queued_images < in_time, "the fast point answers them within the SLO"
-    refuge = decision.alarm.refuge
+    refuge = last(decision.alarm).refuge
     assert mhz(refuge) == CLOCKS[-1] > mhz(here)
     assert refuge.max_delay_ms == 0.0
+
+
+def test_at_a_clock_that_held_the_load_it_first_only_stops_waiting() -> None:
+    made = loop(steps=60)
+    alarm, here = made.decision.alarm, made.decision.point
+    assert here.max_delay_ms > 0.0
+    assert alarm is not None
+    assert alarm.then is not None
+    assert alarm.refuge == replace(here, max_delay_ms=0.0)
+    assert alarm.wire.rate_per_s <= alarm.then.wire.rate_per_s
+
+
+def test_where_loads_rise_again_and_again_it_keeps_the_clock_for_them() -> None:
+    made = loop(800.0, steps=20)
+    low = mhz(made.decision.point)
+    for _ in range(6):
+        made.plant.rate_per_s = 3000.0
+        made.run(2)
+        high = mhz(made.decision.point)
+        made.plant.rate_per_s = 800.0
+        made.run(4)
+    assert low < mhz(made.decision.point) <= high
+    made.run(60)
+    assert mhz(made.decision.point) <= low + 30, "they came no more"
 
 
 def test_at_the_fast_point_there_is_nothing_to_flee_to() -> None:
     assert loop(1e5, steps=10).decision.alarm is None
 
 
+def last(alarm: Alarm) -> Alarm:
+    return alarm if alarm.then is None else last(alarm.then)
+
+
 def at_refuge(made: Loop, images: int) -> Window:
     """The window in which the alarm was sounded and so many images arrived."""
     assert made.decision.alarm is not None
-    refuge, seconds = made.decision.alarm.refuge, batch_s(8, CLOCKS[-1])
+    refuge, seconds = last(made.decision.alarm).refuge, batch_s(8, CLOCKS[-1])
     count = images // 8
     return window(refuge, images=images, batches={8: BatchTimes(count, count * seconds)}, watts=200.0)
 

@@ -1,0 +1,53 @@
+"""The clock that was chosen for the highest load of late, and how often such a load came back at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+_REMEMBERED = 40
+_AS_MUCH = 0.97
+_SURGE = 1.5
+_LEAST = 10
+
+
+class _Seen(NamedTuple):
+    rate_per_s: float
+    clock_mhz: int | None
+    surged: bool
+
+
+class Stronghold:
+    """Remembers the highest load of the last `_REMEMBERED` windows, and the clock last chosen for as much."""
+
+    def __init__(self) -> None:
+        self._seen: deque[_Seen] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def rate_per_s(self) -> float:
+        """The load that it is for, in images a second; 0 when none was seen."""
+        return max((seen.rate_per_s for seen in self._seen), default=0.0)
+
+    @property
+    def clock_mhz(self) -> int | None:
+        """The clock; None when none is known to do."""
+        enough = _AS_MUCH * self.rate_per_s
+        return next((seen.clock_mhz for seen in reversed(self._seen) if seen.rate_per_s >= enough), None)
+
+    @property
+    def surges_per_window(self) -> float:
+        """How often the load rose by half or more from one window to the next."""
+        return sum(seen.surged for seen in self._seen) / max(_LEAST, len(self._seen))
+
+    def observe(self, rate_per_s: float, before_per_s: float, clock_mhz: int | None) -> None:
+        """Take in a window's load, the load before it, and the clock that was then chosen."""
+        surged = rate_per_s > _SURGE * before_per_s > 0.0
+        self._seen.append(_Seen(rate_per_s, clock_mhz, surged))
+
+    def lose(self, clock_mhz: int | None) -> None:
+        """Forget a clock at which answers were late, and those below it."""
+        if clock_mhz is None:
+            return
+        for at, seen in enumerate(self._seen):
+            if seen.clock_mhz is not None and seen.clock_mhz <= clock_mhz:
+                self._seen[at] = seen._replace(clock_mhz=None)
