@@ -13,6 +13,8 @@ from optimizer.layers.layout import BLOCK
 
 Array = NDArray[np.float64]
 
+_LARGEST_CACHE_BYTES = 2.0**26
+
 _TRAFFIC = ("operations", "input_bytes", "output_bytes")
 _WINDOWED = (*_TRAFFIC, "pixels", "window", "stride", "batch", "out_channels", "in_width", "padding", "waste")
 _LOGS: Mapping[Kind, tuple[str, ...]] = {
@@ -21,7 +23,15 @@ _LOGS: Mapping[Kind, tuple[str, ...]] = {
         *("grouped", "activated", "summed", "blocked"),
     ),
     Kind.DEPTHWISE: (*_WINDOWED, "weight_bytes", "activated", "summed", "blocked", "since"),
-    Kind.FULLY_CONNECTED: ("operations", "weight_bytes", "batch", "in_channels", "out_channels", "waste"),
+    Kind.FULLY_CONNECTED: (
+        "operations",
+        "weight_bytes",
+        "batch",
+        "in_channels",
+        "out_channels",
+        "waste",
+        "network",
+    ),
     Kind.POOLING: (
         "input_bytes",
         "output_bytes",
@@ -64,7 +74,8 @@ def _column(table: FeatureTable, name: str) -> Array:
         "in_waste": lambda: _waste(column("in_channels")),
         "channels_a_group": lambda: np.log(column("in_channels") / column("groups")),
         "answers_a_group": lambda: np.log(column("out_channels") / column("groups")),
-        "since": lambda: np.log(1.0 + column("since_bytes") + column("since_weight_bytes")),
+        "since": lambda: _held(column("since_bytes") + column("since_weight_bytes")),
+        "network": lambda: _held(column("network_bytes") + column("network_weight_bytes")),
         "traffic": lambda: np.log(
             1.0 + column("input_bytes") + column("weight_bytes") + column("output_bytes")
         ),
@@ -77,6 +88,12 @@ def _column(table: FeatureTable, name: str) -> Array:
         "padding": lambda: np.minimum(column("padding"), 3.0),
     }
     answer: Array = made[name]() if name in made else np.log(np.maximum(column(name), 1.0))
+    return answer
+
+
+def _held(moved_bytes: Array) -> Array:
+    """Return the logarithm of what moved, up to what no cache holds: more makes no difference."""
+    answer: Array = np.log(1.0 + np.minimum(moved_bytes, _LARGEST_CACHE_BYTES))
     return answer
 
 
