@@ -188,7 +188,7 @@ def _causes(table: FeatureTable, name: str) -> Array:
 
     Poolings are limited by what flows, fully connected layers by their weights: of those, the bytes that a
     cache of each size does not hold cost more. Windows over channels that lie in no blocks cost more an
-    operation, and most where the engine takes one number at a time.
+    operation, and most where the engine takes one number at a time; so do convolutions in groups.
     """
     column = table.column
     flowing, weights = column("input_bytes") + column("output_bytes"), column("weight_bytes")
@@ -200,6 +200,8 @@ def _causes(table: FeatureTable, name: str) -> Array:
     if name in _WINDOWED:
         plain = column("operations") * (1.0 - column("blocked"))
         causes += [plain * (1.0 - column("scalar")), plain * column("scalar")]
+    if name == Kind.CONVOLUTION.value:
+        causes.append(column("operations") * (column("groups") > 1))
     return np.column_stack(causes)
 
 

@@ -16,7 +16,7 @@ from nvml_rack import make_rack, nvml_here
 
 from bench.compare.energy import Meters
 from bench.layers.timed import TimedLayer
-from bench.predict import validate
+from bench.predict import measured_device, validate
 from bench.predict.calibrating import measure_into, small_jobs
 from bench.predict.engine_steps import assigned
 from bench.predict.measured_device import Wanted, open_device
@@ -139,6 +139,21 @@ def test_calibrating_a_simulated_counter_is_marked_and_gives_a_predictor_of_powe
     predicted = predictor.predict(found.measured[0].table)
     assert predicted.watts is not None
     assert (predicted.watts > 0.0).all()
+
+
+def test_a_gpu_with_a_counter_is_metered_and_idle_power_is_kept_apart(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="stands for an engine on a GPU")
+    monkeypatch.setattr(measured_device, "runs_on_gpu", lambda _engine, _index: True)
+    with make_rack(tmp_path) as rack, nvml_here(rack), open_device(Wanted("onnxruntime", 0, 0.1)) as device:
+        found = device.measure("little", network, 1)
+    said = device.provenance
+    assert (said["simulated"], said["energy"], said["energy_s"]) == (True, "simulated", 0.1)
+    assert said["device"].startswith("Stand-in")
+    assert said["idle_w"] > 0.0
+    assert found.energy_j is not None
+    assert found.energy_j > 0.0
 
 
 def test_without_a_counter_energy_is_not_measured_and_the_reason_is_said() -> None:
