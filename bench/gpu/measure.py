@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import os
 import shutil
 import signal
@@ -52,6 +53,7 @@ _GRACE_S = 15.0
 """Beyond the minutes, for a turn that takes longer than was thought and for writing."""
 
 _STOP_S = 10.0
+_PR_SET_PDEATHSIG = 1
 _PROGRAM = (
     "import sys; from bench.gpu import measure; "
     "sys.argv = ['boulton', 'compare', *sys.argv[1:]]; "  # as it is told in what is written
@@ -65,14 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(ours)
     words = [*_words(arguments), *_engines(theirs), *theirs]
     limit_s = 60.0 * arguments.minutes + _GRACE_S
-    code = supervised([sys.executable, "-c", _PROGRAM, *words], limit_s, lambda: _keep(arguments))
-    _tell(arguments.out)
-    _keep(arguments)
-    return code
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # in order as well
+    try:
+        return supervised([sys.executable, "-c", _PROGRAM, *words], limit_s, lambda: _keep(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _tell(arguments.out)
+        _keep(arguments)
 
 
 def compare(words: Sequence[str]) -> int:
-    """Be the process that compares."""
+    """Be the process that compares; it ends when the one that started it does, even if that is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parser = argparse.ArgumentParser(prog="boulton compare")
     command.add_arguments(parser)
     try:
@@ -90,7 +96,7 @@ def supervised(command: Sequence[str], limit_s: float, every_second: Callable[[]
 
     It and what it started are then interrupted, and killed when they have not gone a little later.
     """
-    process = subprocess.Popen(command, start_new_session=True)
+    process = subprocess.Popen(command, process_group=0)
     until_s = time.monotonic() + limit_s
     try:
         while process.poll() is None and time.monotonic() < until_s:

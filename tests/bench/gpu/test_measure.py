@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -65,6 +69,46 @@ def test_what_does_not_end_is_ended(kind: str, signal_: int, monkeypatch: pytest
     code = measure.supervised([sys.executable, "-c", HANGING, kind], 2.0, lambda: seconds.append(None))
     assert code == -signal_
     assert seconds
+
+
+def test_nothing_goes_on_when_it_is_killed(tmp_path: Path) -> None:
+    network = tmp_path / "colours.onnx"
+    onnx.save(colour_model(), network)
+    words = [
+        "--network",
+        str(network),
+        "--precision",
+        "fp32",
+        "--batches",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    slow = ["--", "--engine", "onnxruntime", "--turns", "900", "--window", "0.2", "--warm-up", "0.05"]
+    command = [sys.executable, "-m", "bench.gpu.measure", *words, *slow]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        table = tmp_path / "out" / "compare.csv"
+        wait_for(table.exists)
+        (comparing,) = children(process.pid)
+        process.kill()
+    wait_for(lambda: not Path(f"/proc/{comparing}").exists())
+    assert table.read_text().count("\n") == 2
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # gone meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 60.0
+    while not ready():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
 
 
 def test_what_was_measured_is_kept_while_it_is_measured(tmp_path: Path) -> None:
