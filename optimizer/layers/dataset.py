@@ -166,6 +166,11 @@ def _joined(measured: Iterable[MeasuredNetwork]) -> tuple[MeasuredNetwork, ...]:
     for one in measured:
         key = (one.network, one.batch, one.clock_mhz)
         known = found.get(key)
+        if known is not None and known.table.names != one.table.names:
+            raise DatasetError(
+                f"{one.network} at batch {one.batch} is there twice with other steps: the dataset mixes several "
+                "versions; measure anew with `boulton calibrate`"
+            )
         found[key] = one if known is None else known.shortest(one)
     return tuple(found.values())
 

@@ -149,6 +149,15 @@ def test_a_dataset_that_was_cut_short_loses_its_last_line_only(tmp_path: Path) -
     assert found.measured[0].watts.tolist() == pytest.approx([45.0] * 8)
 
 
+def test_rounds_of_one_network_must_have_the_same_steps(tmp_path: Path) -> None:
+    path, one = tmp_path / "d.jsonl", made("n", 1, CLOCKS[0])
+    write_header(path, PROVENANCE)
+    append(path, one)
+    append(path, replace(one, table=one.table.rows([0, 1]), seconds=one.seconds[:2], watts=None))
+    with pytest.raises(DatasetError, match="twice with other steps"):
+        load_dataset(path)
+
+
 def test_a_process_doubts_what_is_far_away() -> None:
     x = np.linspace(0.0, 1.0, 40)[:, np.newaxis]
     process = fit_gaussian_process(x, np.sin(6.0 * x))
