@@ -168,7 +168,7 @@ def _joined(measured: Iterable[MeasuredNetwork]) -> tuple[MeasuredNetwork, ...]:
         known = found.get(key)
         if known is not None and known.table.names != one.table.names:
             raise DatasetError(
-                f"{one.network} at batch {one.batch} is there twice with other steps: the dataset mixes several "
+                f"{one.network} at batch {one.batch} is there twice with other steps: it mixes several "
                 "versions; measure anew with `boulton calibrate`"
             )
         found[key] = one if known is None else known.shortest(one)
