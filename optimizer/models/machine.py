@@ -86,7 +86,7 @@ class Machine:
         return self._forecast.idle_w if self._forecast is not None else 0.0
 
     def gauge(self, window: Window, mhz: int | None) -> None:
-        """Take the level of the prior, if there is one, from a window whose clock was still settling.
+        """Take the level of the prior, if there is one, from a window whose clock may have been settling.
 
         What was measured there is kept nowhere, but for how large a batch has run.
         """

@@ -7,6 +7,7 @@ safe and steady:
   the nearer to the slowest the worse such guesses came out before, and tries only what keeps the SLO even
   then. Settings nearly as good as the best are tried once.
   The better such guesses came out, the less it tries.
+- In calm it tries at its clock what waiting for batches to grow saves, where predictions cannot tell.
 - The clock moves only when that earns clearly more than to stay, the more clearly the shorter the calm has
   lasted; the delay moves freely. Where loads rise again and again, it stays at the clock for the highest of
   them unless a lower one saves more than the surges then cost.
@@ -36,12 +37,13 @@ from optimizer.models.prior import Prior
 from optimizer.models.surges import PeakModel
 from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, why_unfit
+from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, was_in_force, why_unfit
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.policies.stronghold import Stronghold
-from optimizer.revenue import Targets, late_images
+from optimizer.revenue import Targets, late_images, window_revenue
 from optimizer.surge import Tripwire, surge_wire
 from optimizer.telemetry import Window
 
@@ -63,6 +65,8 @@ _KNOWN_MARGIN = 1.05
 _LATE_NOTICED = 0.007
 _KEPT_AFTER_DRIFT = 0.1
 _FAMILIAR = 0.35
+_CLEAR_SAVING = 0.1
+"""A delay that is predicted to save more than this is believed to: predictions are not so far off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class BoultonPolicy:
         self._caution = Caution()
         self._stronghold = Stronghold()
         self._surprise = Surprise()
+        self._both_ways = BothWays()
         self._unknown = 0.0
         self._hold = 0
         self._idle = self._calm = 0
@@ -115,6 +120,7 @@ class BoultonPolicy:
         """Learn from a window and choose the setting for the next."""
         last, self._last_point = self._last_point, window.point
         settled = last is not None and last.sm_clock_mhz == window.point.sm_clock_mhz
+        settled = settled or (last is None and self._starts_from(window))
         sounded = self._was_refuge(window)
         if sounded and self._decided_mhz != window.point.sm_clock_mhz:
             settled = False
@@ -138,13 +144,22 @@ class BoultonPolicy:
         self._decided = decision
         return decision
 
+    def _starts_from(self, window: Window) -> bool:
+        """Whether a first window is evidence: where nothing else is known, and the clock had not to be set."""
+        return self._prior is None and not self._machine.ready and was_in_force(window)
+
     @property
     def _decided_mhz(self) -> int | None:
         return None if self._decided is None else self._decided.point.sm_clock_mhz
 
     def export_state(self) -> Mapping[str, object]:
         """Return what was learned of the machine, in values that JSON can hold. Traffic is not kept."""
-        return {"version": STATE_VERSION, "machine": self._machine.export_state()}
+        overhead_ms = self._caution.overhead_ms
+        return {
+            "version": STATE_VERSION,
+            "machine": self._machine.export_state(),
+            "overhead_ms": overhead_ms,
+        }
 
     def import_state(self, state: Mapping[str, Any]) -> None:
         """Start from what `export_state` returned. Raises ValueError, changing nothing, for anything else."""
@@ -155,9 +170,12 @@ class BoultonPolicy:
             machine.import_state(state["machine"])
             if machine.ready:
                 machine.tables()
+            overhead_ms = float(state.get("overhead_ms", 0.0))  # states of before have none
+            if not math.isfinite(overhead_ms):
+                raise ValueError(f"an overhead of {overhead_ms} ms")
         except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
             raise ValueError(f"not a learned state: {error!r}") from error
-        self._machine = machine
+        self._machine, self._caution = machine, Caution(overhead_ms)
 
     # Learning
 
@@ -184,6 +202,7 @@ class BoultonPolicy:
         ):
             self._machine.doubt(_KEPT_AFTER_DRIFT)
         self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)
+        self._compare_ways(window, targets)
         if self._power_drifted(window):
             self._machine.doubt_power(_KEPT_AFTER_DRIFT)
         self._machine.learn_power(window, mhz)
@@ -199,8 +218,14 @@ class BoultonPolicy:
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
 
+    def _compare_ways(self, window: Window, targets: Targets) -> None:
+        """Take in what an image cost with, or without, a delay; of no use where energy is not measured."""
+        if window.device.energy.joules is not None and window.traffic.arrived:
+            cost = -window_revenue(targets, window).total / window.traffic.arrived
+            self._both_ways.observe(window.point.sm_clock_mhz, cost, delayed=window.point.max_delay_ms > 0.0)
+
     def _gauge(self, window: Window) -> str:
-        """Let the first window of all, whose clock had just been set, give the prior its level; say so."""
+        """Let the first window of all give the prior its level; say so."""
         if self._machine.ready or why_unfit(window, settled=True) is not None:
             return ""
         self._machine.gauge(window, clock_in_force_mhz(window))
@@ -272,7 +297,22 @@ class BoultonPolicy:
             return _Choice(0, self._resting_column(land, column), "nothing arrives")
         if self._untried:
             return _Choice(land.best_row(column), column, "the clock was just set: waits for what it does")
-        return self._best(land, column)
+        choice = self._best(land, column)
+        return choice if choice.column != column else self._without_delay(land, choice)
+
+    def _without_delay(self, land: Landscape, choice: _Choice) -> _Choice:
+        """Leave a delay out whose saving is small and was not found, or is still to be looked for."""
+        row, column = land.greedy_row(choice.column), choice.column
+        self._both_ways.ask(land.clock_mhz(column), self._arrivals.rate_per_s)
+        cost = land.cost_per_s(choice.row, column)
+        saving = land.cost_per_s(row, column) - cost
+        if row == choice.row or saving > _CLEAR_SAVING * abs(cost):
+            return choice
+        if self._both_ways.pays is False:
+            return _Choice(row, column, "to wait was measured to save nothing")
+        if self._both_ways.untried:
+            return _Choice(row, column, "tries not to wait")
+        return choice
 
     def _best(self, land: Landscape, column: int) -> _Choice:
         """Return the setting that earns the most; at the present clock, unless another earns clearly more."""

@@ -27,11 +27,16 @@ class Caution:
     leads back to where it began, and no further.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, overhead_ms: float = 0.0) -> None:
         self._slo_share = _SLO_SHARE
-        self._overhead_ms = 0.0
+        self._overhead_ms = overhead_ms
         self._late = self._answered = self._squares = self._windows = 0.0
         self._batch = 1.0
+
+    @property
+    def overhead_ms(self) -> float:
+        """The latency beside what is predicted, as learned."""
+        return self._overhead_ms
 
     def margins(self, reserve_per_s: float) -> Margins:
         """Return what to keep free now; `reserve_per_s` is passed on."""

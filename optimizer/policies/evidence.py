@@ -74,3 +74,8 @@ def clock_in_force_mhz(window: Window) -> int | None:
     if window.point.sm_clock_mhz is None or EventReason.SW_POWER_CAP not in window.device.event_reasons:
         return window.point.sm_clock_mhz
     return measured_mhz or window.point.sm_clock_mhz
+
+
+def was_in_force(window: Window) -> bool:
+    """Whether the device says that it ran at the clock asked for: then even a first window is settled."""
+    return window.device.sm_clock_mhz is not None and window.device.sm_clock_mhz == window.point.sm_clock_mhz

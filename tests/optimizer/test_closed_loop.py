@@ -138,7 +138,8 @@ def test_it_stays_on_the_grid_and_stop_restores_the_default() -> None:
 
 def test_it_comes_to_rest() -> None:
     """The delay follows the load from second to second; the clock and the batch limit, which cost, do not."""
-    points = [record.decision.point for record in rehearse(BoultonPolicy(GRID), [(60.0, 1500.0)], 5).records]
+    records = rehearse(BoultonPolicy(GRID), [(60.0, 1500.0)], 5).records
+    points = [GRID.default, *(record.decision.point for record in records)]
     moves = [
         (before.sm_clock_mhz, before.batch_limit) != (after.sm_clock_mhz, after.batch_limit)
         for before, after in pairwise(points)
