@@ -145,7 +145,7 @@ class BoultonPolicy:
         return decision
 
     def _starts_from(self, window: Window) -> bool:
-        """Whether a first window is evidence: where nothing else is known, and the clock had not to be set."""
+        """Whether a first window is evidence: nothing else is known, and the clock had not to be set."""
         return self._prior is None and not self._machine.ready and was_in_force(window)
 
     @property
