@@ -9,15 +9,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-
 from server.errors import ConfigError
+from server.front_ends.arena import make_arena, open_arena
 from server.front_ends.desk import Desk
-from server.front_ends.frames import Frame, Kind, pack_number, unpack_ready
+from server.front_ends.frames import Frame, Kind, pack_number
 from server.front_ends.link import Link
-from server.front_ends.process import TRIAL, FrontEndSettings
+from server.front_ends.process import FrontEndSettings
 from server.inference.service import InferenceService
-from server.wire.outside_memory import read_process
 
 MODULE = "server.front_ends.process"
 START_TIMEOUT_S = 60.0
@@ -46,9 +44,10 @@ class FrontEndProcess:
     async def start(self) -> None:
         """Start it, and wait until it listens. Raises `ConfigError` when it cannot, `OSError`."""
         ours, theirs = socket.socketpair()
+        arena = make_arena()
         with theirs:
-            self._process = await asyncio.to_thread(_spawn, self._settings, theirs)
-        self._desk = Desk(self._service, self._process.pid, self._link.send)
+            self._process = await asyncio.to_thread(_spawn, self._settings, theirs.fileno(), arena)
+        self._desk = Desk(self._service, open_arena(arena), self._link.send)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: self._link, ours)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -82,17 +81,12 @@ class FrontEndProcess:
             self._desk.receive(frames)
             return
         first, *others = frames
-        if first.kind == Kind.READY:
-            self._welcome(*unpack_ready(first.body))
-            if others:
-                self._receive(others)
-        else:
+        if first.kind == Kind.FAILED:
             self._listening.set_exception(ConfigError(first.body.decode(errors="replace")))
-
-    def _welcome(self, address: int, nbytes: int) -> None:
-        may_refer = self._process is not None and _can_read(self._process.pid, address, nbytes)
-        self._link.send(pack_number(Kind.WELCOME, may_refer))
+            return
         self._listening.set_result(None)
+        if others:
+            self._receive(others)
 
     def _lost(self) -> None:
         if self._desk is not None:
@@ -102,17 +96,7 @@ class FrontEndProcess:
         self.gone.set()
 
 
-def _spawn(settings: FrontEndSettings, link: socket.socket) -> subprocess.Popen[bytes]:
-    command = (sys.executable, "-m", MODULE, "--link", str(link.fileno()), "--settings", settings.to_json())
-    return subprocess.Popen(command, pass_fds=(link.fileno(),), stdin=subprocess.DEVNULL)
-
-
-def _can_read(process_id: int, address: int, nbytes: int) -> bool:
-    """Whether the kernel lets this process read that one's memory; otherwise pixels go through the socket."""
-    read = np.empty(nbytes, np.uint8)
-    try:
-        read_process(process_id, address, read)
-    except OSError as error:
-        logger.warning("front ends' memory cannot be read (%s): images are copied twice more", error)
-        return False
-    return read.tobytes() == TRIAL
+def _spawn(settings: FrontEndSettings, link: int, arena: int) -> subprocess.Popen[bytes]:
+    command = (sys.executable, "-m", MODULE, "--link", str(link), "--arena", str(arena))
+    told = ("--settings", settings.to_json())
+    return subprocess.Popen((*command, *told), pass_fds=(link, arena), stdin=subprocess.DEVNULL)

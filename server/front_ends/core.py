@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.errors import InvalidArgument
+from server.front_ends.arena import Blocks, aligned
 from server.front_ends.frames import (
     METHODS,
     Frame,
@@ -24,22 +24,22 @@ from server.front_ends.frames import (
 )
 from server.front_ends.refusals import error_of
 from server.transport.rpc import Caller
-from server.wire.request_fields import find_fields
+from server.wire.request_fields import RequestFields, find_fields
 
 REFER_BYTES = 1 << 14
-"""A message from this size on is not sent to the core: it copies the pixels from this process's memory."""
+"""From this size on a message's pixels go through the arena; the socket would copy them twice."""
 
 _STREAMED = METHODS.index("ModelStreamInfer")
 _INFERENCES = (METHODS.index("ModelInfer"), _STREAMED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
-    """A request at the core; the core may read `message` where it lies until it has answered."""
+    """A request at the core; until the core has answered, it may read the block of the arena."""
 
     call: int
     answer: asyncio.Future[bytes]
-    message: bytes
+    block: int | None = None
 
 
 class Core:
@@ -47,13 +47,14 @@ class Core:
 
     Args:
         send: sends a frame.
+        arena: what is shared with the core.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], arena: memoryview) -> None:
         self._send = send
+        self._arena, self._blocks = arena, Blocks(len(arena))
         self._asked: dict[int, Asked] = {}
         self._numbers = itertools.count(1)
-        self.may_refer = False
 
     async def ask(self, method: int, message: bytes, caller: Caller) -> bytes:
         """Have a request answered. Raises `RequestError`; cancelling the task withdraws it."""
@@ -68,13 +69,14 @@ class Core:
         """Send a request; `answer` must be awaited, or the request withdrawn."""
         left_s = caller.time_remaining()
         deadline_s = math.inf if left_s is None else time.monotonic() + left_s
-        asked = Asked(next(self._numbers), asyncio.get_running_loop().create_future(), message)
+        asked = Asked(next(self._numbers), asyncio.get_running_loop().create_future())
         self._asked[asked.call] = asked
-        self._send(self._referred(asked, method, deadline_s) or self._whole(asked, method, deadline_s))
+        referred = self._referred(asked, method, deadline_s, message)
+        self._send(referred or pack_message(asked.call, Message(deadline_s, method, message)))
         return asked
 
     def withdraw(self, asked: Asked) -> None:
-        """Tell the core that nobody waits any more; its message stays until the core has let go of it."""
+        """Tell the core that nobody waits any more; its pixels stay until the core has let go of them."""
         asked.answer.cancel()
         if asked.call in self._asked:
             self._send(pack(Kind.CANCEL, asked.call))
@@ -82,31 +84,38 @@ class Core:
     def receive(self, frame: Frame) -> None:
         """Take an answer or a refusal."""
         asked = self._asked.pop(frame.call, None)
-        if asked is None or asked.answer.done():
+        if asked is None:
+            return
+        if asked.block is not None:
+            self._blocks.give_back(asked.block)
+        if asked.answer.done():
             return
         if frame.kind == Kind.ANSWER:
             asked.answer.set_result(frame.body)
         else:
             asked.answer.set_exception(error_of(unpack_refusal(frame.body)))
 
-    def _whole(self, asked: Asked, method: int, deadline_s: float) -> bytes:
-        return pack_message(asked.call, Message(deadline_s, method, asked.message))
-
-    def _referred(self, asked: Asked, method: int, deadline_s: float) -> bytes | None:
-        """A frame without pixels; None where the message is small, odd, or for another method."""
-        message = asked.message
-        if not self.may_refer or len(message) < REFER_BYTES or method not in _INFERENCES:
+    def _referred(self, asked: Asked, method: int, deadline_s: float, message: bytes) -> bytes | None:
+        """A frame without pixels; None for what is small, odd or of another method, or has no room."""
+        if len(message) < REFER_BYTES or method not in _INFERENCES:
             return None
-        try:
-            fields = find_fields(message)
-        except InvalidArgument:
-            return None  # the core will say so
-        if fields is None:
+        fields = _plain_fields(message)
+        asked.block = fields and self._blocks.take(sum(aligned(stop - start) for start, stop in fields.raw))
+        if fields is None or asked.block is None:
             return None
-        start = address_of(message)
-        spans = [(start + begin, end - begin) for begin, end in fields.raw]
+        spans = self._put(message, fields.raw, asked.block)
         in_stream = method == _STREAMED
         return pack_referred(asked.call, Referred(deadline_s, in_stream, fields.id, fields.header, spans))
+
+    def _put(self, message: bytes, places: Sequence[tuple[int, int]], offset: int) -> list[tuple[int, int]]:
+        """Copy parts of a message into the arena; return where each is, and its size."""
+        view, spans = memoryview(message), []
+        for start, stop in places:
+            nbytes = stop - start
+            self._arena[offset : offset + nbytes] = view[start:stop]
+            spans.append((offset, nbytes))
+            offset += aligned(nbytes)
+        return spans
 
 
 class StreamedCore:
@@ -132,6 +141,10 @@ class StreamedCore:
         self._core.withdraw(asked)
 
 
-def address_of(message: bytes) -> int:
-    """Where an immutable object's bytes lie; they stay there as long as it is held."""
-    return ctypes.cast(ctypes.c_char_p(message), ctypes.c_void_p).value or 0
+def _plain_fields(message: bytes) -> RequestFields | None:
+    """Find a request's parts; None where the core must look at it, and perhaps say what is wrong."""
+    try:
+        fields = find_fields(message)
+    except InvalidArgument:
+        return None
+    return fields if fields is not None and fields.raw else None

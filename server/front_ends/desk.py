@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from server.engines.engine import Array
-from server.errors import Unavailable
 from server.front_ends.frames import (
     METHODS,
     Frame,
@@ -21,10 +19,7 @@ from server.front_ends.frames import (
 )
 from server.front_ends.refusals import CANCELLED, refusal_of
 from server.inference.service import InferenceService
-from server.wire.outside_memory import OutsideRows, read_process
 from server.wire.request_parser import SplitRequest
-
-_INFER = METHODS.index("ModelInfer")
 
 
 class Desk:
@@ -32,28 +27,27 @@ class Desk:
 
     Args:
         service: what answers.
-        process_id: the front end's process, whose memory holds the pixels.
+        arena: what is shared with it, and holds the pixels.
         send: sends a frame to it.
     """
 
-    def __init__(self, service: InferenceService, process_id: int, send: Callable[[bytes], None]) -> None:
+    def __init__(self, service: InferenceService, arena: memoryview, send: Callable[[bytes], None]) -> None:
         self._service = service
         self._methods = tuple(service.unary_methods().get(name) for name in METHODS)
-        self._memory = ProcessMemory(process_id)
+        self._arena = arena
         self._send = send
         self._tasks: dict[int, asyncio.Task[bytes]] = {}
 
     def receive(self, frames: Sequence[Frame]) -> None:
         """Begin, or cancel, what came together."""
-        alone = len(frames) == 1
         for kind, call, body in frames:
             if kind == Kind.CANCEL:
                 if (task := self._tasks.get(call)) is not None:
                     task.cancel()
             elif kind == Kind.REFERRED:
-                self._begin(call, self._infer(body, alone=alone))
+                self._begin(call, self._infer(body))
             else:
-                self._begin(call, self._answer(body, alone=alone))
+                self._begin(call, self._answer(body))
 
     def close(self) -> None:
         """Withdraw everything: nobody is left to hear of it."""
@@ -74,25 +68,23 @@ class Desk:
         elif isinstance(error, Exception):
             self._send(pack_refusal(call, refusal_of(error)))
 
-    async def _answer(self, body: bytes, *, alone: bool) -> bytes:
+    async def _answer(self, body: bytes) -> bytes:
         deadline_s, method, message = unpack_message(body)
         caller = Remote(deadline_s)
-        if method == _INFER:
-            return await self._service.infer(message, caller, alone=alone)
         answer = self._methods[method]
         if answer is not None:
             return await answer(message, caller)
         streamed = self._service.streamed
         return await streamed.response(streamed.begin(message, caller))
 
-    async def _infer(self, body: bytes, *, alone: bool) -> bytes:
+    async def _infer(self, body: bytes) -> bytes:
         deadline_s, in_stream, request_id, header, spans = unpack_referred(body)
-        raw = tuple([OutsideRows(self._memory, address, (nbytes,)) for address, nbytes in spans])
+        raw = tuple([self._arena[start : start + nbytes] for start, nbytes in spans])
         split, caller = SplitRequest(header, request_id, raw), Remote(deadline_s)
         if in_stream:
             streamed = self._service.streamed
             return await streamed.response(streamed.begin_split(split, caller))
-        return await self._service.infer_split(split, caller, alone=alone)
+        return await self._service.infer_split(split, caller)
 
 
 class Remote:
@@ -106,21 +98,3 @@ class Remote:
     def time_remaining(self) -> float | None:
         """Seconds until it gives up; None: never."""
         return None if math.isinf(self._deadline_s) else self._deadline_s - time.monotonic()
-
-
-class ProcessMemory:
-    """A front end's memory; offsets are addresses."""
-
-    __slots__ = ("_process_id",)
-
-    def __init__(self, process_id: int) -> None:
-        self._process_id = process_id
-
-    def read(self, offset: int, target: Array) -> None:
-        """Copy from it. Raises `Unavailable` when that process has ended."""
-        try:
-            read_process(self._process_id, offset, target)
-        except OSError as error:
-            raise Unavailable(
-                f"the process that took this request cannot be read ({error}): send it again"
-            ) from error

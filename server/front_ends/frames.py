@@ -19,7 +19,6 @@ _MESSAGE = struct.Struct("=dB")
 _REFERRED = struct.Struct("=dBIH")
 _SPAN = struct.Struct("=QQ")
 _REFUSAL = struct.Struct("=Bd")
-_READY = struct.Struct("=QI")
 _NUMBER = struct.Struct("=d")
 
 METHODS = tuple(method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods)
@@ -35,14 +34,13 @@ class Kind(IntEnum):
     READY = 1  # it listens
     FAILED = 2  # it cannot; the body says why
     MESSAGE = 3  # a request as it came
-    REFERRED = 4  # a ModelInferRequest whose raw contents stay in the front end's memory
+    REFERRED = 4  # a ModelInferRequest whose raw contents are in the arena
     CANCEL = 5
     # from the core
-    WELCOME = 6  # requests may be referred to, or not
-    SERVING = 7  # what health is to say
-    ANSWER = 8
-    REFUSAL = 9
-    STOP = 10
+    SERVING = 6  # what health is to say
+    ANSWER = 7
+    REFUSAL = 8
+    STOP = 9
 
 
 class Frame(NamedTuple):
@@ -62,7 +60,7 @@ class Message(NamedTuple):
 
 
 class Referred(NamedTuple):
-    """A request for inference: header and id as `request_fields` finds them, (address, bytes) of the rest."""
+    """A request for inference: header and id as `request_fields` finds them, (offset, bytes) of the rest."""
 
     deadline_s: float
     in_stream: bool
@@ -129,7 +127,7 @@ def unpack_message(body: bytes) -> Message:
 
 
 def pack_referred(call: int, request: Referred) -> bytes:
-    """Make a frame of a request whose pixels stay where they are."""
+    """Make a frame of a request whose pixels are in the arena."""
     deadline_s, in_stream, request_id, header, spans = request
     fixed = _REFERRED.pack(deadline_s, in_stream, len(request_id), len(spans))
     return pack(Kind.REFERRED, call, fixed, *[_SPAN.pack(*span) for span in spans], request_id, header)
@@ -155,17 +153,6 @@ def unpack_refusal(body: bytes) -> RefusalText:
     """Read an error."""
     code, retry_after_s = _REFUSAL.unpack_from(body)
     return RefusalText(code, retry_after_s, body[_REFUSAL.size :].decode())
-
-
-def pack_ready(address: int, nbytes: int) -> bytes:
-    """Make a frame that says: listening, and these bytes are for the core to try whether it can read them."""
-    return pack(Kind.READY, NO_CALL, _READY.pack(address, nbytes))
-
-
-def unpack_ready(body: bytes) -> tuple[int, int]:
-    """Read the address and size of what is there to be tried."""
-    address, nbytes = _READY.unpack(body)
-    return address, nbytes
 
 
 def pack_number(kind: Kind, value: float) -> bytes:

@@ -18,8 +18,9 @@ import grpc
 
 from server.errors import ConfigError
 from server.event_loop import run
-from server.front_ends.core import Core, StreamedCore, address_of
-from server.front_ends.frames import METHODS, NO_CALL, Frame, Kind, pack, pack_ready, unpack_number
+from server.front_ends.arena import open_arena
+from server.front_ends.core import Core, StreamedCore
+from server.front_ends.frames import METHODS, NO_CALL, Frame, Kind, pack, unpack_number
 from server.front_ends.link import Link
 from server.logs import configure_logging
 from server.memory import keep_pages, spare_collector
@@ -31,7 +32,6 @@ from server.transport.tls import TlsFiles
 
 SERVICE_NAME = "inference.GRPCInferenceService"
 EXIT_CORE_GONE = 1
-TRIAL = b"what the core tries to read in this process"
 
 logger = logging.getLogger("boulton.front_end")
 
@@ -64,12 +64,13 @@ class FrontEnd:
 
     Args:
         settings: where it listens.
+        arena: what is shared with the core.
     """
 
-    def __init__(self, settings: PortSettings) -> None:
+    def __init__(self, settings: PortSettings, arena: memoryview) -> None:
         self._stopped = asyncio.get_running_loop().create_future()
         self._link = Link(self._receive, self._core_gone)
-        self._core = Core(self._link.send)
+        self._core = Core(self._link.send, arena)
         self._settings = settings
         self._server: GrpcServer | None = None
         self._busy: set[asyncio.Task[None]] = set()
@@ -84,7 +85,7 @@ class FrontEnd:
             self._link.close()
             return
         await self._server.start()
-        self._link.send(pack_ready(address_of(TRIAL), len(TRIAL)))
+        self._link.send(pack(Kind.READY))
         spare_collector()
         await self._server.stop(await self._stopped)
         self._link.close()
@@ -93,8 +94,6 @@ class FrontEnd:
         for frame in frames:
             if frame.call != NO_CALL:
                 self._core.receive(frame)
-            elif frame.kind == Kind.WELCOME:
-                self._core.may_refer = bool(unpack_number(frame.body))
             elif frame.kind == Kind.SERVING:
                 self._tell(serving=bool(unpack_number(frame.body)))
             elif frame.kind == Kind.STOP and not self._stopped.done():
@@ -132,6 +131,7 @@ def main() -> None:
     """Run a front end; the daemon starts it, nobody else."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--link", type=int, required=True)
+    parser.add_argument("--arena", type=int, required=True)
     parser.add_argument("--settings", required=True)
     arguments = parser.parse_args()
     settings = FrontEndSettings.from_json(arguments.settings)
@@ -140,11 +140,11 @@ def main() -> None:
     keep_pages()
     prefer_throughput()
     configure_logging(settings.log_format, settings.log_level)
-    run(_serve(settings, socket.socket(fileno=arguments.link)))
+    run(_serve(settings, open_arena(arguments.arena), socket.socket(fileno=arguments.link)))
 
 
-async def _serve(settings: FrontEndSettings, core: socket.socket) -> None:
-    await FrontEnd(settings.port).serve(core)
+async def _serve(settings: FrontEndSettings, arena: memoryview, core: socket.socket) -> None:
+    await FrontEnd(settings.port, arena).serve(core)
 
 
 if __name__ == "__main__":

@@ -68,13 +68,12 @@ class InferPipeline:
         self._clock = clock
         self._parser = RequestParser()
 
-    async def infer(self, request: RequestMessage, time_left_s: float | None, *, alone: bool = True) -> bytes:
+    async def infer(self, request: RequestMessage, time_left_s: float | None) -> bytes:
         """Answer a request that came outside a stream.
 
         Args:
             request: from `parse`.
             time_left_s: until the client gives up; None when it waits for ever.
-            alone: see `Scheduler.submit`.
 
         Raises:
             RequestError: any of them; each says why.
@@ -82,7 +81,7 @@ class InferPipeline:
         prepared = self.prepare(request, time_left_s)
         if prepared.plan.encoded:
             return await self.infer_encoded(prepared)
-        return await self.finish(self.start(prepared, alone=alone))
+        return await self.finish(self.start(prepared, alone=True))
 
     def parse(self, message: bytes) -> RequestMessage:
         """Take a request apart. Raises `InvalidArgument`."""

@@ -84,7 +84,7 @@ class InferenceService:
     def unary_methods(self) -> dict[str, UnaryHandler]:
         """Every method with one request and one answer."""
         return {
-            "ModelInfer": self.infer,
+            "ModelInfer": self._infer,
             **self._health_methods(),
             **self._model_methods(),
             **self._repository_methods(),
@@ -130,15 +130,12 @@ class InferenceService:
             "CudaSharedMemoryUnregister": parsing(pb.CudaSharedMemoryUnregisterRequest, cuda.unregister),
         }
 
-    async def infer(self, message: bytes, caller: Caller, *, alone: bool = True) -> bytes:
-        """Answer a ModelInfer; `alone` as in `Scheduler.submit`."""
-        request = self._pipeline.parse(message)
-        return await self._pipeline.infer(request, caller.time_remaining(), alone=alone)
+    async def _infer(self, message: bytes, caller: Caller) -> bytes:
+        return await self._pipeline.infer(self._pipeline.parse(message), caller.time_remaining())
 
-    async def infer_split(self, split: SplitRequest, caller: Caller, *, alone: bool) -> bytes:
-        """Answer one that was taken apart elsewhere."""
-        request = self._pipeline.resolve(split)
-        return await self._pipeline.infer(request, caller.time_remaining(), alone=alone)
+    async def infer_split(self, split: SplitRequest, caller: Caller) -> bytes:
+        """Answer a ModelInfer that was taken apart elsewhere."""
+        return await self._pipeline.infer(self._pipeline.resolve(split), caller.time_remaining())
 
     async def _server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)

@@ -1,4 +1,4 @@
-"""Tensors that lie in memory which this process does not own: a client's, or another process's.
+"""Tensors that lie in memory which this process does not own: a client's.
 
 Such memory may shrink or vanish between two looks at it, and touching a mapping of what is gone ends the
 process. So it is never mapped: the kernel copies from it, once, and says when it cannot.
@@ -88,28 +88,19 @@ def in_own_memory(tensors: tuple[Tensor, ...]) -> TypeGuard[tuple[Array, ...]]:
     return not any(isinstance(tensor, DeviceRows | OutsideRows) for tensor in tensors)
 
 
-class _Span(ctypes.Structure):
-    """`struct iovec`."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("nbytes", ctypes.c_size_t))
-
-
-def _kernel_calls(library: type[ctypes.CDLL]) -> tuple[Callable[..., int], Callable[..., int]]:
-    system = library(None, use_errno=True)
-    system.pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)
-    system.pread.restype = ctypes.c_ssize_t
-    span, count = ctypes.POINTER(_Span), ctypes.c_ulong
-    system.process_vm_readv.argtypes = (ctypes.c_int, span, count, span, count, count)
-    system.process_vm_readv.restype = ctypes.c_ssize_t
-    return system.pread, system.process_vm_readv
+def _pread(library: type[ctypes.CDLL]) -> Callable[..., int]:
+    pread: Callable[..., int] = library(None, use_errno=True).pread
+    pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long)  # type: ignore[attr-defined]
+    pread.restype = ctypes.c_ssize_t  # type: ignore[attr-defined]
+    return pread
 
 
-_SMALL, _LARGE = _kernel_calls(ctypes.PyDLL), _kernel_calls(ctypes.CDLL)
+_SMALL, _LARGE = _pread(ctypes.PyDLL), _pread(ctypes.CDLL)
 
 
 def read_file(descriptor: int, offset: int, target: Array) -> None:
     """Fill a C-contiguous array with a file's bytes. Raises `EOFError` where it ends, `OSError`."""
-    pread, _ = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
+    pread = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
     address, missing = _address(target), target.nbytes
     while missing:
         got = pread(descriptor, address, missing, offset)
@@ -118,16 +109,6 @@ def read_file(descriptor: int, offset: int, target: Array) -> None:
         if got == 0:
             raise EOFError(f"{missing} bytes are missing")
         address, offset, missing = address + got, offset + got, missing - got
-
-
-def read_process(process_id: int, address: int, target: Array) -> None:
-    """Fill a C-contiguous array with another process's memory. Raises `OSError`."""
-    _, readv = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
-    here, there = _Span(_address(target), target.nbytes), _Span(address, target.nbytes)
-    if (got := readv(process_id, here, 1, there, 1, 0)) < 0:
-        raise _system_error()
-    if got != target.nbytes:
-        raise OSError(f"only {got} of {target.nbytes} bytes can be read")
 
 
 def _address(array: Array) -> int:

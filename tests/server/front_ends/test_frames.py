@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from server.front_ends.frames import (
     METHODS,
+    NO_CALL,
     FrameReader,
     Kind,
     Message,
@@ -15,12 +16,10 @@ from server.front_ends.frames import (
     pack,
     pack_message,
     pack_number,
-    pack_ready,
     pack_referred,
     pack_refusal,
     unpack_message,
     unpack_number,
-    unpack_ready,
     unpack_referred,
     unpack_refusal,
 )
@@ -72,7 +71,6 @@ def test_refusals(call: int, refusal: RefusalText) -> None:
     assert unpack_refusal(frame.body) == (refusal.code, refusal.retry_after_s, expected)
 
 
-def test_what_both_say_of_themselves() -> None:
-    ready, number = FrameReader().feed(pack_ready(2**63, 7) + pack_number(Kind.STOP, 2.5))
-    assert unpack_ready(ready.body) == (2**63, 7)
-    assert (number.kind, unpack_number(number.body)) == (Kind.STOP, 2.5)
+def test_what_the_core_says_of_itself() -> None:
+    (frame,) = FrameReader().feed(pack_number(Kind.STOP, 2.5))
+    assert (frame.kind, frame.call, unpack_number(frame.body)) == (Kind.STOP, NO_CALL, 2.5)

@@ -1,4 +1,4 @@
-"""Through a real front end: large requests, which stay in its memory, and processes that die."""
+"""Through a real front end: large requests, whose pixels go through shared memory, and processes that die."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 import pytest
-from child_process import child
 from PIL import Image
 
 from protos import grpc_service_pb2 as pb
-from server.errors import Unavailable
-from server.front_ends import child as child_module
+from server.front_ends.child import MODULE
 from server.front_ends.core import REFER_BYTES
-from server.front_ends.desk import Desk, ProcessMemory
+from server.front_ends.desk import Desk
+from server.front_ends.frames import Kind
 
 if TYPE_CHECKING:
     from tiny_server import Served
@@ -47,18 +45,6 @@ def front_ends() -> int:
     return 1
 
 
-@pytest.fixture(params=[True, False], ids=["memory is read", "memory cannot be read"])
-def readable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Some kernels and sandboxes do not let a process read another's memory."""
-    if not request.param:
-        monkeypatch.setattr(child_module, "read_process", _forbidden)
-    return request.param
-
-
-def _forbidden(*_arguments: object) -> None:
-    raise PermissionError(1, "Operation not permitted")
-
-
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The kinds of frames that the core gets."""
@@ -74,7 +60,7 @@ def children() -> list[int]:
     found = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if child_module.MODULE in line]
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if MODULE in line]
 
 
 def pair(tiny: ModuleType, request_id: str = "") -> pb.ModelInferRequest:
@@ -90,14 +76,13 @@ def outputs(response: pb.ModelInferResponse) -> list[np.ndarray]:
     return [np.frombuffer(raw, np.float32).reshape(-1, WIDTH) for raw in response.raw_output_contents]
 
 
-async def test_large_requests(readable: bool, served: Served, tiny: ModuleType, kinds: list[int]) -> None:
+async def test_large_requests(served: Served, tiny: ModuleType, kinds: list[int]) -> None:
     response = await served.stub.ModelInfer(pair(tiny, "an id"))
     assert response.id == "an id"
     np.testing.assert_array_equal(outputs(response), [A + B, A - B])
-    assert kinds == [child_module.Kind.REFERRED if readable else child_module.Kind.MESSAGE]
+    assert kinds == [Kind.REFERRED]
 
 
-@pytest.mark.usefixtures("readable")
 async def test_large_requests_in_streams_keep_their_order(served: Served, tiny: ModuleType) -> None:
     async def requests() -> AsyncIterator[pb.ModelInferRequest]:
         for number in range(20):
@@ -135,7 +120,7 @@ async def test_a_photograph_is_decoded(served: Served, tiny: ModuleType, kinds: 
     request.raw_input_contents.append(tiny.bytes_tensor(encoded.getvalue()))
     response = await served.stub.ModelInfer(request)
     assert np.frombuffer(response.raw_output_contents[0], np.float32) == pytest.approx(127, abs=15)
-    assert kinds == [child_module.Kind.REFERRED]
+    assert kinds == [Kind.REFERRED]
 
 
 async def test_a_cancelled_request_leaves_the_queue(served: Served, tiny: ModuleType) -> None:
@@ -188,21 +173,6 @@ async def test_a_front_end_that_dies_takes_its_own_requests_along_and_is_replace
         served.gate.open.set()
     response = await served.stub.ModelInfer(pair(tiny), wait_for_ready=True)
     np.testing.assert_array_equal(outputs(response), [A + B, A - B])
-
-
-def test_the_memory_of_a_process_is_read_until_it_ends() -> None:
-    say = (
-        "import ctypes, sys; b = bytes(range(200)); print(ctypes.cast(b, ctypes.c_void_p).value, flush=True)"
-    )
-    with child([sys.executable, "-c", f"{say}; sys.stdin.read()"], stdin=-1, stdout=-1, text=True) as process:
-        address = int(process.stdout.readline())
-        memory, read = ProcessMemory(process.pid), np.zeros((2, 3), np.uint8)
-        memory.read(address + 7, read)
-        assert read.tolist() == [[7, 8, 9], [10, 11, 12]]
-        process.kill()
-        process.wait()
-        with pytest.raises(Unavailable, match="send it again"):
-            memory.read(address, read)
 
 
 async def test_front_ends_end_with_their_daemon(tiny: ModuleType, root: Path) -> None:

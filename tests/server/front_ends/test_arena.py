@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.front_ends.arena import ALIGNMENT, ARENA_BYTES, Blocks, aligned, make_arena, open_arena
+
+NBYTES = 1 << 18
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, NBYTES)), max_size=60))
+def test_blocks_in_use_never_overlap_and_always_lie_inside(steps: list[tuple[bool, int]]) -> None:
+    blocks, taken = Blocks(NBYTES), {}
+    for take, number in steps:
+        if take:
+            offset = blocks.take(number)
+            if offset is not None:
+                taken[offset] = number
+        elif taken:
+            offset = sorted(taken)[number % len(taken)]
+            blocks.give_back(offset)
+            del taken[offset]
+        spans = sorted((start, start + nbytes) for start, nbytes in taken.items())
+        assert all(0 <= start <= stop <= NBYTES for start, stop in spans)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+def test_a_full_arena_says_so_and_is_whole_again_once_nothing_is_taken() -> None:
+    blocks = Blocks(NBYTES)
+    small = [blocks.take(1) for _ in range(NBYTES // (1 << 14))]
+    assert None not in small
+    assert blocks.take(1) is None
+    for offset in small:
+        blocks.give_back(offset)
+    assert blocks.take(NBYTES) == 0
+    assert blocks.take(1) is None
+
+
+def test_the_block_given_back_last_is_taken_first() -> None:
+    blocks = Blocks(NBYTES)
+    first, second, third = blocks.take(100), blocks.take(100), blocks.take(100)
+    blocks.give_back(first)
+    blocks.give_back(third)
+    assert (blocks.take(100), blocks.take(100)) == (third, first)
+    assert second not in (first, third)
+
+
+def test_more_than_the_arena_holds_has_no_block() -> None:
+    assert Blocks(NBYTES).take(NBYTES + 1) is None
+
+
+@given(st.integers(0, 1 << 20))
+def test_alignment(nbytes: int) -> None:
+    assert aligned(nbytes) % ALIGNMENT == 0
+    assert 0 <= aligned(nbytes) - nbytes < ALIGNMENT
+
+
+def test_both_ends_see_one_memory_that_nobody_can_make_smaller() -> None:
+    descriptor = make_arena()
+    ours, theirs = open_arena(os.dup(descriptor)), open_arena(os.dup(descriptor))
+    ours[100:103] = b"abc"
+    assert bytes(theirs[99:104]) == b"\0abc\0"
+    assert len(ours) == len(theirs) == ARENA_BYTES
+    with pytest.raises(PermissionError):
+        os.ftruncate(descriptor, 4096)
+    os.close(descriptor)
