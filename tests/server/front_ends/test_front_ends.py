@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.serving.processes import family
 from protos import grpc_service_pb2 as pb
 from server.front_ends.child import MODULE
 from server.front_ends.core import REFER_BYTES
@@ -57,10 +57,8 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def children() -> list[int]:
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
-    )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if MODULE in line]
+    others = set(family(os.getpid())) - {os.getpid()}
+    return [pid for pid in others if MODULE in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")]
 
 
 def pair(tiny: ModuleType, request_id: str = "") -> pb.ModelInferRequest:
