@@ -6,16 +6,17 @@ import asyncio
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bench.load.measuring import WorkerResult
 from bench.load.plan import LoadPlan
 from bench.load.worker import Orders, run_worker
 from server.errors import BoultonError
+from server.event_loop import run
 from server.memory import keep_pages
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def run_load(plan: LoadPlan, started: Started, tick: Tick) -> list[WorkerResult]
         return _Crew(plan, tick).run(started)
 
     keep_pages()
-    return [run_loop(_alone(plan, started, tick))]
+    return [run(_alone(plan, started, tick))]
 
 
 async def _alone(plan: LoadPlan, started: Started, tick: Tick) -> WorkerResult:
@@ -61,21 +62,6 @@ async def _alone(plan: LoadPlan, started: Started, tick: Tick) -> WorkerResult:
         return time.monotonic()
 
     return await run_worker(plan, 0, Orders(begin, stop, tick))
-
-
-def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in uvloop where there is one: its loop costs the generator a third less."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 class _Crew:
@@ -174,7 +160,7 @@ def _child(plan: LoadPlan, index: int, pipe: Connection) -> None:
     keep_pages()
     with suppress(ConnectionError):  # nobody is left to be told
         try:
-            result = run_loop(_obey(plan, index, pipe))
+            result = run(_obey(plan, index, pipe))
         except BoultonError as error:
             pipe.send(("error", error))
         else:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
-
-import numpy as np
 
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import Overlapping
+from server.engines.rows import Rows
 from server.errors import EngineError
 
 
@@ -36,39 +34,13 @@ class SharedMemory(Located, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRows:
-    """A tensor on the GPU, or some rows of one; row-major without gaps.
-
-    Args:
-        memory: what it lies in; held by whoever queues work on it.
-        offset: bytes from the beginning of `memory`.
-        shape: its shape.
-        dtype: its type.
-    """
-
-    memory: SharedMemory
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic]
+class DeviceRows(Rows[SharedMemory]):
+    """Rows on the GPU; `memory` is held by whoever queues work on it."""
 
     @property
     def address(self) -> int:
         """Where it begins on the GPU."""
         return self.memory.address + self.offset
-
-    @property
-    def nbytes(self) -> int:
-        """Its size."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def viewed(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> DeviceRows:
-        """The same memory's first bytes as another tensor, which must not be larger."""
-        return replace(self, shape=shape, dtype=dtype)
-
-    def rows(self, start: int, count: int) -> DeviceRows:
-        """Some of the rows."""
-        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return replace(self, offset=self.offset + start * row_bytes, shape=(count, *self.shape[1:]))
 
 
 class Placed(NamedTuple):

@@ -58,7 +58,10 @@ class Core:
 
     async def ask(self, method: int, message: bytes, caller: Caller) -> bytes:
         """Have a request answered. Raises `RequestError`; cancelling the task withdraws it."""
-        asked = self.begin(method, message, caller)
+        return await self.answer(self.begin(method, message, caller))
+
+    async def answer(self, asked: Asked) -> bytes:
+        """Wait for what was begun. Raises `RequestError`; cancelling the task withdraws it."""
         try:
             return await asked.answer
         except asyncio.CancelledError:
@@ -130,11 +133,7 @@ class StreamedCore:
 
     async def response(self, asked: Asked) -> bytes:
         """Wait for its answer; failures come in band."""
-        try:
-            return await asked.answer
-        except asyncio.CancelledError:
-            self._core.withdraw(asked)
-            raise
+        return await self._core.answer(asked)
 
     def abandon(self, asked: Asked) -> None:
         """Withdraw a request that nobody will wait for."""

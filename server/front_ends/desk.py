@@ -33,7 +33,8 @@ class Desk:
 
     def __init__(self, service: InferenceService, arena: memoryview, send: Callable[[bytes], None]) -> None:
         self._service = service
-        self._methods = tuple(service.unary_methods().get(name) for name in METHODS)
+        methods = service.unary_methods()
+        self._methods = tuple([methods.get(name) for name in METHODS])
         self._arena = arena
         self._send = send
         self._tasks: dict[int, asyncio.Task[bytes]] = {}

@@ -21,7 +21,9 @@ _SPAN = struct.Struct("=QQ")
 _REFUSAL = struct.Struct("=Bd")
 _NUMBER = struct.Struct("=d")
 
-METHODS = tuple(method.name for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods)
+_SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICE_NAME: str = _SERVICE.full_name
+METHODS = tuple(method.name for method in _SERVICE.methods)
 """The protocol's methods; a frame names one by its place."""
 
 NO_CALL = 0

@@ -20,7 +20,7 @@ from server.errors import ConfigError
 from server.event_loop import run
 from server.front_ends.arena import open_arena
 from server.front_ends.core import Core, StreamedCore
-from server.front_ends.frames import METHODS, NO_CALL, Frame, Kind, pack, unpack_number
+from server.front_ends.frames import METHODS, NO_CALL, SERVICE_NAME, Frame, Kind, pack, unpack_number
 from server.front_ends.link import Link
 from server.logs import configure_logging
 from server.memory import keep_pages, spare_collector
@@ -30,7 +30,6 @@ from server.transport.ordered_stream import OrderedStream
 from server.transport.rpc import Caller, MethodHandler, UnaryHandler, bidirectional, generic_handler, unary
 from server.transport.tls import TlsFiles
 
-SERVICE_NAME = "inference.GRPCInferenceService"
 EXIT_CORE_GONE = 1
 
 logger = logging.getLogger("boulton.front_end")

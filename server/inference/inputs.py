@@ -11,6 +11,7 @@ import numpy as np
 
 from server.engines.device_rows import DeviceRows
 from server.engines.engine import Array
+from server.engines.rows import Rows
 from server.errors import InvalidArgument, Unavailable
 from server.images import decode_image
 from server.inference.plan import InferPlan, InputPlan
@@ -106,7 +107,7 @@ class InputReader:
         raw = self._raw(tensor, request)
         if raw.nbytes != tensor.nbytes:
             raise _wrong_size(tensor, f"{raw.nbytes} bytes")
-        if isinstance(raw, DeviceRows | OutsideRows):
+        if isinstance(raw, Rows):
             return raw.viewed(tensor.shape, tensor.spec.dtype)
         return np.frombuffer(raw, tensor.spec.dtype).reshape(tensor.shape)
 

@@ -11,14 +11,12 @@ import numpy as np
 from optimizer.batching import Request, Slice
 from server.engines.device_rows import NOTHING, DeviceRows, Exchange, Placed
 from server.engines.engine import Array, Engine
+from server.engines.rows import Rows
 from server.errors import EngineError, RequestError
+from server.wire.outside_memory import LARGE_COPY_BYTES as _LARGE_COPY_BYTES
 from server.wire.outside_memory import OutsideRows, Tensor, in_own_memory
 
 Targets = tuple[DeviceRows | None, ...]
-
-_LARGE_COPY_BYTES = 1 << 20
-"""Up to here a copy keeps the interpreter lock (a memoryview does, numpy does not): it is over in less time
-than the engine thread would wait to get the lock back from a busy event loop."""
 
 
 class Timing(NamedTuple):
@@ -195,7 +193,7 @@ def _is_whole(engine: Engine, piece: Piece) -> bool:
 
 
 def _some(tensor: Tensor, start: int, count: int) -> Tensor:
-    if isinstance(tensor, DeviceRows | OutsideRows):
+    if isinstance(tensor, Rows):
         return tensor.rows(start, count)
     return tensor[start : start + count]
 

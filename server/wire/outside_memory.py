@@ -7,22 +7,20 @@ process. So it is never mapped: the kernel copies from it, once, and says when i
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 
 from server.engines.device_rows import DeviceRows
 from server.engines.engine import Array
+from server.engines.rows import Rows
 
-_BYTE = np.dtype(np.uint8)
-
-_LARGE_COPY_BYTES = 1 << 20
-"""Up to here a copy keeps the interpreter lock: it is over in less time than a thread that gave the lock
-away would wait to get it back from a busy event loop."""
+LARGE_COPY_BYTES = 1 << 20
+"""Up to here a copy keeps the interpreter lock (a memoryview does, numpy does not): it is over in less time
+than the engine's thread would wait to get the lock back from a busy event loop."""
 
 
 class OutsideMemory(Protocol):
@@ -36,34 +34,8 @@ MemoryT_co = TypeVar("MemoryT_co", bound=OutsideMemory, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class OutsideRows(Generic[MemoryT_co]):
-    """A tensor in outside memory, or some rows of one; row-major without gaps.
-
-    Args:
-        memory: what it lies in.
-        offset: bytes from the beginning of `memory`.
-        shape: its shape.
-        dtype: its type.
-    """
-
-    memory: MemoryT_co
-    offset: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.generic] = _BYTE
-
-    @property
-    def nbytes(self) -> int:
-        """Its size."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def viewed(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> OutsideRows[MemoryT_co]:
-        """The same memory's first bytes as another tensor, which must not be larger."""
-        return replace(self, shape=shape, dtype=dtype)
-
-    def rows(self, start: int, count: int) -> OutsideRows[MemoryT_co]:
-        """Some of the rows."""
-        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return replace(self, offset=self.offset + start * row_bytes, shape=(count, *self.shape[1:]))
+class OutsideRows(Rows[MemoryT_co]):
+    """Rows in outside memory."""
 
     def copy_into(self, target: Array) -> None:
         """Fill a C-contiguous array of the same size. Raises `RequestError` when the memory is gone."""
@@ -85,7 +57,7 @@ Tensor: TypeAlias = Array | DeviceRows | OutsideRows[OutsideMemory]
 
 def in_own_memory(tensors: tuple[Tensor, ...]) -> TypeGuard[tuple[Array, ...]]:
     """Whether all of them are in this process's memory."""
-    return not any(isinstance(tensor, DeviceRows | OutsideRows) for tensor in tensors)
+    return not any(isinstance(tensor, Rows) for tensor in tensors)
 
 
 def _pread(library: type[ctypes.CDLL]) -> Callable[..., int]:
@@ -100,7 +72,7 @@ _SMALL, _LARGE = _pread(ctypes.PyDLL), _pread(ctypes.CDLL)
 
 def read_file(descriptor: int, offset: int, target: Array) -> None:
     """Fill a C-contiguous array with a file's bytes. Raises `EOFError` where it ends, `OSError`."""
-    pread = _SMALL if target.nbytes <= _LARGE_COPY_BYTES else _LARGE
+    pread = _SMALL if target.nbytes <= LARGE_COPY_BYTES else _LARGE
     address, missing = _address(target), target.nbytes
     while missing:
         got = pread(descriptor, address, missing, offset)

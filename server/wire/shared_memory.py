@@ -16,6 +16,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from server.engines.engine import Array
 from server.errors import AlreadyExists, Internal, InvalidArgument, NotFound, ResourceExhausted
 from server.wire.outside_memory import OutsideRows, read_file
@@ -25,6 +27,7 @@ MAX_REGIONS = 512  # each costs a file descriptor, and 1024 is what a process us
 MAX_NAME_BYTES = 1024
 _MAX_KEY_BYTES = 255
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_BYTE = np.dtype(np.uint8)
 _SMALLER = "the shared memory object was made smaller after it was registered"
 _OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -146,7 +149,7 @@ class SystemSharedMemory:
             )
         if region.object.status().st_size < region.offset + stop:
             raise InvalidArgument(_SMALLER)
-        return OutsideRows(region.object, region.offset + slice.offset, (slice.byte_size,))
+        return OutsideRows(region.object, region.offset + slice.offset, (slice.byte_size,), _BYTE)
 
     def close(self) -> None:
         """Forget every region. Idempotent."""
