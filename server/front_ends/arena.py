@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 from collections import defaultdict
+from heapq import heappop, heappush
 
 ARENA_BYTES = 256 << 20
 SMALLEST_BLOCK_BYTES = 1 << 14
@@ -34,8 +35,9 @@ def open_arena(descriptor: int) -> memoryview:
 class Blocks:
     """Which bytes of an arena are taken. Pure.
 
-    Blocks have sizes of powers of two and keep them; of each size the one given back last is taken first,
-    because it is likeliest to be in a cache. Once nothing is taken, all is one again.
+    Blocks have sizes of powers of two and keep them; of each size the one that lies lowest is taken first, so
+    that no more pages are ever written than the most requests at once needed. Only where there is no room for
+    a size are blocks given up: those above everything that is taken.
     """
 
     def __init__(self, nbytes: int = ARENA_BYTES) -> None:
@@ -48,8 +50,8 @@ class Blocks:
         """Return where so many bytes may be put; None where no block is large enough."""
         size = max(SMALLEST_BLOCK_BYTES, 1 << (nbytes - 1).bit_length())
         if self._free[size]:
-            offset = self._free[size].pop()
-        elif self._never_taken + size <= self._nbytes:
+            offset = heappop(self._free[size])
+        elif self._has_room(size):
             offset = self._never_taken
             self._never_taken += size
         else:
@@ -59,10 +61,18 @@ class Blocks:
 
     def give_back(self, offset: int) -> None:
         """Let others have a block."""
-        self._free[self._taken.pop(offset)].append(offset)
-        if not self._taken:
-            self._free.clear()
-            self._never_taken = 0
+        heappush(self._free[self._taken.pop(offset)], offset)
+
+    def _has_room(self, size: int) -> bool:
+        if self._never_taken + size > self._nbytes:
+            self._give_up()
+        return self._never_taken + size <= self._nbytes
+
+    def _give_up(self) -> None:
+        """Make the blocks above everything that is taken one again."""
+        self._never_taken = max((offset + size for offset, size in self._taken.items()), default=0)
+        for offsets in self._free.values():
+            offsets[:] = sorted(offset for offset in offsets if offset < self._never_taken)
 
 
 def aligned(nbytes: int) -> int:

@@ -40,13 +40,36 @@ def test_a_full_arena_says_so_and_is_whole_again_once_nothing_is_taken() -> None
     assert blocks.take(1) is None
 
 
-def test_the_block_given_back_last_is_taken_first() -> None:
+def test_the_lowest_block_of_a_size_is_taken_first() -> None:
     blocks = Blocks(NBYTES)
     first, second, third = blocks.take(100), blocks.take(100), blocks.take(100)
-    blocks.give_back(first)
     blocks.give_back(third)
-    assert (blocks.take(100), blocks.take(100)) == (third, first)
+    blocks.give_back(first)
+    assert (blocks.take(100), blocks.take(100)) == (first, third)
     assert second not in (first, third)
+
+
+def test_the_same_requests_write_the_same_pages_in_whatever_order_they_come_and_go() -> None:
+    blocks, written = Blocks(NBYTES), set()
+    small, large = 1 << 14, 1 << 16
+    for sizes in [(small, large, small), (large, small, small), (large,), (small, small, large)] * 3:
+        taken = [blocks.take(size) for size in sizes]
+        written |= {(offset, size) for offset, size in zip(taken, sizes, strict=True)}
+        for offset in taken:
+            blocks.give_back(offset)
+    assert len(written) == 3
+    assert sum(size for _, size in written) == 2 * small + large
+
+
+def test_blocks_of_one_size_make_room_for_another_though_some_are_taken() -> None:
+    blocks = Blocks(NBYTES)
+    small = [blocks.take(1) for _ in range(NBYTES // (1 << 14))]
+    for offset in small[1:]:
+        blocks.give_back(offset)
+    assert blocks.take(NBYTES // 2) == small[1]
+    blocks.give_back(small[0])
+    assert blocks.take(1) == small[0]
+    assert blocks.take(NBYTES // 2) is None
 
 
 def test_more_than_the_arena_holds_has_no_block() -> None:
