@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from optimizer.telemetry import BatchTimes, Traffic
 
-LATENCIES_KEPT = 1 << 17
-"""Answered requests whose latency is kept between two collections; beyond, the oldest are dropped."""
+LATENCIES_KEPT = 1 << 15
+"""Answered requests whose latency is kept between two collections; beyond, the oldest are dropped.
+
+Nobody collects where nothing is governed, so it is also what such a model keeps for ever: 1.5 MiB.
+"""
 
 
 class TrafficRecorder:
