@@ -18,7 +18,6 @@ from pathlib import Path
 START_LIMIT_S = 120.0
 STOP_LIMIT_S = 40.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class ServerFailed(Exception):
@@ -38,9 +37,8 @@ class Server:
         return sum(_cpu_s(pid) for pid in family(self.pid))
 
     def resident_bytes(self) -> int:
-        """Resident memory of the process and its living descendants."""
-        fields = [_stat(pid) for pid in family(self.pid)]
-        return sum(int(field[21]) * _PAGE_BYTES for field in fields if field)
+        """Resident memory of the process and its living descendants; shared memory counts once."""
+        return sum(_resident_bytes(pid) for pid in family(self.pid))
 
     def descriptors(self) -> int:
         """Open file descriptors of the process and its living descendants."""
@@ -72,6 +70,25 @@ def _stat(pid: int) -> list[str] | None:
 def _cpu_s(pid: int) -> float:
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
+
+
+def _resident_bytes(pid: int) -> int:
+    """Resident memory of a process, of shared memory its share alone; 0 when the process is gone.
+
+    Not so of files: who else maps a library at that time has nothing to do with the process.
+    """
+    try:
+        share = _kib(f"/proc/{pid}/smaps_rollup")["Pss_Shmem"]
+        status = _kib(f"/proc/{pid}/status")
+        return (status["RssAnon"] + status["RssFile"] + share) << 10
+    except (OSError, KeyError):
+        return 0
+
+
+def _kib(path: str) -> dict[str, int]:
+    """Lines such as `RssAnon: 12 kB`."""
+    lines = [line.split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if words[-1:] == ["kB"]}
 
 
 def free_port() -> int:

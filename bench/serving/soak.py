@@ -2,9 +2,9 @@
 
 A closed loop of single UINT8 images and FP32 batches; a fifth of the requests are cancelled after a random
 time, some before they are sent, some while they run. Resident memory and descriptors of all the server's
-processes are read every second. The last quarter of the run is compared with the second: in the first,
-buffers and heaps find their size. Growth counts as noise up to the range that the second quarter itself went
-through.
+processes are read every second; what front ends share with the core counts once. The last quarter of the run
+is compared with the second: in the first, buffers and heaps find their size. Growth counts as noise up to the
+range that the second quarter itself went through.
 """
 
 from __future__ import annotations

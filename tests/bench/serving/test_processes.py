@@ -20,6 +20,22 @@ path.with_suffix(".part").rename(path)
 time.sleep(60)
 """
 
+SHARED_BYTES = 200 << 20
+SHARING = f"""
+import json, mmap, os, sys, time
+shared = mmap.mmap(-1, {SHARED_BYTES})
+ready, done = os.pipe()
+for _ in range(3):
+    if not os.fork():
+        shared[:] = bytes(len(shared))
+        os.write(done, b".")
+        time.sleep(60)
+for _ in range(3):
+    os.read(ready, 1)
+open(sys.argv[1], "w").write(json.dumps(dict(grpc_port=1234)))
+time.sleep(60)
+"""
+
 
 def _ends(pidfd: int) -> bool:
     """Wait until the process has ended; False if it does not within ten seconds."""
@@ -39,6 +55,12 @@ def test_a_server_runs_while_the_block_does_and_its_children_end_with_it(tmp_pat
         assert server.cpu_s() >= 0
         processes = [os.pidfd_open(server.pid), os.pidfd_open(child)]
     assert [_ends(process) for process in processes] == [True, True]
+
+
+def test_memory_that_processes_share_counts_once(tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    with running("sharing", [sys.executable, "-c", SHARING, str(ready)], port_in(ready)) as server:
+        assert SHARED_BYTES < server.resident_bytes() < 2 * SHARED_BYTES
 
 
 def test_a_server_that_ends_early_is_reported_with_its_last_words() -> None:
