@@ -1,7 +1,8 @@
 """A bare echo server: a constant answer to every request, no parsing, no batching. The price of gRPC itself.
 
 Two forms, `aio` and `sync`, as gRPC's Python package offers them. With `--tuned` the process is prepared as
-Boulton prepares its own (uvloop, freed pages kept); that comparison is printed beside the bare one.
+Boulton prepares its own (uvloop, freed pages kept); that comparison is printed beside the bare one. With
+`--processes` several of them share one port.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Barrier
 from typing import TypeAlias
 
 import grpc
@@ -28,6 +33,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 ANSWER = b"\0" * 64
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 SYNC_THREADS = 32
+HOST = "127.0.0.1"
 
 
 class _Everything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic at run time
@@ -38,11 +44,20 @@ class _Everything(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not gene
         return self._handler if handler_call_details.method == INFER else None
 
 
-def serve_sync(ready: Callable[[int], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What one process serves: its form, whether it is tuned, and its port; 0: a free one."""
+
+    form: str
+    tuned: bool
+    port: int = 0
+
+
+def serve_sync(port: int, ready: Callable[[int], None]) -> None:
     """Serve with gRPC's threaded server until SIGTERM."""
     handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: ANSWER)
     server = grpc.server(futures.ThreadPoolExecutor(SYNC_THREADS), [_Everything(handler)], options=OPTIONS)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"{HOST}:{port}")
     server.start()
     ready(port)
     stop = threading.Event()
@@ -51,7 +66,7 @@ def serve_sync(ready: Callable[[int], None]) -> None:
     server.stop(None).wait()
 
 
-async def serve_aio(ready: Callable[[int], None]) -> None:
+async def serve_aio(port: int, ready: Callable[[int], None]) -> None:
     """Serve with gRPC's asyncio server until SIGTERM."""
 
     async def answer(_request: bytes, _context: object) -> bytes:
@@ -59,7 +74,7 @@ async def serve_aio(ready: Callable[[int], None]) -> None:
 
     server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((_Everything(grpc.unary_unary_rpc_method_handler(answer)),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"{HOST}:{port}")
     await server.start()
     ready(port)
     stop = asyncio.Event()
@@ -68,11 +83,50 @@ async def serve_aio(ready: Callable[[int], None]) -> None:
     await server.stop(None)
 
 
+def serve(echo: Echo, ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM; `ready` is told the port."""
+    if echo.tuned:
+        keep_pages()
+    if echo.form == "sync":
+        serve_sync(echo.port, ready)
+        return
+    new_loop = uvloop.new_event_loop if echo.tuned else None
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(serve_aio(echo.port, ready))
+
+
+def serve_together(echo: Echo, processes: int, ready: Callable[[int], None]) -> None:
+    """Serve in several processes that share a free port; they end with this one."""
+    spawning = multiprocessing.get_context("spawn")
+    all_listen = spawning.Barrier(processes)
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((HOST, 0))
+        echo = replace(echo, port=kept.getsockname()[1])
+        for _ in range(processes - 1):
+            spawning.Process(target=_serve_another, args=(echo, all_listen), daemon=True).start()
+        serve(echo, lambda port: _ready_together(all_listen, ready, port))
+
+
+def _serve_another(echo: Echo, all_listen: Barrier) -> None:
+    serve(echo, lambda port: _ready_together(all_listen, _nobody, port))
+
+
+def _ready_together(all_listen: Barrier, ready: Callable[[int], None], port: int) -> None:
+    all_listen.wait()
+    ready(port)
+
+
+def _nobody(_port: int) -> None:
+    """Hear of a port that somebody else tells."""
+
+
 def main() -> None:
     """Run one form until SIGTERM; write the port into the ready file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("form", choices=("aio", "sync"))
     parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--ready-file", type=Path, required=True)
     arguments = parser.parse_args()
 
@@ -81,14 +135,11 @@ def main() -> None:
         partial.write_text(json.dumps({"grpc_port": port, "pid": os.getpid()}), encoding="utf-8")
         partial.replace(arguments.ready_file)
 
-    if arguments.tuned:
-        keep_pages()
-    if arguments.form == "sync":
-        serve_sync(ready)
+    echo = Echo(arguments.form, arguments.tuned)
+    if arguments.processes > 1:
+        serve_together(echo, arguments.processes, ready)
     else:
-        new_loop = uvloop.new_event_loop if arguments.tuned else None
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(serve_aio(ready))
+        serve(echo, ready)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """What front ends are worth: the daemon in one process and through several, against PyTriton; a client in C.
 
-A client in Python takes a core for itself; on two cores it would hide what a second process can do.
+A client in Python takes a core for itself; on two cores it would hide what a second process can do. Bare echo
+servers in as many processes, which share a port, parse nothing, run nothing and answer a constant, say what
+any server on Python's gRPC could reach at most.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,17 +26,19 @@ from bench.serving.report import Figure, Result
 from bench.serving.rounds import Spread, in_turns, ratio
 from bench.serving.settings import Settings
 from bench.serving.shared_memory import registered_regions
-from bench.serving.subjects import boulton
+from bench.serving.subjects import boulton, echo
+from server.engines.engine import Array
 
 FRONT_ENDS = 2
 ALONE, THROUGH = "boulton", f"boulton, {FRONT_ENDS} front ends"
 PEER = "pytriton"
+BOUND = f"echo, {FRONT_ENDS} processes"
 WIRE, SHARED = "wire", "shared memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One measurement: requests/s, and the server's processor time for each, its engine's included."""
+    """One measurement: requests/s, and the server's processor time for each, an engine's included."""
 
     requests_per_s: float
     cpu_us: float
@@ -74,20 +78,32 @@ def _measure(datatype: str, repository: Path, settings: Settings, console: Conso
         }
         if _peer(settings):
             servers[PEER] = stack.enter_context(START[PEER](repository, model, settings.peers))
+        bound = stack.enter_context(echo(BOUND, "aio", "--tuned", "--processes", str(FRONT_ENDS)))
         subjects = {}
         for name, server in servers.items():
             (region,) = stack.enter_context(registered_regions(server.url, tensor, 1))
-            shared = shared_memory_request(model, INPUT, tensor, region)
-            for form, message in ((WIRE, infer_request(model, INPUT, tensor)), (SHARED, shared)):
-                subjects[_key(name, form)] = partial(_take, server, model, message, settings.seconds)
+            for form, message in _messages(model, tensor, region).items():
+                rate = partial(h2load.requests_per_s, server, model, message)
+                subjects[_key(name, form)] = partial(_take, server, rate, settings.seconds)
+        for form, message in _messages(model, tensor, "a-region-of-this-name").items():
+            subjects[_key(BOUND, form)] = partial(
+                _take, bound, partial(h2load.echoes_per_s, bound, message), settings.seconds
+            )
         return in_turns(subjects, settings.rounds, console)
 
 
-def _take(server: Server, model: str, message: bytes, seconds: float) -> Taken:
+def _messages(model: str, tensor: Array, region: str) -> dict[str, bytes]:
+    return {
+        WIRE: infer_request(model, INPUT, tensor),
+        SHARED: shared_memory_request(model, INPUT, tensor, region),
+    }
+
+
+def _take(server: Server, rate: Callable[[float], float], seconds: float) -> Taken:
     before_s = server.cpu_s()
-    rate = h2load.requests_per_s(server, model, message, seconds)
+    requests_per_s = rate(seconds)
     seconds_in_all = max(1, round(seconds)) + h2load.WARM_UP_S
-    return Taken(rate, 1e6 * (server.cpu_s() - before_s) / (rate * seconds_in_all))
+    return Taken(requests_per_s, 1e6 * (server.cpu_s() - before_s) / (requests_per_s * seconds_in_all))
 
 
 def _figures(datatype: str, found: Mapping[str, Sequence[Taken]]) -> list[Figure]:
@@ -116,7 +132,7 @@ def _against_peer(datatype: str, rate: Mapping[str, Sequence[float]]) -> list[Fi
             at_least[form] if name == THROUGH else None,
         )
         for form in (WIRE, SHARED)
-        for name in (ALONE, THROUGH)
+        for name in (ALONE, THROUGH, BOUND)
     ]
 
 

@@ -48,19 +48,20 @@ def requests_per_s(server: Server, model: str, message: bytes, seconds: float) -
         ServerFailed: some calls were not answered, or the server counts fewer answers.
     """
     before = _answers(server, model)
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"\0" + struct.pack(">I", len(message)) + message)
-        file.flush()
-        said = _run(server, Path(file.name), seconds)
-    report = read_report(said)
+    report, said = _measured(server, message, seconds)
     answered, refused = (now - then for now, then in zip(_answers(server, model), before, strict=True))
     cut_off = CONNECTIONS * CALLS_EACH  # calls in flight at the end, which some servers count as failed
-    if report.failed or answered < report.done or refused > cut_off:
+    if answered < report.done or refused > cut_off:
         raise ServerFailed(
             f"{server.name} answered {answered} of {report.done} calls and failed {refused}; "
             f"h2load said:\n{said}"
         )
     return report.requests_per_s
+
+
+def echoes_per_s(server: Server, message: bytes, seconds: float) -> float:
+    """Do the same with a server that counts nothing. Raises `ServerFailed`."""
+    return _measured(server, message, seconds)[0].requests_per_s
 
 
 def read_report(said: str) -> Report:
@@ -70,6 +71,18 @@ def read_report(said: str) -> Report:
     if rate is None or counts is None:
         raise ServerFailed(f"h2load said something unknown:\n{said}")
     return Report(int(counts[1]), int(counts[2]), float(rate[1]))
+
+
+def _measured(server: Server, message: bytes, seconds: float) -> tuple[Report, str]:
+    """Return what h2load counted, and its own words."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"\0" + struct.pack(">I", len(message)) + message)
+        file.flush()
+        said = _run(server, Path(file.name), seconds)
+    report = read_report(said)
+    if report.failed:
+        raise ServerFailed(f"{server.name} failed {report.failed} calls; h2load said:\n{said}")
+    return report, said
 
 
 def _run(server: Server, message: Path, seconds: float) -> str:

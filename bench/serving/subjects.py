@@ -35,20 +35,17 @@ def boulton(
 
 
 @contextmanager
-def echoes(forms: Sequence[str], cpus: Sequence[int] = ()) -> Iterator[dict[str, Server]]:
+def echoes(forms: Sequence[str]) -> Iterator[dict[str, Server]]:
     """Run echo servers; `forms` are keys of `ECHO_FORMS`."""
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        found = {}
-        for number, form in enumerate(forms):
-            ready = directory / f"{number}.json"
-            command = [
-                sys.executable,
-                "-m",
-                "bench.serving.echo",
-                *ECHO_FORMS[form],
-                "--ready-file",
-                str(ready),
-            ]
-            found[form] = stack.enter_context(running(form, command, port_in(ready), cpus=cpus))
-        yield found
+        yield {form: stack.enter_context(echo(form, *ECHO_FORMS[form])) for form in forms}
+
+
+@contextmanager
+def echo(name: str, *flags: str) -> Iterator[Server]:
+    """Run one echo server; `flags` are its own."""
+    with tempfile.TemporaryDirectory() as directory:
+        ready = Path(directory, "ready.json")
+        command = [sys.executable, "-m", "bench.serving.echo", *flags, "--ready-file", str(ready)]
+        with running(name, command, port_in(ready)) as server:
+            yield server
