@@ -35,7 +35,7 @@ _INFERENCES = (METHODS.index("ModelInfer"), _STREAMED)
 
 @dataclass(slots=True)
 class Asked:
-    """A request at the core; until the core has answered, it may read the block of the arena."""
+    """A request at the core, which may read the block of the arena until it has answered or let go of it."""
 
     call: int
     answer: asyncio.Future[bytes]
@@ -85,18 +85,23 @@ class Core:
             self._send(pack(Kind.CANCEL, asked.call))
 
     def receive(self, frame: Frame) -> None:
-        """Take an answer or a refusal."""
-        asked = self._asked.pop(frame.call, None)
+        """Take an answer or a refusal, or that the core has let go of the pixels of a refused request."""
+        asked = self._asked.get(frame.call)
         if asked is None:
             return
-        if asked.block is not None:
-            self._blocks.give_back(asked.block)
+        if frame.kind != Kind.REFUSAL or asked.block is None:
+            self._forget(asked)
         if asked.answer.done():
             return
         if frame.kind == Kind.ANSWER:
             asked.answer.set_result(frame.body)
-        else:
+        elif frame.kind == Kind.REFUSAL:
             asked.answer.set_exception(error_of(unpack_refusal(frame.body)))
+
+    def _forget(self, asked: Asked) -> None:
+        del self._asked[asked.call]
+        if asked.block is not None:
+            self._blocks.give_back(asked.block)
 
     def _referred(self, asked: Asked, method: int, deadline_s: float, message: bytes) -> bytes | None:
         """A frame without pixels; None for what is small, odd or of another method, or has no room."""

@@ -40,9 +40,10 @@ class Kind(IntEnum):
     CANCEL = 5
     # from the core
     SERVING = 6  # what health is to say
-    ANSWER = 7
-    REFUSAL = 8
+    ANSWER = 7  # nobody reads the request's pixels any more
+    REFUSAL = 8  # somebody may still read them
     STOP = 9
+    LET_GO = 10  # now nobody does
 
 
 class Frame(NamedTuple):

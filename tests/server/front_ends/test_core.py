@@ -18,7 +18,7 @@ from server.front_ends.frames import (
     unpack_message,
     unpack_referred,
 )
-from server.front_ends.refusals import refusal_of
+from server.front_ends.refusals import CANCELLED, refusal_of
 
 INFER = METHODS.index("ModelInfer")
 
@@ -114,8 +114,12 @@ async def test_a_cancelled_request_keeps_its_pixels_until_the_core_lets_go() -> 
     rig.ask(message + b"\x0a\x00" * 64)
     await asyncio.sleep(0)
     assert rig.sent[-1].kind == Kind.MESSAGE
-    rig.answer(asked)
-    rig.answer(rig.sent[-1])
+    (_, _, refused), *_ = FrameReader().feed(pack_refusal(asked.call, CANCELLED))
+    rig.core.receive(Frame(Kind.REFUSAL, asked.call, refused))
+    rig.ask(message + b"\x0a\x00" * 64)
+    await asyncio.sleep(0)
+    assert rig.sent[-1].kind == Kind.MESSAGE
+    rig.core.receive(Frame(Kind.LET_GO, asked.call, b""))
     rig.ask(message + b"\x0a\x00" * 64)
     await asyncio.sleep(0)
     assert rig.sent[-1].kind == Kind.REFERRED

@@ -133,6 +133,28 @@ async def test_a_cancelled_request_leaves_the_queue(served: Served, tiny: Module
         np.testing.assert_array_equal(outputs(await running)[0], A + B)
 
 
+async def test_pixels_of_a_cancelled_request_stay_until_the_engine_has_read_them(
+    served: Served, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics, read = served.models.get("gate").scheduler.statistics, []
+    run = tiny.GateEngine.run
+
+    def read_late(engine: object, inputs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        outputs = run(engine, inputs)  # the gate is open now
+        read.append([array.copy() for array in inputs])
+        return outputs
+
+    monkeypatch.setattr(tiny.GateEngine, "run", read_late)
+    async with occupied(served, tiny) as running:
+        running.cancel()
+        await tiny.until(lambda: statistics.cancel_count == 1)
+        for _ in range(8):
+            await served.stub.ModelInfer(tiny.infer_request("pair", a=-A, b=-B))
+        served.gate.open.set()
+        await tiny.until(lambda: read)
+    np.testing.assert_array_equal(read, [[A, B]])
+
+
 async def test_a_deadline_reaches_the_queue(served: Served, tiny: ModuleType) -> None:
     statistics = served.models.get("gate").scheduler.statistics
     async with occupied(served, tiny) as running:
