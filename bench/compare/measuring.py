@@ -44,11 +44,11 @@ class Runner:
         self._clock = clock
         for seed in range(UNDER_WAY):  # such engines take turns with their slots
             self._fill(seed)
-            engine.run(self._slots(1))
+            engine.run(engine.slots(1))
 
     def once(self, batch: int) -> float:
         """Run one batch and return its seconds, from pixels in the slots to answers in memory."""
-        slots = self._slots(batch)
+        slots = self._engine.slots(batch)
         began_s = self._clock()
         self._engine.run(slots)
         return self._clock() - began_s
@@ -84,12 +84,12 @@ class Runner:
     ) -> Batches:
         engine = overlapping(self._engine)
         assert engine is not None  # noqa: S101 - the caller looked
-        engine.begin(self._slots(batch))
+        engine.begin(engine.slots(batch))
         begin()
         count, done = 0, self._seldom(stop)
         began_s = self._clock()
         while count < LEAST_BATCHES or not done():
-            engine.begin(self._slots(batch))
+            engine.begin(engine.slots(batch))
             engine.finish()
             count += 1
         seconds = self._clock() - began_s
@@ -115,9 +115,6 @@ class Runner:
             return stop()
 
         return done
-
-    def _slots(self, batch: int) -> tuple[Array, ...]:
-        return tuple(buffer[:batch] for buffer in self._engine.input_buffers)
 
     def _fill(self, seed: int) -> None:
         dice = np.random.default_rng(seed)

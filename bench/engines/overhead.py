@@ -9,9 +9,13 @@ ratio the worst case; what its run drives out of the caches, the engine must fet
 stopwatch are driven out too: in turns with the engine, the framework is run alone in the same way, and what
 shows around it there is taken off as the ruler's own thickness.
 
-"Elsewhere" is a batch that does not lie in the engine's slots, as one from shared memory; "short" one that is
-filled up to a served size. The one copy that an engine may make is measured by itself, in turns with the
-engine and after a run of the framework as there, and is stated beside the engine's time, of which it is part.
+"In slots" is the engine's own tuple of slots, as the scheduler passes it; "elsewhere" a batch that does not
+lie there, as one from shared memory; "short" one that is filled up to a served size, in slots or elsewhere.
+The one copy that an engine may make is measured by itself, in turns with the engine and after a run of the
+framework as there, and is stated beside the engine's time, of which it is part.
+
+The ruler is thus what would be seen around an engine that did nothing at all, the framework called at once.
+It grows with the framework's run, because the stopwatch and the interpreter must be fetched again after it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +57,7 @@ class Overhead:
     Args:
         engine: its name.
         batch: images asked for.
-        situation: `in slots`, `elsewhere` or `short`.
+        situation: `in slots`, `elsewhere`, `short` or `short elsewhere`.
         own_us: the engine's time outside the framework's run, a copy included.
         own_p99_us: the 99th percentile of that.
         copy_us: one copy of the batch's bytes, where the engine makes one; else 0.
@@ -110,17 +115,21 @@ def mean_network() -> onnx.ModelProto:
 def _situations(name: str, path: Path, batch: int, runs: int) -> Iterator[Overhead]:
     elsewhere = np.ones((batch, SIZE, SIZE, 3), np.uint8)
     any_size = SUBJECTS[name](path, MAX_BATCH, ())
-    slots = any_size.engine.input_buffers[0][:batch]
+    (slots,) = own = any_size.engine.slots(batch)
     slots[...] = elsewhere
+    copy = partial(np.copyto, slots, elsewhere)
     bare = any_size.bare(slots)
-    copy = None if any_size.engine.reads_foreign_memory else lambda: np.copyto(slots, elsewhere)
-    yield _measured(name, "in slots", any_size, slots, bare, runs)
-    yield _measured(name, "elsewhere", any_size, elsewhere, bare, runs, copy)
+    yield _measured(name, "in slots", any_size, own, bare, runs)
+    needed = None if any_size.engine.reads_foreign_memory else copy
+    yield _measured(name, "elsewhere", any_size, (elsewhere,), bare, runs, needed)
     any_size.engine.close()
     if batch < MAX_BATCH:
         whole = SUBJECTS[name](path, MAX_BATCH, (MAX_BATCH,))
-        (buffer,) = whole.engine.input_buffers
-        yield _measured(name, "short", whole, buffer[:batch], whole.bare(buffer), runs)
+        (slots,) = own = whole.engine.slots(batch)
+        copy = partial(np.copyto, slots, elsewhere)
+        bare = whole.bare(*whole.engine.input_buffers)
+        yield _measured(name, "short", whole, own, bare, runs)
+        yield _measured(name, "short elsewhere", whole, (elsewhere,), bare, runs, copy)
         whole.engine.close()
 
 
@@ -128,7 +137,7 @@ def _measured(
     name: str,
     situation: str,
     subject: Subject,
-    inputs: Array,
+    inputs: tuple[Array, ...],
     bare: Callable[[], object],
     runs: int,
     copy: Callable[[], object] | None = None,
@@ -139,14 +148,14 @@ def _measured(
         if copy is not None:
             copied_us.append(timed_us(copy))
             bare()
-        whole.append(split_run(lambda: subject.engine.run((inputs,)), subject.inside, CLOCK))
+        whole.append(split_run(lambda: subject.engine.run(inputs), subject.inside, CLOCK))
     ruler_us = statistics.median(1e6 * split.around_s for split in alone[_WARM_UPS:])
     own_us = sorted(1e6 * split.around_s - ruler_us for split in whole[_WARM_UPS:])
     framework_us = statistics.median(1e6 * split.inside_s for split in whole[_WARM_UPS:])
     p99_us = own_us[min(len(own_us) - 1, int(0.99 * len(own_us)))]
     middle_us = statistics.median(own_us)
     copy_us = statistics.median(copied_us[_WARM_UPS:]) if copied_us else 0.0
-    return Overhead(name, len(inputs), situation, middle_us, p99_us, copy_us, framework_us, ruler_us)
+    return Overhead(name, len(inputs[0]), situation, middle_us, p99_us, copy_us, framework_us, ruler_us)
 
 
 def timed_us(work: Callable[[], object]) -> float:

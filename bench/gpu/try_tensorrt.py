@@ -188,9 +188,9 @@ def _overlap(engine: TensorRtEngine, batch: int) -> Finding:
     """The same batches with the next one's upload under way: at least as many a second."""
 
     def all_of_them() -> None:
-        engine.begin(_slots(engine, batch))
+        engine.begin(engine.slots(batch))
         for _ in range(ROUNDS - 1):
-            engine.begin(_slots(engine, batch))
+            engine.begin(engine.slots(batch))
             engine.finish()
         engine.finish()
 
@@ -206,13 +206,9 @@ def _overlap(engine: TensorRtEngine, batch: int) -> Finding:
 
 
 def _fill(engine: TensorRtEngine, batch: int) -> tuple[Array, ...]:
-    for spec, slots in zip(engine.inputs, _slots(engine, batch), strict=True):
+    for spec, slots in zip(engine.inputs, engine.slots(batch), strict=True):
         slots[...] = _random(spec, batch, 0)
-    return _slots(engine, batch)
-
-
-def _slots(engine: TensorRtEngine, batch: int) -> tuple[Array, ...]:
-    return tuple(buffer[:batch] for buffer in engine.input_buffers)
+    return engine.slots(batch)
 
 
 def _random(spec: TensorSpec, images: int, seed: int) -> Array:

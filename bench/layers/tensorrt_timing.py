@@ -103,7 +103,9 @@ def _runner(
     rows = batch if specs.batched else None
     lane = make_lane(cuda, specs.inputs, specs.outputs, rows or 0, exits)
     stream = cuda.stream()
-    into_slots(lane.host_inputs, tuple(inputs[spec.name] for spec in specs.inputs), batched=rows is not None)
+    into_slots(
+        lane.slots.buffers, tuple(inputs[spec.name] for spec in specs.inputs), batched=rows is not None
+    )
     lane.upload(cuda, rows, stream)
     shapes = {name: array.shape for name, array in inputs.items()}
     explain = messages_of(toolkit.trt).last_error

@@ -106,11 +106,23 @@ class Engine(Protocol):
         Without a batch dimension each buffer has the input's own shape.
         """
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first rows of `input_buffers`: what to give to `run`, which then need not look at them.
+
+        The tuple is the same for a number of images each time, for as long as the buffers are the same.
+
+        Args:
+            images: 1 to `max_batch`; without a batch dimension it means nothing, and the buffers are meant.
+
+        Raises:
+            EngineError: there are not so many slots, or none are free.
+        """
+
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch.
 
         Args:
-            inputs: one array per input: the first n rows of `input_buffers`, or, where
+            inputs: one array per input: what `slots` returned, the first n rows of `input_buffers`, or, where
                 `reads_foreign_memory`, any C-contiguous array of shape `[n, *shape]` and the right dtype.
 
         Returns:

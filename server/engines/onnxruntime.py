@@ -13,7 +13,7 @@ from server.engines.engine import Array, TensorSpec
 from server.engines.onnxruntime_bound import BoundOnnxRuntimeEngine, bind
 from server.engines.onnxruntime_providers import CPU, PLACEMENT_KEY, Placement, Providers, refuse_fallback
 from server.engines.padding import check_served_batches
-from server.engines.slots import input_check, largest_batch, make_buffers
+from server.engines.slots import InputSlots, input_check, largest_batch, make_buffers
 from server.errors import EngineError
 
 _FIX = "only the batch (dimension 0) may be dynamic: export the model with fixed sizes"
@@ -115,7 +115,8 @@ class OnnxRuntimeEngine:
         self._session: _Session | None = session
         self._input_names = [spec.name for spec in inputs]
         self._output_names = [spec.name for spec in outputs]
-        self._buffers: tuple[Array, ...] | None = None
+        self._slots: InputSlots | None = None
+        self._feeds: dict[int, dict[str, Array]] = {}
         self.inputs = inputs
         self.outputs = outputs
         self.max_batch = max_batch
@@ -127,22 +128,18 @@ class OnnxRuntimeEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots; reserved on first use, and backed by memory only as far as rows are written."""
-        if self._buffers is None:
-            self._buffers = make_buffers(self.inputs, self.max_batch)
-        return self._buffers
+        return self._reserved().buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them."""
+        return self._reserved().first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch; the inputs are read where they are."""
         session = self._session
         if session is None:
             raise EngineError("the engine is closed")
-        self._check(inputs)
-        feed = dict(zip(self._input_names, inputs, strict=True))
-        for array in inputs:
-            if not array.flags.aligned:
-                aligned = map(self._aligned, self.input_buffers, inputs)
-                feed = dict(zip(self._input_names, aligned, strict=True))
-                break
+        feed = self._feeds.get(id(inputs)) or self._feed(inputs)
         try:
             return tuple(session.run(self._output_names, feed))
         except Exception as error:
@@ -151,7 +148,27 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Release the session and the buffers."""
         self._session = None
-        self._buffers = None
+        self._feeds.clear()
+        self._slots = None
+
+    def _reserved(self) -> InputSlots:
+        if self._slots is None:
+            self._slots = InputSlots(make_buffers(self.inputs, self.max_batch), self.max_batch)
+        return self._slots
+
+    def _feed(self, inputs: tuple[Array, ...]) -> dict[str, Array]:
+        """Return what the session is given; for the engine's own slots the same each time."""
+        if self._slots is not None and self._slots.own(inputs):
+            feed = self._feeds[id(inputs)] = dict(zip(self._input_names, inputs, strict=True))
+            return feed
+        return dict(zip(self._input_names, self._checked(inputs), strict=True))
+
+    def _checked(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        self._check(inputs)
+        for array in inputs:
+            if not array.flags.aligned:
+                return tuple(map(self._aligned, self.input_buffers, inputs))
+        return inputs
 
     def _aligned(self, buffer: Array, array: Array) -> Array:
         """Copy what lies at an odd address (as in a message): compiled loops may fault there, even on x86."""

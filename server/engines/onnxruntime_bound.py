@@ -16,7 +16,7 @@ from server.engines.cuda.lane import Lane, make_lane
 from server.engines.device_rows import NOTHING, Exchange
 from server.engines.engine import Array, TensorSpec
 from server.engines.onnxruntime_providers import Providers
-from server.engines.slots import input_check, into_slots
+from server.engines.slots import input_check
 from server.errors import EngineError
 
 
@@ -81,7 +81,11 @@ class BoundOnnxRuntimeEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots, page-locked."""
-        return self._open().host_inputs
+        return self._open().slots.buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them."""
+        return self._open().slots.first(images)
 
     def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         """Run one batch; rows that are not in the slots are copied there.
@@ -91,9 +95,8 @@ class BoundOnnxRuntimeEngine:
             CudaLost: the process must be restarted.
         """
         lane = self._open()
-        self._check(inputs)
+        lane.slots.take(inputs, self._check)
         rows = len(inputs[0]) if self.max_batch else None
-        into_slots(lane.host_inputs, inputs, batched=rows is not None)
         with on_gpu(self._cuda):
             lane.upload(self._cuda, rows, self._stream, exchange.sources)
             self._stream.synchronize()  # ONNX Runtime works on a stream of its own

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from server.engines.engine import Array, TensorSpec
-from server.engines.slots import input_check
+from server.engines.slots import InputSlots, input_check
 from server.errors import EngineError
 
 
@@ -52,7 +52,8 @@ class SimulatedEngine:
         self._max_batch = max_batch
         self._check = input_check(inputs, max_batch)
         self._sleep = sleep
-        self._buffers = tuple(np.zeros(self._shape(spec, max(1, max_batch)), spec.dtype) for spec in inputs)
+        buffers = [np.zeros(self._shape(spec, max(1, max_batch)), spec.dtype) for spec in inputs]
+        self._slots = InputSlots(buffers, max_batch)
         self._closed = False
 
     @property
@@ -103,7 +104,11 @@ class SimulatedEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """Preallocated inputs, one per input: row i is slot i."""
-        return self._buffers
+        return self._slots.buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them, the same tuple each time."""
+        return self._slots.first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Let the modelled time of one batch pass and return zeros.

@@ -91,6 +91,52 @@ def make_buffers(specs: Sequence[TensorSpec], max_batch: int) -> tuple[Array, ..
     return tuple(np.empty(rows + spec.shape, spec.dtype) for spec in specs)
 
 
+class InputSlots:
+    """An engine's input buffers, and the rows of each size, which are known again when they come back.
+
+    What a run on the CPU left of the caches is little, so that what need not be looked at is not: no shapes,
+    no addresses, no views made for every batch.
+
+    Args:
+        buffers: one per input, `[max_batch, *shape]`.
+        max_batch: most images; 0: the network has no batch dimension, and the buffers are whole inputs.
+    """
+
+    __slots__ = ("_first", "_handed_out", "_max_batch", "buffers")
+
+    def __init__(self, buffers: Sequence[Array], max_batch: int) -> None:
+        self.buffers = tuple(buffers)
+        self._max_batch = max_batch
+        self._first: dict[int, tuple[Array, ...]] = {}
+        self._handed_out = set() if max_batch else {id(self.buffers)}
+
+    def first(self, images: int) -> tuple[Array, ...]:
+        """Return the first rows, the same tuple for a number of images each time; see `Engine.slots`."""
+        rows = self._first.get(images)
+        return self._made(images) if rows is None else rows
+
+    def own(self, inputs: tuple[Array, ...]) -> bool:
+        """Whether this very tuple came from `first`: it is a batch, and lies where it belongs."""
+        return id(inputs) in self._handed_out  # what `first` returned lives as long as this
+
+    def take(self, inputs: tuple[Array, ...], check: Callable[[Sequence[Array]], None]) -> None:
+        """Copy a batch from elsewhere into the first rows, once it has passed a check."""
+        if id(inputs) not in self._handed_out:
+            check(inputs)
+            into_slots(self.buffers, inputs, batched=self._max_batch > 0)
+
+    def _made(self, images: int) -> tuple[Array, ...]:
+        if not self._max_batch:
+            rows = self.buffers
+        elif 1 <= images <= self._max_batch:
+            rows = tuple([buffer[:images] for buffer in self.buffers])
+        else:
+            raise EngineError(f"a batch holds 1 to {self._max_batch} images, got {images}")
+        self._first[images] = rows
+        self._handed_out.add(id(rows))
+        return rows
+
+
 def into_slots(buffers: Sequence[Array], inputs: Sequence[Array], *, batched: bool) -> None:
     """Copy the inputs into the first rows of the buffers, those that do not lie there already."""
     for buffer, array in zip(buffers, inputs, strict=True):

@@ -129,7 +129,7 @@ def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
     for piece in pieces:
         start, end = end, end + piece.images
         _fill(tuple(buffer[start:end] for buffer in buffers), engine, piece)
-    return tuple(buffer[:end] for buffer in buffers)
+    return engine.slots(end)
 
 
 def exchange_of(engine: Engine, pieces: Sequence[Piece]) -> Exchange:

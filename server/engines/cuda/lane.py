@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from server.engines.cuda.device import Cuda, DeviceMemory, Event, Stream
 from server.engines.device_rows import Placed
 from server.engines.engine import Array, TensorSpec
+from server.engines.slots import InputSlots
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Lane:
     """Buffers for one batch of any size up to the largest, and the marks that say how far it is.
 
     Args:
-        host_inputs: page-locked, one per input, `[largest, *shape]`: the slots that requests are copied into.
+        slots: page-locked, one per input, `[largest, *shape]`: what requests are copied into.
         host_outputs: likewise, one per output.
         device_inputs: on the GPU, one per input.
         device_outputs: on the GPU, one per output.
@@ -25,7 +26,7 @@ class Lane:
         done: the outputs are back.
     """
 
-    host_inputs: tuple[Array, ...]
+    slots: InputSlots
     host_outputs: tuple[Array, ...]
     device_inputs: tuple[DeviceMemory, ...]
     device_outputs: tuple[DeviceMemory, ...]
@@ -38,7 +39,7 @@ class Lane:
 
         Rows among `sources` come from where they lie on the GPU.
         """
-        for index, (target, host) in enumerate(zip(self.device_inputs, self.host_inputs, strict=True)):
+        for index, (target, host) in enumerate(zip(self.device_inputs, self.slots.buffers, strict=True)):
             placed = [one for one in sources if one.tensor == index]
             for first, part in _outside(host, rows, placed):
                 cuda.upload(_Row(target, first, host), part, stream)
@@ -75,7 +76,7 @@ def make_lane(
     device_inputs, device_outputs = tuple(map(on_device, inputs)), tuple(map(on_device, outputs))
     named = zip((*inputs, *outputs), (*device_inputs, *device_outputs), strict=True)
     return Lane(
-        host_inputs=tuple(cuda.host_array(rows + spec.shape, spec.dtype) for spec in inputs),
+        slots=InputSlots([cuda.host_array(rows + spec.shape, spec.dtype) for spec in inputs], max_batch),
         host_outputs=tuple(cuda.host_array(rows + spec.shape, spec.dtype) for spec in outputs),
         device_inputs=device_inputs,
         device_outputs=device_outputs,

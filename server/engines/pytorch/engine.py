@@ -21,7 +21,7 @@ from server.engines.padding import check_served_batches, default_served_batches
 from server.engines.pytorch.graph import load_module
 from server.engines.pytorch.memory import Slots
 from server.engines.pytorch.runners import Eager, Runner, compiled
-from server.engines.slots import input_check, into_slots, largest_batch
+from server.engines.slots import input_check, largest_batch
 from server.errors import EngineError
 
 INDUCTOR = "inductor"
@@ -113,12 +113,14 @@ class _Step:
     """What runs batches of one size.
 
     Args:
+        images: the size; 0 for a network without a batch.
         runner: runs them.
         rows: where it reads them.
         foreign: which outputs are not by themselves and in rows, and must be copied; None: not looked at yet.
             It follows from the graph and the shapes, and to look costs as much as to hand an output over.
     """
 
+    images: int
     runner: Runner
     rows: tuple[Tensor, ...]
     foreign: tuple[int, ...] | None = None
@@ -163,6 +165,7 @@ class PyTorchEngine:
         self._threads = threads
         self._thread = 0
         self._steps: dict[int, _Step] = {}
+        self._known: dict[int, _Step] = {}
         self.inputs = slots.inputs
         self.outputs = slots.outputs
         self.max_batch = slots.max_batch
@@ -173,24 +176,25 @@ class PyTorchEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots; pinned for a GPU."""
-        return self._open().buffers
+        return self._open().host.buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them."""
+        return self._open().host.first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch; what does not lie in the slots is copied there."""
         slots = self._slots
         if slots is None:
             raise EngineError(_CLOSED)
-        self._check(inputs)
-        images = len(inputs[0]) if self.max_batch else 0
-        step = self._steps.get(images) or self._step(slots, images)
-        into_slots(slots.buffers, inputs, batched=self.max_batch > 0)
+        step = self._known.get(id(inputs)) or self._prepared(slots, inputs)
         if self._thread != get_ident():
             self._settle()
         try:
             if slots.on_gpu:
-                slots.upload(images)
+                slots.upload(step.images)
             arrays = tuple(map(slots.to_host, step.runner(*step.rows)))
-            return step.own(arrays, slots.buffers) if step.foreign is None or step.foreign else arrays
+            return step.own(arrays, slots.host.buffers) if step.foreign is None or step.foreign else arrays
         except Exception as error:
             raise EngineError(f"PyTorch failed: {error}") from error
 
@@ -199,18 +203,30 @@ class PyTorchEngine:
         slots, self._slots = self._slots, None
         self._runners.clear()
         self._steps.clear()
+        self._known.clear()
         if slots is not None and slots.on_gpu:
             del slots
             torch.cuda.empty_cache()
 
-    def _step(self, slots: Slots, images: int) -> _Step:
+    def _prepared(self, slots: Slots, inputs: tuple[Array, ...]) -> _Step:
+        """Lay a batch into the slots, and return what runs it; what lies there is known by its identity."""
+        slots.host.take(inputs, self._check)
+        step = self._step(slots, len(inputs[0]))
+        if slots.host.own(inputs):
+            self._known[id(inputs)] = step
+        return step
+
+    def _step(self, slots: Slots, rows: int) -> _Step:
         """Look up once what runs batches of a size: what is read before a run on the CPU is read slowly."""
+        images = rows if self.max_batch else 0
+        if images in self._steps:
+            return self._steps[images]
         if self.served_batches and images not in self.served_batches:
             raise EngineError(
                 f"batches of {', '.join(map(str, self.served_batches))} are served, not {images}"
             )
         runner = self._runners[images if images in self._runners else 0]
-        step = self._steps[images] = _Step(runner, slots.device_rows(images))
+        step = self._steps[images] = _Step(images, runner, slots.device_rows(images))
         return step
 
     def _open(self) -> Slots:

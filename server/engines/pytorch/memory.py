@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from server.engines.engine import Array, TensorSpec
-from server.engines.slots import make_buffers
+from server.engines.slots import InputSlots, make_buffers
 
 
 class Slots:
@@ -29,14 +29,14 @@ class Slots:
         self.max_batch = max_batch
         self.device = device
         self.on_gpu = device.type != "cpu"
-        self._host = [torch.from_numpy(buffer) for buffer in make_buffers(inputs, max_batch)]
+        self._pages = [torch.from_numpy(buffer) for buffer in make_buffers(inputs, max_batch)]
         if self.on_gpu:
-            self._host = [tensor.pin_memory() for tensor in self._host]
+            self._pages = [tensor.pin_memory() for tensor in self._pages]
         self._there = [
-            torch.zeros_like(tensor, device=device) if self.on_gpu else tensor for tensor in self._host
+            torch.zeros_like(tensor, device=device) if self.on_gpu else tensor for tensor in self._pages
         ]
         self.to_host: Callable[[Tensor], Array] = _downloaded if self.on_gpu else Tensor.numpy
-        self.buffers: tuple[Array, ...] = tuple(tensor.numpy() for tensor in self._host)
+        self.host = InputSlots([tensor.numpy() for tensor in self._pages], max_batch)
         # PyTorch takes microseconds to make a view, more where the network has emptied the caches.
         self._views: dict[int, tuple[Tensor, ...]] = {}
 
@@ -49,7 +49,7 @@ class Slots:
 
     def upload(self, images: int) -> None:
         """Queue a copy of the first rows to where the network reads them, on a GPU."""
-        for target, source in zip(self.device_rows(images), _rows(self._host, images), strict=True):
+        for target, source in zip(self.device_rows(images), _rows(self._pages, images), strict=True):
             target.copy_(source, non_blocking=True)
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from server.engines.engine import Array
 from server.engines.graph_specs import GraphSpecs, read_graph_specs
 from server.engines.padding import check_served_batches
-from server.engines.slots import input_check, largest_batch, make_buffers
+from server.engines.slots import InputSlots, input_check, largest_batch, make_buffers
 from server.engines.tensorflow.graph import load_function
 from server.errors import EngineError
 
@@ -67,7 +67,7 @@ class TensorFlowEngine:
     ) -> None:
         self._function: Callable[..., Any] | None = function
         self._device = device
-        self._buffers: tuple[Array, ...] | None = None
+        self._slots: InputSlots | None = None
         self.inputs = specs.inputs
         self.outputs = specs.outputs
         self.max_batch = max_batch
@@ -78,9 +78,11 @@ class TensorFlowEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots; reserved on first use."""
-        if self._buffers is None:
-            self._buffers = make_buffers(self.inputs, self.max_batch)
-        return self._buffers
+        return self._reserved().buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them."""
+        return self._reserved().first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch."""
@@ -99,7 +101,12 @@ class TensorFlowEngine:
     def close(self) -> None:
         """Release the function with its weights, and the buffers. TensorFlow keeps its threads."""
         self._function = None
-        self._buffers = None
+        self._slots = None
+
+    def _reserved(self) -> InputSlots:
+        if self._slots is None:
+            self._slots = InputSlots(make_buffers(self.inputs, self.max_batch), self.max_batch)
+        return self._slots
 
 
 def _device(index: int) -> str:

@@ -19,7 +19,7 @@ from server.engines.cuda.device import Cuda, Stream, on_gpu
 from server.engines.cuda.lane import Lane
 from server.engines.device_rows import NOTHING, Exchange
 from server.engines.engine import Array, TensorSpec
-from server.engines.slots import input_check, into_slots
+from server.engines.slots import input_check
 from server.engines.tensorrt.profile_run import ProfileRun
 from server.engines.tensorrt.profiles import profile_index
 from server.errors import EngineError
@@ -85,9 +85,11 @@ class TensorRtEngine:
     @property
     def input_buffers(self) -> tuple[Array, ...]:
         """The slots of the next batch, page-locked. They change while a batch is under way."""
-        if not self._free:
-            raise EngineError("all buffers are in use: finish a batch first")
-        return self._free[0].host_inputs
+        return self._next().slots.buffers
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        """The first of them."""
+        return self._next().slots.first(images)
 
     def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         """Run one batch of a served size, alone."""
@@ -107,12 +109,9 @@ class TensorRtEngine:
             EngineError: the inputs do not fit, or the GPU failed; nothing is under way for them.
             CudaLost: the process must be restarted.
         """
-        if self._closed:
-            raise EngineError("the engine is closed")
-        self._check(inputs)
+        lane = self._next()
+        lane.slots.take(inputs, self._check)
         run, rows = self._run_for(inputs)
-        into_slots(self.input_buffers, inputs, batched=rows is not None)
-        lane = self._free[0]
         with on_gpu(self._cuda):
             lane.upload(self._cuda, rows, self._uploads, exchange.sources)
             self._compute.wait_for(lane.uploaded)
@@ -152,6 +151,13 @@ class TensorRtEngine:
         self._begun.clear()
         self._free.clear()
         release(self._cuda, self._exits)
+
+    def _next(self) -> Lane:
+        if self._closed:
+            raise EngineError("the engine is closed")
+        if not self._free:
+            raise EngineError("all buffers are in use: finish a batch first")
+        return self._free[0]
 
     def _run_for(self, inputs: tuple[Array, ...]) -> tuple[ProfileRun, int | None]:
         if not self.max_batch:

@@ -34,6 +34,9 @@ class Frail:
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         if len(inputs[0]) == 4:
             raise MemoryError("no room for 4")

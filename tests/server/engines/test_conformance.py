@@ -153,6 +153,30 @@ def test_buffers_have_a_slot_per_image_and_stay_where_they_are(engine: Engine) -
 
 
 @pytest.mark.parametrize("images", range(1, MAX_BATCH + 1))
+def test_slots_are_the_first_rows_and_answered_like_any_others(engine: Engine, images: int) -> None:
+    given = [array.copy() for array in fill(engine, images)]
+    expected = engine.run(tuple(given))
+    slots = engine.slots(images)
+    assert [(s.shape, s.dtype) for s in slots] == [((images, *s.shape), s.dtype) for s in engine.inputs]
+    for _ in range(3):
+        assert engine.slots(images) is slots
+        for slot, buffer, array in zip(slots, engine.input_buffers, given, strict=True):
+            buffer[...] = 0
+            slot[...] = array
+            assert np.array_equal(buffer[:images], array)
+        outputs = engine.run(slots)
+        check_outputs(engine, outputs, images)
+        for output, wanted in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(output, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("images", [-1, 0, MAX_BATCH + 1])
+def test_there_are_no_more_slots_than_the_largest_batch(engine: Engine, images: int) -> None:
+    with pytest.raises(EngineError, match=f"1 to {MAX_BATCH} images, got {images}"):
+        engine.slots(images)
+
+
+@pytest.mark.parametrize("images", range(1, MAX_BATCH + 1))
 def test_a_batch_of_any_size_gives_a_row_per_image(engine: Engine, images: int) -> None:
     check_outputs(engine, engine.run(fill(engine, images)), images)
 
@@ -189,12 +213,23 @@ def test_a_closed_engine_says_so(engine: Engine) -> None:
         engine.run(inputs)
 
 
+def test_nor_does_it_run_its_own_slots_then(engine: Engine) -> None:
+    fill(engine, 3)
+    slots = engine.slots(3)
+    engine.run(slots)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(slots)
+
+
 def test_without_batch_dimension(unbatched: Engine) -> None:
     assert unbatched.max_batch == 0
     assert [spec.shape for spec in unbatched.inputs] == [(2, 6, 6, 3)]
     assert [buffer.shape for buffer in unbatched.input_buffers] == [(2, 6, 6, 3)]
     fill(unbatched, 0)
     check_outputs(unbatched, unbatched.run(unbatched.input_buffers))
+    assert all(map(np.shares_memory, unbatched.slots(1), unbatched.input_buffers))
+    check_outputs(unbatched, unbatched.run(unbatched.slots(1)))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +286,7 @@ def test_close_releases_threads_and_memory(load: Load, write_model: Callable[...
     threads = threading.active_count()
     engine = load(write_model(), MAX_BATCH)
     engine.run(fill(engine, 2))
+    engine.run(engine.slots(3))
     buffers = [weakref.ref(buffer) for buffer in engine.input_buffers]
     engine.close()
     gc.collect()

@@ -164,7 +164,7 @@ class TestBatch:
 
     def test_no_buffer_is_reserved_before_it_is_used(self, engine: OnnxRuntimeEngine) -> None:
         engine.run((images(2),))
-        assert engine._buffers is None
+        assert engine._slots is None
         assert engine.input_buffers[0] is engine.input_buffers[0]
 
 

@@ -9,6 +9,7 @@ import pytest
 from server.engines.engine import Array, TensorSpec
 from server.engines.onnxruntime import load_onnxruntime_engine
 from server.engines.padding import check_served_batches, default_served_batches, padded
+from server.engines.slots import InputSlots
 from server.errors import EngineError
 
 SIZES = (1, 4, 6)
@@ -28,8 +29,12 @@ class Native:
         self.served_batches = sizes
         self.reads_foreign_memory = reads_foreign_memory
         self.input_buffers: tuple[Array, ...] = (np.full((6, 2), np.nan, np.float32),)
+        self._slots = InputSlots(self.input_buffers, 6)
         self.given: list[Array] = []
         self.closed = False
+
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return self._slots.first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         if len(inputs[0]) not in self.served_batches:
@@ -55,6 +60,27 @@ def test_a_batch_runs_at_the_next_size_and_keeps_its_rows(count: int, size: int)
     assert np.array_equal(out, images(count) * 2)
     assert [len(given) for given in native.given] == [size]
     assert engine.padded_images == size - count
+
+
+def test_slots_go_to_the_engine_as_its_own_and_are_never_copied() -> None:
+    native = Native()
+    engine = padded(native)
+    for count, size in ((3, 4), (4, 4), (3, 4)):
+        slots = engine.slots(count)
+        slots[0][...] = images(count)
+        (out,) = engine.run(slots)
+        assert np.array_equal(out, images(count) * 2)
+        assert native.given[-1] is native.slots(size)[0]
+    assert engine.padded_images == 2
+
+
+def test_a_batch_from_elsewhere_is_checked_though_one_of_its_size_passed() -> None:
+    native = Native()
+    engine = padded(native)
+    engine.run(engine.slots(3))
+    with pytest.raises(EngineError):
+        engine.run((np.zeros((3, 3), np.float32),))
+    assert len(native.given) == 1
 
 
 def test_waste_adds_up() -> None:

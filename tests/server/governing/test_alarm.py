@@ -39,6 +39,9 @@ class HeldEngine:
     def __init__(self) -> None:
         self.go_on = threading.Event()
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         assert self.go_on.wait(30)
         return (inputs[0].copy(),)

@@ -29,6 +29,9 @@ class Buffers:
             np.full(max_batch, 255, np.uint8),
         )
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
 
 def engine(**settings: bool) -> Engine:
     return cast("Engine", Buffers(**settings))

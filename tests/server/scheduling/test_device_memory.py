@@ -45,6 +45,9 @@ class GatedEngine:
         self.exchanged: list[Exchange] = []
         self.fails = False
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
     def run(self, inputs: tuple[Array, ...], exchange: Exchange = NOTHING) -> tuple[Array, ...]:
         self.exchanged.append(exchange)
         self.running.set()

@@ -44,6 +44,9 @@ class TwoHalves:
     def input_buffers(self) -> tuple[Array, ...]:
         return (self.lanes[0],)
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
     def begin(self, inputs: tuple[Array, ...]) -> None:
         self.count += 1
         if self.count in self.bad_begin:

@@ -55,6 +55,9 @@ class ScriptedEngine:
         self._started: SimpleQueue[int] = SimpleQueue()
         self._permits = threading.Semaphore(0)
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self.input_buffers)
+
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         rows = inputs[0].reshape(-1, 2)
         self.given = weakref.ref(inputs[0])

@@ -377,6 +377,20 @@ def test_answers_belong_to_the_caller_and_slots_stay_where_they_are(rig: Rig, en
     assert all(np.array_equal(a, b) for a, b in zip(outputs, kept, strict=True))
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_slots_of_the_other_lane_are_copied_where_the_batch_belongs(rig: Rig, count: int) -> None:
+    filled = padded(rig.load())
+    first = filled.slots(count)
+    fill(filled, count, seed=1)
+    expected = [output.copy() for output in filled.run(first)]
+    filled.begin(first)
+    assert filled.slots(count) is not first
+    filled.begin(first)
+    for outputs in (filled.finish(), filled.finish()):
+        check(outputs, expected)
+    filled.close()
+
+
 async def test_behind_the_scheduler_every_request_has_its_answer(rig: Rig, engine: TensorRtEngine) -> None:
     """Sizes that are padded, split and gathered; two batches under way; work that is done late."""
     scheduler = Scheduler(padded(engine), SchedulerSettings(batch_limit=6))
