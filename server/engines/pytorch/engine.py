@@ -211,14 +211,13 @@ class PyTorchEngine:
     def _prepared(self, slots: Slots, inputs: tuple[Array, ...]) -> _Step:
         """Lay a batch into the slots, and return what runs it; what lies there is known by its identity."""
         slots.host.take(inputs, self._check)
-        step = self._step(slots, len(inputs[0]))
+        step = self._step(slots, len(inputs[0]) if self.max_batch else 0)
         if slots.host.own(inputs):
             self._known[id(inputs)] = step
         return step
 
-    def _step(self, slots: Slots, rows: int) -> _Step:
+    def _step(self, slots: Slots, images: int) -> _Step:
         """Look up once what runs batches of a size: what is read before a run on the CPU is read slowly."""
-        images = rows if self.max_batch else 0
         if images in self._steps:
             return self._steps[images]
         if self.served_batches and images not in self.served_batches:

@@ -232,6 +232,17 @@ def test_without_batch_dimension(unbatched: Engine) -> None:
     check_outputs(unbatched, unbatched.run(unbatched.slots(1)))
 
 
+def test_a_single_number_is_a_tensor_too(load: Load, write_identity: Callable[..., Path]) -> None:
+    engine = load(write_identity(("x", TensorProto.FLOAT, ())), None)
+    for given in (np.float32(3), np.float32(4)):
+        (out,) = engine.run((np.array(given),))
+        assert out.shape == ()
+        engine.input_buffers[0][...] = given
+        (out,) = engine.run(engine.slots(1))
+        assert engine.simulated or out == given
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
