@@ -214,7 +214,14 @@ class BoultonPolicy:
         )
         if self._decided is not None and window.point == self._decided.point:
             expected_ms = self._decided.predicted_p99_ms
-            self._caution.observe(window, targets, expected_ms, surged=surged, slo_bound=self._slo_bound)
+            self._caution.observe(
+                window,
+                targets,
+                expected_ms,
+                surged=surged,
+                slo_bound=self._slo_bound,
+                hopeless=self._decided.infeasible is not None,
+            )
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
 

@@ -59,20 +59,25 @@ class Caution:
         *,
         surged: bool,
         slo_bound: bool,
+        hopeless: bool = False,
     ) -> None:
         """Learn from a window at the setting that was decided on; nothing of one that surged.
 
-        `slo_bound`: but for the SLO another setting would have been chosen.
+        `slo_bound`: but for the SLO another setting would have been chosen. `hopeless`: nothing was expected
+        to keep the SLO; then late answers are no reason for more caution, which would only hide that some
+        settings have fewer of them than others.
         """
         if surged:
             return
-        self._learn_share(window, targets, slo_bound=slo_bound)
+        self._learn_share(window, targets, slo_bound=slo_bound, hopeless=hopeless)
         if expected_p99_ms is not None and window.traffic.queued <= 2 * window.point.batch_limit:
             self._learn_overhead(window, targets, expected_p99_ms)
 
-    def _learn_share(self, window: Window, targets: Targets, *, slo_bound: bool) -> None:
+    def _learn_share(self, window: Window, targets: Targets, *, slo_bound: bool, hopeless: bool) -> None:
         """Use more of the SLO where late answers are left and there is use for them; less where none are."""
         room = self._room(late_images(window.traffic) / max(1, settled_images(window.traffic)))
+        if hopeless:
+            room = max(0.0, room)
         off_the_edge = (window.traffic.latency_p99_ms or 0.0) < _ENOUGH * targets.slo_p99_ms
         if room <= 0.0 and self._slo_share > _SLO_SHARE and self.overspent > 0.0:
             less = min(_MOST_CORRECTION, _MORE_CAUTION * (self.overspent - room))

@@ -29,6 +29,7 @@ _LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
 _EDGE = 0.98
 _CLEARLY_MORE = 0.0
+_NOBODY_IN_TIME = 0.9
 _CAP_SHARE = 0.985
 """A power cap is never to be exceeded, and predicted powers are off by a per cent."""
 
@@ -201,9 +202,9 @@ class Landscape:
         safe = usable & enough & self._in_time
         self.feasible = bool(safe.any())
         with_late_answers = np.where(usable & enough, self.revenue_per_s, -np.inf)
-        usable = safe if self.feasible else usable
+        usable = safe if self.feasible else usable & (regime.delay_s <= 0.0)
         self.merit = np.where(usable, self.revenue_per_s, -np.inf)
-        if not usable.any():
+        if not usable.any() or self._late_share[usable].min() > _NOBODY_IN_TIME:
             self._last_resort()
         self._best_rows = self.merit.argmax(axis=0)
         self._best_merits = self.merit[self._best_rows, self._columns]
@@ -225,7 +226,7 @@ class Landscape:
         return kept
 
     def _last_resort(self) -> None:
-        """Nothing can serve the load: the fast point loses least."""
+        """Nothing can serve the load, or nearly all would be late everywhere: the fast point loses least."""
         column = self._fast
         self.merit = np.full_like(self.revenue_per_s, -np.inf)
         self.merit[self._caps[column], column] = self.revenue_per_s[self._caps[column], column]

@@ -10,6 +10,7 @@ from bench.simulate.run import Run, simulate, simulate_at, simulate_fixed
 from bench.simulate.scenario import Scenario, default_point, grid_of
 from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.operating_point import OperatingGrid, OperatingPoint
+from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.surge import Tripwire
 from optimizer.targets import JOULES_PER_KWH, Targets
@@ -221,3 +222,14 @@ def test_nothing_arrives() -> None:
 def test_a_scenario_that_makes_no_sense_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must"):
         scenario(**changes)
+
+
+@pytest.mark.parametrize(("rate", "slo_ms"), [(150.0, 3.4), (100.0, 3.2)])
+def test_an_slo_that_cannot_quite_be_kept_is_no_reason_to_give_up(rate: float, slo_ms: float) -> None:
+    arrivals_s = poisson(rate, 100.0, seed=3)
+    hard = Scenario(load_profile("t4"), "resnet50", arrivals_s, 100.0, Targets(slo_p99_ms=slo_ms), seed=3)
+    default = simulate_fixed(hard, default_point(hard))
+    ours = simulate(hard, BoultonPolicy)
+    assert 0.01 < default.images_late / default.images_arrived < 0.15
+    assert ours.images_late <= 1.1 * default.images_late
+    assert ours.latency_ms["p99"] <= 1.2 * default.latency_ms["p99"]

@@ -40,6 +40,27 @@ def slo_share(caution: Caution) -> float:
     return caution.margins(0.0).slo_share
 
 
+def test_late_answers_where_nothing_keeps_the_slo_are_no_reason_for_more_caution() -> None:
+    caution, cautious = Caution(), after(100, 3)
+    for one in (caution, cautious):
+        before = slo_share(one)
+        for _ in range(20):
+            seen = window(100, p99_ms=9.6)
+            one.count(seen)
+            one.observe(seen, TARGETS, 9.6, surged=False, slo_bound=False, hopeless=True)
+        assert slo_share(one) == before
+
+
+def test_few_late_answers_take_caution_back_even_where_nothing_was_expected_to_keep_the_slo() -> None:
+    caution = after(100, 3)
+    before = slo_share(caution)
+    for _ in range(500):
+        seen = window(0, p99_ms=9.6)
+        caution.count(seen)
+        caution.observe(seen, TARGETS, 9.6, surged=False, slo_bound=False, hopeless=True)
+    assert before < slo_share(caution) <= slo_share(Caution())
+
+
 def test_where_the_slo_binds_few_late_answers_let_more_of_the_slo_be_used_up_to_a_bound() -> None:
     first, later = slo_share(Caution()), slo_share(after(0, 5))
     assert later > first

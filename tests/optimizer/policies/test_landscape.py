@@ -153,6 +153,20 @@ def test_an_slo_that_nothing_keeps_is_infeasible() -> None:
     assert not land(100.0, replace(TARGETS, slo_p99_ms=2.0)).feasible
 
 
+@pytest.mark.parametrize("slo_ms", [0.5, 2.0])
+def test_where_nearly_all_would_be_late_everywhere_it_goes_to_the_fast_point(slo_ms: float) -> None:
+    found = land(100.0, replace(TARGETS, slo_p99_ms=slo_ms))
+    assert found.best()[1] == found.fast_column
+    assert chosen(found).max_delay_ms == 0.0
+
+
+@pytest.mark.parametrize("slo_ms", [4.0, 6.0, 8.0, 10.0])
+@pytest.mark.parametrize("rate", [100.0, 1000.0, 4000.0])
+def test_nothing_is_delayed_where_the_slo_cannot_be_kept(rate: float, slo_ms: float) -> None:
+    found = land(rate, replace(TARGETS, slo_p99_ms=slo_ms))
+    assert found.feasible or chosen(found).max_delay_ms == 0.0
+
+
 def test_a_power_cap_binds_what_runs_and_the_fast_point() -> None:
     free, capped = land(), land(targets=replace(TARGETS, power_cap_w=130.0))
     assert free.fast_column == len(CLOCKS) - 1
