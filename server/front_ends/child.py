@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from server.errors import ConfigError
 from server.front_ends.arena import make_arena, open_arena
@@ -43,10 +45,7 @@ class FrontEndProcess:
 
     async def start(self) -> None:
         """Start it, and wait until it listens. Raises `ConfigError` when it cannot, `OSError`."""
-        ours, theirs = socket.socketpair()
-        arena = make_arena()
-        with theirs:
-            self._process = await asyncio.to_thread(_spawn, self._settings, theirs.fileno(), arena)
+        ours, arena = await self._spawned()
         self._desk = Desk(self._service, open_arena(arena), self._link.send)
         await asyncio.get_running_loop().connect_accepted_socket(lambda: self._link, ours)
         try:
@@ -76,6 +75,18 @@ class FrontEndProcess:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
 
+    async def _spawned(self) -> tuple[socket.socket, int]:
+        """Start it; return our end of the link, and the arena. Raises `OSError`; nothing is open then."""
+        with ExitStack() as opened:
+            ours, theirs = socket.socketpair()
+            opened.enter_context(ours)
+            with theirs:
+                arena = make_arena()
+                opened.callback(os.close, arena)
+                self._process = await asyncio.to_thread(_spawn, self._settings, theirs.fileno(), arena)
+            opened.pop_all()
+        return ours, arena
+
     def _receive(self, frames: Sequence[Frame]) -> None:
         if self._listening.done() and self._desk is not None:
             self._desk.receive(frames)
@@ -91,6 +102,7 @@ class FrontEndProcess:
     def _lost(self) -> None:
         if self._desk is not None:
             self._desk.close()
+            self._desk = None  # and with it the arena, however late the collector comes
         if not self._listening.done():
             self._listening.set_exception(ConfigError("a front end ended before it listened; see its log"))
         self.gone.set()

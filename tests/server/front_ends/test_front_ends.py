@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import mmap
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from PIL import Image
 
 from bench.serving.processes import family
 from protos import grpc_service_pb2 as pb
+from protos import grpc_service_pb2_grpc as pb_grpc
 from server.front_ends.child import MODULE
 from server.front_ends.core import REFER_BYTES
 from server.front_ends.desk import Desk
@@ -193,6 +196,118 @@ async def test_a_front_end_that_dies_takes_its_own_requests_along_and_is_replace
         served.gate.open.set()
     response = await served.stub.ModelInfer(pair(tiny), wait_for_ready=True)
     np.testing.assert_array_equal(outputs(response), [A + B, A - B])
+
+
+async def test_nothing_of_a_front_end_that_dies_under_load_stays(served: Served, tiny: ModuleType) -> None:
+    scheduler = served.models.get("gate").scheduler
+
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        yield gate(tiny)
+        yield gate(tiny)
+
+    async def stream() -> None:
+        async for _ in served.stub.ModelStreamInfer(requests()):
+            pytest.fail("nothing is answered while the gate is closed")
+
+    async with occupied(served, tiny) as running:
+        calls = [served.stub.ModelInfer(gate(tiny)) for _ in range(24)]
+        streams = [stream() for _ in range(8)]
+        ending = asyncio.gather(running, *calls, *streams, return_exceptions=True)
+        await tiny.until(lambda: scheduler.queued_requests >= 24 + 2 * 8 - 2)  # those the engine has
+        os.kill(children()[0], signal.SIGKILL)
+        codes = {error.code() for error in await ending}
+        assert codes == {grpc.StatusCode.UNAVAILABLE}
+        await tiny.until(lambda: scheduler.queued_requests == 0)
+        await tiny.until(lambda: served.server.restarts == served.server.running == 1)
+        served.gate.open.set()
+    await served.stub.ModelInfer(gate(tiny), wait_for_ready=True)
+    assert scheduler.statistics.success.count == 1
+    await tiny.until(lambda: arenas() == 1)
+
+
+def arenas() -> int:
+    """How many arenas this process maps."""
+    return Path("/proc/self/maps").read_text(encoding="utf-8").count("boulton-arena")
+
+
+async def test_models_come_and_go_under_load(tiny: ModuleType, root: Path) -> None:
+    going = True
+
+    async def load(stub: pb_grpc.GRPCInferenceServiceStub, number: int) -> None:
+        while going:
+            number += 1
+            try:
+                response = await stub.ModelInfer(tiny.infer_request("pair", a=A + number, b=B))
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.NOT_FOUND  # noqa: PT017  # between unload and load
+            else:
+                np.testing.assert_array_equal(outputs(response)[0], A + number + B)
+
+    async with tiny.start_server(root, front_ends=2) as served, connections(served, 4) as stubs:
+        loads = [asyncio.create_task(load(stubs[n % 4], 1000 * n)) for n in range(8)]
+        for turn in range(6):
+            await stubs[turn % 4].RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="pair"))
+            await stubs[turn % 3].RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="pair"))
+        going = False
+        await asyncio.gather(*loads)
+        await stubs[0].ModelInfer(pair(tiny))
+
+
+async def test_what_is_registered_through_one_front_end_holds_for_all(
+    tiny: ModuleType, root: Path, region: tuple[str, mmap.mmap]
+) -> None:
+    key, memory = region
+    values = np.arange(8, dtype=np.float32)
+    memory[: values.nbytes] = values.tobytes()
+    request = pb.ModelInferRequest(model_name="gate0")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=(4, 2))
+    tensor.parameters["shared_memory_region"].string_param = "mine"
+    tensor.parameters["shared_memory_byte_size"].int64_param = values.nbytes
+    tiny.put_model(root, "gate0", 1, tiny.typed_model(1), config="max_batch_size = 4\n")
+    async with (
+        tiny.start_server(root, models=("gate0",), front_ends=2) as served,
+        connections(served, 8) as stubs,
+    ):
+        served.gate.open.set()
+        register = pb.SystemSharedMemoryRegisterRequest(name="mine", key=key, byte_size=values.nbytes)
+        await stubs[0].SystemSharedMemoryRegister(register)
+        for stub in stubs:
+            assert (await stub.ModelInfer(request)).raw_output_contents[0] == values.tobytes()
+        await stubs[-1].SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest(name="mine"))
+        for stub in stubs:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ModelInfer(request)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@asynccontextmanager
+async def connections(
+    served: Served, count: int
+) -> AsyncIterator[Sequence[pb_grpc.GRPCInferenceServiceStub]]:
+    """Clients with a connection each, which the kernel spreads over the front ends."""
+    async with AsyncExitStack() as stack:
+        alone = (("grpc.use_local_subchannel_pool", 1),)
+        channels = [grpc.aio.insecure_channel(served.address, options=alone) for _ in range(count)]
+        yield [
+            pb_grpc.GRPCInferenceServiceStub(await stack.enter_async_context(channel)) for channel in channels
+        ]
+
+
+async def test_a_process_that_cannot_be_started_leaves_nothing_open(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_args: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("server.front_ends.child._spawn", refused)
+    before = descriptors()
+    with pytest.raises(BlockingIOError):
+        await served.server._start_one()
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 async def test_front_ends_end_with_their_daemon(tiny: ModuleType, root: Path) -> None:
