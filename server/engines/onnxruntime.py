@@ -132,7 +132,7 @@ class OnnxRuntimeEngine:
 
     def slots(self, images: int) -> tuple[Array, ...]:
         """The first of them."""
-        return self._reserved().first(images)
+        return (self._slots or self._reserved()).first(images)
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Run one batch; the inputs are read where they are."""
