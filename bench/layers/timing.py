@@ -8,20 +8,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
-import onnxruntime
 from onnx import ModelProto
 
 from bench.layers.inputs import make_inputs
 from bench.layers.origin import find_origins, main_node, operators_of
 from bench.layers.profile import Profile, read_profile
 from bench.layers.reading import read_named
+from bench.layers.sessions import EXECUTED, cpu_options, open_on_cpu, profiling_options
 from bench.layers.timed import TimedLayer, TimedRun, clock_for, quickest_quarter
 from server.engines.engine import Array
-from server.errors import EngineError
 
 REPEATS = 50
 _BLOCKS = 5  # timed and untimed runs take turns, so that a change of the machine's pace meets both
-_ON_CPU = ["CPUExecutionProvider"]
 
 
 def time_layers(
@@ -48,38 +46,13 @@ def time_network(onnx_path: Path, batch: int, *, threads: int = 1, repeats: int 
     with TemporaryDirectory() as folder:
         given = read_named(onnx_path)
         inputs = make_inputs(given, batch)
-        alone = _open(onnx_path, _options(threads))
-        watched = _open(onnx_path, _profiling(threads, Path(folder)))
+        alone = open_on_cpu(onnx_path, cpu_options(threads))
+        watched = open_on_cpu(onnx_path, profiling_options(threads, Path(folder)))
         alone_s, watched_s, firsts = _take_turns(alone, watched, inputs, repeats, clock_for(threads))
         profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
-        executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
+        executed = onnx.load(Path(folder, EXECUTED), load_external_data=False)
         layers, unseen = _joined(given, executed, profile)
         return TimedRun(layers, alone_s, watched_s, profile.covered, unseen)
-
-
-def _options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    """The same as the engine's."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _profiling(threads: int, folder: Path) -> Any:  # noqa: ANN401
-    options = _options(threads)
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    options.optimized_model_filepath = str(folder / "executed.onnx")
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    return options
-
-
-def _open(path: Path, options: Any) -> Any:  # noqa: ANN401
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=_ON_CPU)
-    except Exception as error:
-        raise EngineError(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
 def _take_turns(

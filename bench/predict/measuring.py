@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto, NodeProto
 
 from bench.layers.inputs import make_inputs
 from bench.layers.profile import Profile, read_profile
+from bench.layers.sessions import EXECUTED, cpu_options, open_on_cpu, profiling_options
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import Array, MeasuredNetwork
 from optimizer.layers.features import features
@@ -60,11 +60,11 @@ def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwor
     steps = fuse(count_layers(given, batch))
     inputs = make_inputs(given, batch)
     with TemporaryDirectory() as folder:
-        alone = _open(path, _options())
-        watched = _open(path, _profiling(Path(folder)))
+        alone = open_on_cpu(path, cpu_options(1))
+        watched = open_on_cpu(path, profiling_options(1, Path(folder)))
         alone_s, firsts = _take_turns(alone, watched, inputs, effort)
         profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
-        executed = onnx.load(Path(folder, "executed.onnx"), load_external_data=False)
+        executed = onnx.load(Path(folder, EXECUTED), load_external_data=False)
     seconds, layout_s = _assigned(steps, executed, profile)
     seconds = without_interruptions(seconds, alone_s - layout_s)
     seen = seconds > 0.0
@@ -80,26 +80,6 @@ def without_interruptions(seconds: Array, whole_s: float) -> Array:
         return seconds
     factor = 1.0 - too_much_s / float(seconds[long].sum())
     return np.where(long, np.maximum(seconds * factor, _LONG_S / 2.0), seconds)
-
-
-def _options() -> Any:  # noqa: ANN401 - onnxruntime has no types
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return options
-
-
-def _profiling(folder: Path) -> Any:  # noqa: ANN401
-    options = _options()
-    options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
-    options.optimized_model_filepath = str(folder / "executed.onnx")
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    return options
-
-
-def _open(path: Path, options: Any) -> Any:  # noqa: ANN401
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _take_turns(
