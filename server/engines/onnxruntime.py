@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -198,6 +200,7 @@ def _open_session(path: Path, threads: int, providers: Providers) -> _Session:
     if providers.on_gpu:
         options.add_session_config_entry(PLACEMENT_KEY, "1")
         onnxruntime.preload_dlls()  # CUDA and cuDNN from their Python packages, where these are installed
+        _load_first(providers)
     try:
         session: _Session = onnxruntime.InferenceSession(path, options, providers=list(providers.chain))
     except Exception as error:
@@ -205,6 +208,13 @@ def _open_session(path: Path, threads: int, providers: Providers) -> _Session:
     if providers.on_gpu:
         _hold_to(providers, session, path)
     return session
+
+
+def _load_first(providers: Providers) -> None:
+    """What is missing or broken shows in the session, which then is refused."""
+    if providers.loads_first:
+        with suppress(Exception):  # a library that does not fit raises what it likes
+            import_module(providers.loads_first)
 
 
 def _hold_to(providers: Providers, session: _Session, path: Path) -> None:

@@ -70,12 +70,15 @@ class Providers:
         install: what to do when the first one is missing.
         any_thread: whether batches may come from any thread; the CUDA provider keeps handles and workspaces
             for each thread that ever called it, so there one thread must do.
+        loads_first: a module whose import loads libraries that the provider needs and does not look for where
+            Python packages keep them; a system may have them elsewhere, so that it need not be there.
     """
 
     platform: str
     chain: _Chain
     install: str
     any_thread: bool
+    loads_first: str = ""
 
     @property
     def wanted(self) -> str:
@@ -155,7 +158,7 @@ def tensorrt(
         }
     chain: _Chain = ((TENSORRT, options), _cuda(device_index, few_shapes=False), (_CPU, {}))
     install = f"{INSTALL_GPU}; the provider also needs TensorRT's libraries: pip install tensorrt"
-    return Providers("onnxruntime_tensorrt", chain, install, any_thread=False)
+    return Providers("onnxruntime_tensorrt", chain, install, any_thread=False, loads_first="tensorrt")
 
 
 def refuse_fallback(

@@ -111,7 +111,8 @@ def _build(
 
 def _network_flags(trt: Any) -> int:  # noqa: ANN401
     """Strongly typed where that is still a choice; version 11 knows nothing else."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    flags = getattr(trt, "NetworkDefinitionCreationFlag", None)
+    flag = getattr(flags, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 

@@ -52,7 +52,7 @@ def make_contexts(
     # Otherwise every context would reserve what the largest of all profiles needs.
     allocation = trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
     kernels = Kernels()
-    if hasattr(trt, "IRuntimeCache"):
+    if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):  # TensorRT-RTX alone compiles when it runs
         kernels = _compiling(trt, engine, compiled, allocation)
     contexts = [engine.create_execution_context(kernels.config or allocation) for _ in range(count)]
     if any(context is None for context in contexts):

@@ -4,7 +4,7 @@ sessions where ONNX Runtime on the CPU shows the same behaviour."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime
@@ -129,6 +129,25 @@ class TestOnARealSession:
             pytest.skip("this ONNX Runtime has the CUDA provider")
         with pytest.raises(EngineError, match=r"has no CUDAExecutionProvider, only .*CPU.*pip uninstall"):
             load_onnxruntime_engine(write_model(), providers=CUDA)
+
+    @pytest.mark.parametrize(
+        "content", ["open(__file__ + '.seen', 'x').close()", "raise OSError('libnvinfer')"]
+    )
+    def test_what_a_provider_loads_first_is_imported_where_it_can_be(
+        self, write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+    ) -> None:
+        module = tmp_path / "loads_libraries_of_a_provider.py"
+        module.write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(Providers, "check_offered", lambda *_: None)
+        providers = replace(CUDA, loads_first=module.stem)
+        with pytest.warns(UserWarning, match="CUDA"), pytest.raises(EngineError, match="could not start"):
+            load_onnxruntime_engine(write_model(), providers=providers)
+        assert module.with_name(f"{module.name}.seen").exists() == content.startswith("open")
+
+    def test_tensorrt_loads_the_libraries_of_its_package(self) -> None:
+        assert tensorrt(0, IMAGE, 4, None).loads_first == "tensorrt"
+        assert not CUDA.loads_first
 
     def test_a_session_that_went_on_with_the_cpu_is_refused(
         self, write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

@@ -6,12 +6,19 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import onnx
 import pytest
 from onnx import TensorProto
 
-from server.engines.tensorrt.builder import BuildOptions, BuildRequest, _use_kernel_times, build_plan
+from server.engines.tensorrt.builder import (
+    BuildOptions,
+    BuildRequest,
+    _network_flags,
+    _use_kernel_times,
+    build_plan,
+)
 from server.engines.tensorrt.toolkit import Toolkit
 from server.errors import EngineError
 
@@ -60,6 +67,13 @@ def test_every_datatype_that_tensorrt_has_is_built(
 ) -> None:
     path = write_node("Identity", datatype=getattr(TensorProto, datatype))
     assert build_plan(rtx, request(path, 2)).plan
+
+
+def test_networks_are_strongly_typed_where_that_is_a_choice(rtx: Toolkit) -> None:
+    flags = rtx.trt.NetworkDefinitionCreationFlag
+    assert _network_flags(rtx.trt) == 1 << int(flags.STRONGLY_TYPED)
+    assert _network_flags(SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace())) == 0
+    assert _network_flags(SimpleNamespace()) == 0
 
 
 def test_progress_rises_to_the_end(rtx: Toolkit, write_model: WriteModel) -> None:

@@ -290,7 +290,7 @@ def test_contexts_reserve_for_their_own_profile_and_compile_before_a_graph_is_ma
 
 
 def test_a_tensorrt_that_compiles_nothing_is_told_how_to_reserve(rig: Rig) -> None:
-    rig.module.without.add("IRuntimeCache")
+    rig.module.without.add("DynamicShapesKernelSpecializationStrategy")
     engine = rig.load()
     on_change = rig.toolkit.trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
     assert rig.unpacked.strategies == [on_change] * len(BATCHES)
