@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from bench.simulate.report import Report, as_json, show, show_decisions
 from bench.simulate.run import Run, simulate, simulate_fixed
 from bench.simulate.saved_state import load_state, save_state
 from bench.simulate.scenario import Scenario, default_point
+from bench.simulate.slowdown_forms import FORM as SLOWDOWN_FORM
+from bench.simulate.slowdown_forms import HELP as SLOWDOWN_HELP
+from bench.simulate.slowdown_forms import slowdown_form, slowdowns_of
 from optimizer.foresight import check_device, prior_of, steps_of_file
 from optimizer.layers.dataset import DatasetError
 from optimizer.layers.saved import load_predictor
@@ -37,6 +41,7 @@ from optimizer.twin.surface import SurfacePhysics
 from server.errors import ConfigError
 
 DEFAULT_MAX_BATCH = 128
+DEFAULT_POLICY = "default"
 Foresee = Callable[[OperatingGrid], Prior]
 """Predicts the network of a scenario over a grid."""
 
@@ -44,12 +49,15 @@ Foresee = Callable[[OperatingGrid], Prior]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `boulton simulate` takes."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = HELP
+    parser.epilog = f"{HELP}\n{SLOWDOWN_HELP}"
     add = parser.add_argument
     add("--gpu", required=True, metavar="PROFILE", help=f"a TOML file, or {', '.join(shipped_profiles())}")
     add("--model", required=True, metavar="NAME", help="a network in the profile")
-    add("--policy", default=POLICY_NAMES[0], metavar="NAME", help=f"one of {', '.join(POLICY_NAMES)}")
+    add("--policy", default=POLICY_NAMES[0], metavar="NAME", help=_POLICY)
     add("--arrivals", required=True, metavar="FORM", help="when images arrive, see below")
+    add(
+        "--slow-down", type=slowdown_form, action="append", default=[], metavar=SLOWDOWN_FORM, help=_SLOW_DOWN
+    )
     add("--duration", type=number(0.0, MAX_DURATION_S), metavar="S", help=_DURATION)
     add("--targets", type=Path, metavar="FILE", help="SLO and prices, TOML (default: the server's defaults)")
     add("--seed", type=whole(0, 2**31), default=0, metavar="N", help="of traffic and noise (default: 0)")
@@ -69,6 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _PREDICTOR = "start from what this predicts, as `boulton calibrate` fits one; learned state wins over it"
+FIXED = "fixed"
+"""What `boulton serve` calls the default setting when nothing moves it."""
+_POLICY = f"one of {', '.join(POLICY_NAMES)}; {FIXED}, as `boulton serve` has it, is {DEFAULT_POLICY}"
+_SLOW_DOWN = "hold the card at this clock or less for a time, as if it grew too hot; may be repeated"
 _DURATION = "how long images arrive (default: a trace's length, else 60)"
 _MAX_BATCH = f"the engine's largest batch (default: {DEFAULT_MAX_BATCH}, or the largest that was measured)"
 
@@ -76,7 +88,7 @@ _MAX_BATCH = f"the engine's largest batch (default: {DEFAULT_MAX_BATCH}, or the 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate and report."""
     scenario = scenario_from(arguments)
-    _check_policy(arguments.policy)
+    arguments.policy = _policy(arguments.policy)
     state, foresight = _state(arguments, scenario), _foresight(arguments, scenario)
     check_writable(arguments.json, "--json")
     report = rehearse(scenario, arguments.policy, arguments.arrivals, state, foresight)
@@ -99,6 +111,7 @@ def scenario_from(arguments: argparse.Namespace) -> Scenario:
         seed=arguments.seed,
         max_batch=arguments.max_batch or largest_batch(profile, arguments.model),
         interval_s=arguments.interval,
+        slowdowns=slowdowns_of(arguments.slow_down, profile),
     )
 
 
@@ -189,9 +202,16 @@ def _targets(path: Path | None) -> Targets:
         raise ConfigError(f"--targets {error}") from error
 
 
-def _check_policy(name: str) -> None:
+def _policy(name: str) -> str:
+    """Return the policy's name here. Raises ConfigError when there is none."""
+    if name == FIXED:
+        print(
+            f"boulton: --policy {FIXED} is policy {DEFAULT_POLICY} here: the default setting", file=sys.stderr
+        )
+        return DEFAULT_POLICY
     if name not in POLICY_NAMES:
         raise ConfigError(f"--policy {name}: no such policy; there are {', '.join(POLICY_NAMES)}")
+    return name
 
 
 def _state(arguments: argparse.Namespace, scenario: Scenario) -> Mapping[str, object] | None:

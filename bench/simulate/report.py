@@ -13,6 +13,7 @@ from bench.simulate.run import Run
 from bench.simulate.scenario import Scenario
 from optimizer.operating_point import OperatingPoint
 from optimizer.telemetry import EnergySource
+from optimizer.twin.slowdown import Slowdown
 from server.governing.decision_text import decision_line
 
 
@@ -62,6 +63,9 @@ def as_json(report: Report) -> dict[str, Any]:
         "simulated_s": scenario.end_s,
         "slo_p99_ms": scenario.targets.slo_p99_ms,
         "seed": scenario.seed,
+        "slowdowns": [
+            {"sm_clock_mhz": s.clock_mhz, "start_s": s.start_s, "end_s": s.end_s} for s in scenario.slowdowns
+        ],
         "max_batch": scenario.max_batch,
         "interval_s": scenario.interval_s,
         "real_time_factor": run.real_time_factor,
@@ -95,12 +99,19 @@ def show(report: Report, console: Console) -> None:
     console.print(
         f"{headline} for {scenario.duration_s:g} s, seed {scenario.seed}", highlight=False, markup=False
     )
+    for slowdown in scenario.slowdowns:
+        console.print(f"  {_held(slowdown)}", highlight=False, markup=False)
     console.print(_table(report))
     for line in (*_comparison(report), _speed(report)):
         console.print(f"  {line}", highlight=False, markup=False)
     if run.records:
         last = run.records[-1].decision
         console.print(f"  last decision: {last.point}", highlight=False, markup=False)
+
+
+def _held(slowdown: Slowdown) -> str:
+    span = f"from {slowdown.start_s:g} to {slowdown.end_s:g} s"
+    return f"slowed down {span}, whoever decides: at most {slowdown.clock_mhz} MHz ({slowdown.reason.name})"
 
 
 def show_decisions(run: Run, console: Console) -> None:

@@ -127,6 +127,8 @@ class _Stage:
         self._scenario = scenario
         self.clock = SimulatedClock(start_s)
         self.gpu = SimulatedGpu(scenario.profile, clock=self.clock, rng_seed=scenario.seed)
+        for slowdown in scenario.slowdowns:
+            self.gpu.slow_down(slowdown)
         self.server = SimulatedServer(
             self.gpu,
             scenario.model,

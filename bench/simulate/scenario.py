@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.targets import Targets
 from optimizer.twin.gpu_profile import GpuProfile
+from optimizer.twin.slowdown import Slowdown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,7 @@ class Scenario:
         max_batch: the engine's largest batch.
         interval_s: between two decisions.
         deadline_s: after which an image that was not answered is given up; None for patient clients.
+        slowdowns: when the GPU holds its clock down for a reason of its own, whoever decides.
 
     Raises ValueError for arrivals out of order or beyond the duration, or a number that makes no sense.
     """
@@ -40,6 +42,7 @@ class Scenario:
     max_batch: int = 128
     interval_s: float = 1.0
     deadline_s: float | None = None
+    slowdowns: tuple[Slowdown, ...] = ()
 
     def __post_init__(self) -> None:
         times_s = self.arrivals_s
@@ -49,6 +52,9 @@ class Scenario:
             raise ValueError(f"arrivals_s must lie from 0 to {self.duration_s:g} s")
         if self.max_batch < 1 or self.duration_s <= 0.0 or self.interval_s <= 0.0:
             raise ValueError("max_batch must be at least 1, duration_s and interval_s greater than 0")
+        illegal = {s.clock_mhz for s in self.slowdowns} - set(self.profile.sm_clocks_mhz)
+        if illegal:
+            raise ValueError(f"{self.profile.name} cannot be slowed down to {illegal} MHz: not its clocks")
 
     @property
     def end_s(self) -> float:

@@ -15,16 +15,11 @@ from optimizer.devices.gpu import DeviceError
 from optimizer.telemetry import DeviceReading, Energy, EnergySource, EventReason
 from optimizer.twin.gpu_profile import GpuProfile
 from optimizer.twin.power_limiter import PowerLimiter
+from optimizer.twin.slowdown import Slowdown, edges_s, held_mhz
 
 _LEAST_NOISE_FACTOR = 0.1
 _NOISE_BLOCK = 1024
 _COUNTS_PER_JOULE = 1000.0
-_SLOWDOWNS = (
-    EventReason.HW_SLOWDOWN
-    | EventReason.SW_THERMAL_SLOWDOWN
-    | EventReason.HW_THERMAL_SLOWDOWN
-    | EventReason.HW_POWER_BRAKE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +29,6 @@ class _Run:
     seconds: float
     power_w: float
     clock_mhz: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Slowdown:
-    """A time in which the card holds its clock down for a reason of its own."""
-
-    start_s: float
-    end_s: float
-    clock_mhz: int
-    reason: EventReason
 
 
 class SimulatedGpu:
@@ -69,7 +54,7 @@ class SimulatedGpu:
         self._lock = Lock()
         self._set_mhz = self._clock_mhz = profile.boost_clock_mhz
         self._pending: tuple[float, int] | None = None
-        self._slowdowns: list[_Slowdown] = []
+        self._slowdowns: list[Slowdown] = []
         self._next_change_s = math.inf
         self._runs: dict[tuple[str, int, int], _Run] = {}
         sensor = profile.power_sensor
@@ -110,25 +95,17 @@ class SimulatedGpu:
             self._pending = now_s + self._random.uniform(*self._profile.clock_switch_s), clock_mhz
             self._next_change_s = min(self._next_change_s, self._pending[0])
 
-    def slow_down(
-        self,
-        clock_mhz: int,
-        *,
-        start_s: float,
-        end_s: float,
-        reason: EventReason = EventReason.SW_THERMAL_SLOWDOWN,
-    ) -> None:
-        """Run no faster than `clock_mhz` from one time to another, as a card does that grows too hot.
+    def slow_down(self, slowdown: Slowdown) -> None:
+        """Hold the clock down for a time, as a card does that grows too hot.
 
-        Readings of intervals that this touches give the reason. Raises ValueError for an empty time, for a
-        reason that is no slowdown, and for a clock that is not legal.
+        Readings of intervals that this touches give the reason. Raises ValueError for an illegal clock.
         """
-        if not start_s < end_s or reason not in _SLOWDOWNS or not reason:
-            raise ValueError(f"a slowdown needs start < end and a reason of {_SLOWDOWNS!r}; got {reason!r}")
-        if clock_mhz not in self.sm_clocks_mhz:
-            raise ValueError(f"{self.uuid}: a slowdown to {clock_mhz} MHz is not to one of its clocks")
+        if slowdown.clock_mhz not in self.sm_clocks_mhz:
+            raise ValueError(
+                f"{self.uuid}: a slowdown to {slowdown.clock_mhz} MHz is not to one of its clocks"
+            )
         with self._lock:
-            self._slowdowns.append(_Slowdown(start_s, end_s, clock_mhz, reason))
+            self._slowdowns.append(slowdown)
             self._next_change_s = -math.inf
 
     def execute(self, model: str, batch: int) -> float:
@@ -184,9 +161,8 @@ class SimulatedGpu:
         if self._pending is not None and self._pending[0] <= now_s:
             self._set_mhz = self._pending[1]
             self._pending = None
-        held_mhz = [s.clock_mhz for s in self._slowdowns if s.start_s <= now_s < s.end_s]
-        self._clock_mhz = min([self._set_mhz, *held_mhz])
-        changes_s = [edge_s for s in self._slowdowns for edge_s in (s.start_s, s.end_s)]
+        self._clock_mhz = held_mhz(self._slowdowns, self._set_mhz, now_s)
+        changes_s = [*edges_s(self._slowdowns)]
         if self._pending is not None:
             changes_s.append(self._pending[0])
         self._next_change_s = min((edge_s for edge_s in changes_s if edge_s > now_s), default=math.inf)

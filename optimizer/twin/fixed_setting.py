@@ -78,17 +78,33 @@ def batch_costs(profile: GpuProfile, model: str, clock_mhz: int, max_batch: int)
     )
 
 
-class _LimitedCosts:
-    """What batches cost that the power limit slows down: the same as `SimulatedGpu` makes of them."""
+class _Course:
+    """What batches cost, one clock after another; under the power limit what `SimulatedGpu` makes of it.
 
-    def __init__(self, costs: BatchCosts) -> None:
-        self._costs = costs
+    Args:
+        costs: from the beginning.
+        later: from when on others hold, ascending.
+    """
+
+    def __init__(self, costs: BatchCosts, later: Sequence[tuple[float, BatchCosts]]) -> None:
+        self.costs = costs
+        self.spans = [(0, costs)]
+        self.change_s = later[0][0] if later else math.inf
+        self._later = list(later)
         self._physics = costs.profile.model(costs.model)
         self._limiter = PowerLimiter(costs.profile.sm_clocks_mhz, costs.profile.power_cap_settle_s)
 
-    def cost(self, size: int, start_s: float) -> tuple[float, float]:
+    def change(self, start_s: float, batch: int) -> BatchCosts:
+        """Go on to the costs of a batch that starts at or after `change_s`; `batch` is its index."""
+        while self._later and self._later[0][0] <= start_s:
+            _, self.costs = self._later.pop(0)
+        self.spans.append((batch, self.costs))
+        self.change_s = self._later[0][0] if self._later else math.inf
+        return self.costs
+
+    def limited(self, size: int, start_s: float) -> tuple[float, float]:
         """Return seconds and watts of a batch of a limited size, before noise."""
-        costs = self._costs
+        costs = self.costs
         settled_mhz = costs.settled_mhz[size]
         clock_mhz = self._limiter.clock_mhz(start_s, costs.clock_mhz, settled_mhz)
         seconds, power_w = costs.seconds[size], costs.power_w[size]
@@ -97,6 +113,12 @@ class _LimitedCosts:
             power_w = self._physics.busy_power_w(size, clock_mhz)
         self._limiter.ran_until(start_s + seconds)
         return seconds, power_w
+
+    def power_w(self, images: NDArray[np.int64]) -> Floats:
+        """Return the power of all batches that ran, as if there were no limit."""
+        ends = [*(first for first, _ in self.spans[1:]), images.size]
+        spans = zip(self.spans, ends, strict=True)
+        return np.concatenate([np.array(costs.power_w)[images[first:end]] for (first, costs), end in spans])
 
 
 def batch_noise(profile: GpuProfile, batches: int, seed: int) -> BatchNoise:
@@ -110,17 +132,24 @@ def batch_noise(profile: GpuProfile, batches: int, seed: int) -> BatchNoise:
 
 
 def serve_fixed(
-    arrivals_s: Sequence[float], batch_limit: int, costs: BatchCosts, noise: BatchNoise, end_s: float
+    arrivals_s: Sequence[float],
+    batch_limit: int,
+    costs: BatchCosts,
+    noise: BatchNoise,
+    end_s: float,
+    later: Sequence[tuple[float, BatchCosts]] = (),
 ) -> Batches:
     """Serve single images that arrive at ascending times, starting no batch after `end_s`.
 
-    `noise` must hold at least as many batches as there are arrivals.
+    `noise` must hold at least as many batches as there are arrivals. `later` says from when on batches cost
+    something else, ascending: where the card holds its clock down, and where it lets go.
     """
     padded = [*arrivals_s, *repeat(math.inf, batch_limit)]
-    starts, firsts, took, limited_w = _batches(padded, batch_limit, costs, noise.seconds, end_s)
+    course = _Course(costs, later)
+    starts, firsts, took, limited_w = _batches(padded, batch_limit, course, noise.seconds, end_s)
     edges = np.array(firsts, dtype=np.int64)
     images = edges[1:] - edges[:-1]
-    power_w = np.array(costs.power_w)[images]
+    power_w = course.power_w(images)
     power_w[list(limited_w)] = list(limited_w.values())
     return Batches(np.array(starts), np.array(took), images, power_w * noise.power[: images.size])
 
@@ -128,7 +157,7 @@ def serve_fixed(
 def _batches(
     arrivals_s: Sequence[float],
     batch_limit: int,
-    costs: BatchCosts,
+    course: _Course,
     factors: Iterable[float],
     end_s: float,
 ) -> tuple[list[float], list[int], list[float], dict[int, float]]:
@@ -137,7 +166,7 @@ def _batches(
     Also the watts of those that the power limit slowed down, by their index. Arrivals must end in as many
     that never come as a batch holds.
     """
-    seconds_of, settled_mhz, limited = costs.seconds, costs.settled_mhz, _LimitedCosts(costs)
+    seconds_of, settled_mhz, change_s = course.costs.seconds, course.costs.settled_mhz, course.change_s
     taken, free_s = 0, 0.0
     starts: list[float] = []
     firsts, took, limited_w = [0], [], {}
@@ -146,12 +175,15 @@ def _batches(
         start_s = first_s if first_s > free_s else free_s
         if start_s > end_s:
             break
+        if start_s >= change_s:
+            costs = course.change(start_s, len(starts))
+            seconds_of, settled_mhz, change_s = costs.seconds, costs.settled_mhz, course.change_s
         before = taken
         taken = bisect_right(arrivals_s, start_s, taken, taken + batch_limit)
         size = taken - before
         seconds = seconds_of[size]
         if size in settled_mhz:
-            seconds, limited_w[len(starts)] = limited.cost(size, start_s)
+            seconds, limited_w[len(starts)] = course.limited(size, start_s)
         seconds *= factor
         free_s = start_s + seconds
         starts.append(start_s)

@@ -278,3 +278,45 @@ def test_predictions_that_cannot_be_used_are_refused(
     assert "go together" in complaint(capsys, gpu="a100", network=network)
     assert "policy clipper takes no prediction" in complaint(capsys, gpu="a100", policy="clipper", **flags)
     assert "no predictor 'none'" in complaint(capsys, gpu="a100", **flags | {"predictor": "none"})
+
+
+def test_a_card_is_slowed_down_by_a_flag_for_everybody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"policy": "default", "slow_down": "600@1-2.5"}
+    report, cool = reported(tmp_path / "out.json", **flags), reported(tmp_path / "out.json", policy="default")
+    assert report["slowdowns"] == [{"sm_clock_mhz": 600, "start_s": 1.0, "end_s": 2.5}]
+    assert cool["slowdowns"] == []
+    for of in ("latency_ms", "default"):
+        hot_ms, cool_ms = report[of].get("latency_ms", report[of]), cool[of].get("latency_ms", cool[of])
+        assert hot_ms["p99"] > 1.2 * cool_ms["p99"], "the baselines suffer the same"
+    said = capsys.readouterr().out
+    assert "slowed down from 1 to 2.5 s, whoever decides: at most 600 MHz (SW_THERMAL_SLOWDOWN)" in said
+
+
+def test_slowdowns_add_up_and_each_goes_to_a_clock_of_the_card(tmp_path: Path, measured: Path) -> None:
+    words = ["simulate", "--gpu", str(measured), "--model", "net", "--arrivals", "poisson:100"]
+    words += ["--duration", "2", "--slow-down", "799@0-1", "--slow-down", "500@1-2", "--json"]
+    assert main([*words, str(tmp_path / "out.json")]) == 0
+    report = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [slowdown["sm_clock_mhz"] for slowdown in report["slowdowns"]] == [700, 500]
+
+
+@pytest.mark.parametrize("given", ["600", "600@2", "600@2-1", "600@1-1", "-600@1-2", "x@1-2", "600@1-2-3"])
+def test_a_slowdown_that_is_not_understood_is_refused(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        simulate(slow_down=given)
+    assert ended.value.code == 2
+    assert "MHZ@FROM-TO" in capsys.readouterr().err
+
+
+def test_a_card_cannot_be_slowed_down_below_its_lowest_clock(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the lowest clock of v100 is 135 MHz" in complaint(capsys, slow_down="100@1-2")
+
+
+def test_what_serve_calls_fixed_is_the_default_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reported(tmp_path / "out.json", policy="fixed")["policy"] == "default"
+    said = capsys.readouterr().err
+    assert "boulton: --policy fixed is policy default here: the default setting\n" in said

@@ -11,6 +11,7 @@ from optimizer.devices.gpu import DeviceError, Gpu
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.telemetry import EnergySource, EventReason
 from optimizer.twin.gpu_profile import GpuProfile, Noise, PowerSensor
+from optimizer.twin.slowdown import Slowdown
 
 
 class Net:
@@ -174,8 +175,8 @@ def test_on_its_way_down_the_clock_passes_through_legal_clocks(clock: Clock) -> 
 
 
 def test_a_hot_card_runs_slower_for_a_while_and_says_why(gpu: SimulatedGpu, clock: Clock) -> None:
-    gpu.slow_down(500, start_s=1.0, end_s=2.0)
-    gpu.slow_down(800, start_s=1.5, end_s=3.0, reason=EventReason.HW_THERMAL_SLOWDOWN)
+    gpu.slow_down(Slowdown(500, 1.0, 2.0))
+    gpu.slow_down(Slowdown(800, 1.5, 3.0, EventReason.HW_THERMAL_SLOWDOWN))
     told: list[tuple[float, int | None, EventReason]] = []
     for now_s in (0.5, 1.25, 1.75, 2.5, 3.5, 4.5):
         clock.now_s = now_s
@@ -194,7 +195,7 @@ def test_a_hot_card_runs_slower_for_a_while_and_says_why(gpu: SimulatedGpu, cloc
 
 
 def test_a_slowdown_does_not_forget_the_clock_that_was_asked_for(gpu: SimulatedGpu, clock: Clock) -> None:
-    gpu.slow_down(800, start_s=0.0, end_s=2.0)
+    gpu.slow_down(Slowdown(800, 0.0, 2.0))
     gpu.set_sm_clock_mhz(500)
     clock.now_s = 1.0
     assert gpu.read().sm_clock_mhz == 500, "a slowdown is no floor"
@@ -218,7 +219,7 @@ def test_a_slowdown_that_cannot_be_is_refused(
     gpu: SimulatedGpu, clock_mhz: int, start_s: float, end_s: float, reason: EventReason
 ) -> None:
     with pytest.raises(ValueError, match="slowdown"):
-        gpu.slow_down(clock_mhz, start_s=start_s, end_s=end_s, reason=reason)
+        gpu.slow_down(Slowdown(clock_mhz, start_s, end_s, reason))
 
 
 def test_the_counter_counts_whole_millijoules(clock: Clock) -> None:
