@@ -26,7 +26,7 @@ from bench.layers.engines import TIMERS
 from bench.predict.calibrating import file_jobs, measure_into, simulate_into, small_jobs
 from bench.predict.measured_device import Wanted, open_device
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
-from optimizer.layers.predictor import fit_predictor
+from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.saved import save_predictor
 from optimizer.layers.simulated import SimulatedLayers
 from optimizer.settings_table import SettingsError

@@ -84,6 +84,7 @@ def as_json(prediction: NetworkPrediction, predictor: LayerPredictor, name: str)
         "clocks_mhz": prediction.clocks_mhz,
         "run_s": prediction.run_s.tolist(),
         "run_spread": prediction.spread.tolist(),
+        "run_spread_90": (prediction.tail * prediction.spread).tolist(),
         "power_w": None if power is None else power.tolist(),
         "energy_j": None if energy is None else energy.tolist(),
         "judged_by_work_and_traffic_alone": prediction.guessed,

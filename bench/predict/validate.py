@@ -19,10 +19,10 @@ from rich.table import Table
 
 from bench.console import make_console
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
+from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.judging import PUBLISHED, PUBLISHED_NETWORKS, Score, judge, ours, plain
 from optimizer.layers.neuralpower import fit_neuralpower
 from optimizer.layers.paleo import fit_paleo
-from optimizer.layers.predictor import fit_predictor
 from server.errors import ConfigError
 
 _NEEDED = ("sklearn", "scipy")

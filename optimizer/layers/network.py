@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,6 @@ Array = NDArray[np.float64]
 
 _BOTTLENECK = 0.5
 """The steps that together take this part of the time are the bottlenecks, the longest first."""
-_SHARED_ERROR = 0.3
-"""How much of a step's error its neighbours share (assumed): errors of one model do not average out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,7 @@ class NetworkPrediction:
         watts: likewise; None where power was never measured.
         beside_s: what a batch takes beyond its steps, `[batches]`.
         spread: standard deviation of the logarithm of a batch's time, `[batches, clocks]`.
+        tail: within how many standard deviations 90 % lie.
         guessed: kinds of steps that were judged by work and traffic alone.
     """
 
@@ -43,6 +41,7 @@ class NetworkPrediction:
     watts: Array | None
     beside_s: Array
     spread: Array
+    tail: float
     guessed: tuple[str, ...]
 
     @property
@@ -95,15 +94,7 @@ def predict_network(
         seconds=seconds,
         watts=watts,
         beside_s=np.array([predictor.besides_s(one.at((batch,))) for batch in batches]),
-        spread=_spread(seconds, predicted.spread.reshape(shape).swapaxes(1, 2)),
+        spread=predictor.doubt.of_runs(seconds, predicted.spread.reshape(shape).swapaxes(1, 2)),
+        tail=predictor.doubt.tail,
         guessed=tuple(sorted({*predicted.guessed, *unknown} - {Kind.UNKNOWN.value})),
     )
-
-
-def _spread(seconds: Array, spread: Array) -> Array:
-    """Return the sum's relative deviation: a shared part adds up, the rest averages out."""
-    errors = seconds * spread
-    own = math.sqrt(1.0 - _SHARED_ERROR) * np.sqrt((errors**2).sum(axis=2))
-    shared = math.sqrt(_SHARED_ERROR) * errors.sum(axis=2)
-    answer: Array = np.hypot(own, shared) / seconds.sum(axis=2)
-    return answer

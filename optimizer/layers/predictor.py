@@ -20,35 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.layers.dataset import Dataset, Rows
+from optimizer.layers.costs import ANY, causes_of
+from optimizer.layers.doubt import ASSUMED, RunDoubt
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
-from optimizer.layers.gaussian import GaussianProcess, fit_gaussian_process
-from optimizer.layers.sharing import step_watts
+from optimizer.layers.gaussian import GaussianProcess
 from optimizer.layers.view import view
 
 Array = NDArray[np.float64]
-
-_LEAST_ROWS = 25
-_CACHES_BYTES = (2**18, 2**20, 2**22, 2**24, 2**26)
-"""Sizes between which those of a processor's caches lie; what a byte costs beyond each is fitted."""
-_ANY = "any"
-_FLOWING = frozenset(
-    kind.value
-    for kind in (
-        Kind.POOLING,
-        Kind.WHOLE_POOLING,
-        Kind.DEPTHWISE,
-        Kind.ELEMENTWISE,
-        Kind.MOVE,
-        Kind.NORMALISATION,
-    )
-)
-"""Kinds that are limited by what flows."""
-_PRODUCTS = frozenset({Kind.FULLY_CONNECTED.value})
-_WINDOWED = frozenset(
-    kind.value for kind in (Kind.POOLING, Kind.WHOLE_POOLING, Kind.CONVOLUTION, Kind.DEPTHWISE)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +60,7 @@ class LayerPredictor:
         power_processes: likewise; of the logarithm of the power. Empty where power was not measured.
         beside_s: what a run takes beyond its steps: once, for each step, and for each byte that is turned
             from one layout to another.
+        doubt: how far off whole runs are, given how far off their steps may be.
     """
 
     provenance: Mapping[str, Any]
@@ -89,6 +69,7 @@ class LayerPredictor:
     processes: Mapping[str, GaussianProcess]
     power_processes: Mapping[str, GaussianProcess]
     beside_s: Array
+    doubt: RunDoubt = ASSUMED
 
     @property
     def has_power(self) -> bool:
@@ -122,7 +103,7 @@ class LayerPredictor:
 
     def besides_s(self, table: FeatureTable) -> float:
         """Return what a run takes beyond its steps, given all steps of a network at one batch size."""
-        return float(_besides(table) @ self.beside_s)
+        return float(besides(table) @ self.beside_s)
 
     def _logs(self, table: FeatureTable) -> tuple[Array, Array, Array, tuple[str, ...]]:
         """Return times, their spread and powers at every measured clock, and the kinds that are guessed."""
@@ -132,10 +113,10 @@ class LayerPredictor:
         for kind in set(table.kinds):
             rows, known = table.of(kind), kind.value in self.processes
             guessed += [] if known else [kind.value]
-            name, own = kind.value if known else _ANY, table.rows(rows)
+            name, own = kind.value if known else ANY, table.rows(rows)
             seen = view(own, kind if known else None)
             means, spread[rows] = self.processes[name].predict(seen)
-            times[rows] = means + np.log(_causes(own, name) @ self.rooflines[name].T)
+            times[rows] = means + np.log(causes_of(own, name) @ self.rooflines[name].T)
             if self.has_power:
                 powers[rows], _ = self.power_processes[name].predict(seen)
         return times, spread, powers, tuple(sorted(guessed))
@@ -152,99 +133,8 @@ class LayerPredictor:
         return answer
 
 
-def fit_predictor(dataset: Dataset) -> LayerPredictor:
-    """Fit to a dataset; power too where steps or at least whole networks were metered (see `sharing`).
-
-    Needs SciPy (`pip install 'boulton[study]'`).
-
-    Raises:
-        ValueError: the same steps were not measured at every clock, or there are hardly any.
-    """
-    clocks = dataset.clocks_mhz
-    sweeps = [dataset.at_clock(clock).rows() for clock in clocks or (None,)]
-    first = sweeps[0]
-    _check(sweeps)
-    times = np.column_stack([rows.seconds for rows in sweeps])
-    watts = [
-        found for clock in clocks or (None,) if (found := step_watts(dataset.at_clock(clock))) is not None
-    ]
-    powers = np.log(np.column_stack(watts)) if len(watts) == len(sweeps) else None
-    kinds = [kind for kind in Kind if kind is not Kind.UNKNOWN and first.table.of(kind).sum() >= _LEAST_ROWS]
-    rooflines, processes, power_processes = {}, {}, {}
-    for kind in (None, *kinds):
-        own = np.ones(len(times), bool) if kind is None else first.table.of(kind)
-        table, name = first.table.rows(own), _ANY if kind is None else kind.value
-        causes, seen = _causes(table, name), view(table, kind)
-        rooflines[name] = _roofline(causes, times[own])
-        processes[name] = fit_gaussian_process(seen, np.log(times[own] / (causes @ rooflines[name].T)))
-        if powers is not None:
-            power_processes[name] = fit_gaussian_process(seen, powers[own])
-    beside_s = _beside_s(dataset)
-    return LayerPredictor(dataset.provenance, clocks, rooflines, processes, power_processes, beside_s)
-
-
-def _causes(table: FeatureTable, name: str) -> Array:
-    """Return what costs time in steps of a kind: the step, operations, bytes, and what caches and layout add.
-
-    Poolings are limited by what flows, fully connected layers by their weights: of those, the bytes that a
-    cache of each size does not hold cost more. Windows over channels that lie in no blocks cost more an
-    operation, and most where the engine takes one number at a time; so do convolutions in groups.
-    """
-    column = table.column
-    flowing, weights = column("input_bytes") + column("output_bytes"), column("weight_bytes")
-    causes = [np.ones(len(flowing)), column("operations"), flowing, weights]
-    if name in _PRODUCTS | _FLOWING:
-        network = column("network_bytes") + column("network_weight_bytes")
-        since = column("since_bytes") + column("since_weight_bytes")
-        causes += _beyond(flowing, since) if name in _FLOWING else _beyond(weights, network)
-    if name in _WINDOWED:
-        plain = column("operations") * (1.0 - column("blocked"))
-        causes += [plain * (1.0 - column("scalar")), plain * column("scalar")]
-    if name == Kind.CONVOLUTION.value:
-        causes.append(column("operations") * (column("groups") > 1))
-    return np.column_stack(causes)
-
-
-def _beyond(moved: Array, between: Array) -> list[Array]:
-    """Return the bytes that each cache does not hold until they are used again."""
-    return [moved * np.maximum(0.0, 1.0 - cache / np.maximum(between, 1.0)) for cache in _CACHES_BYTES]
-
-
-def _roofline(causes: Array, times_s: Array) -> Array:
-    """Return what each cause costs at each clock: not below 0, of the least squares of relative errors."""
-    from scipy.optimize import nnls
-
-    sizes = np.maximum(causes.mean(axis=0), 1e-30)
-    found = [nnls(causes / sizes / own[:, np.newaxis], np.ones(len(own)))[0] / sizes for own in times_s.T]
-    least = np.zeros(causes.shape[1])
-    least[0] = 1e-9
-    return np.asarray(np.maximum(np.array(found), least), np.float64)
-
-
-def _check(sweeps: Sequence[Rows]) -> None:
-    first = sweeps[0]
-    if len(first.seconds) < _LEAST_ROWS:
-        raise ValueError(f"only {len(first.seconds)} steps were measured; at least {_LEAST_ROWS} are needed")
-    for rows in sweeps[1:]:
-        if (
-            rows.table.values.shape != first.table.values.shape
-            or (rows.table.values != first.table.values).any()
-        ):
-            raise ValueError("not all steps were measured at every clock: let the calibration finish")
-
-
-def _beside_s(dataset: Dataset) -> Array:
-    """Fit what runs take beyond their steps: not below 0, of the least squares relative to the runs."""
-    from scipy.optimize import nnls
-
-    runs_s = np.array([one.run_s for one in dataset.measured])
-    gaps_s = runs_s - [one.seconds.sum() for one in dataset.measured]
-    causes = np.array([_besides(one.table) for one in dataset.measured])
-    sizes = np.maximum(causes.mean(axis=0), 1e-30)
-    return np.asarray(nnls(causes / sizes / runs_s[:, np.newaxis], gaps_s / runs_s)[0] / sizes, np.float64)
-
-
-def _besides(table: FeatureTable) -> Array:
+def besides(table: FeatureTable) -> Array:
+    """Return what costs time beyond the steps, given all steps of a network at one batch size."""
     return np.array([1.0, len(table.kinds), table.column("turned_bytes").sum()])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.layers.dataset import DatasetError
+from optimizer.layers.doubt import RunDoubt
 from optimizer.layers.gaussian import GaussianProcess
 from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.view import COLUMNS_OF
 
 Array = NDArray[np.float64]
-FORMAT = "boulton-predictor-3"
+FORMAT = "boulton-predictor-4"
 _POWER = "power of "
 SHIPPED = Path(__file__).parent / "predictors"
 _PARTS = tuple(field.name for field in fields(GaussianProcess) if field.name != "noise")
@@ -36,6 +37,7 @@ def save_predictor(predictor: LayerPredictor, path: Path) -> None:
         "provenance": dict(predictor.provenance),
         "clocks_mhz": predictor.clocks_mhz,
         "beside_s": predictor.beside_s.tolist(),
+        "doubt": asdict(predictor.doubt),
         "noise": {name: process.noise for name, process in _processes(predictor).items()},
         "columns": COLUMNS_OF,
     }
@@ -98,4 +100,5 @@ def _read(said: Mapping[str, Any], arrays: Mapping[str, Array]) -> LayerPredicto
         processes={kind: found[kind] for kind in kinds},
         power_processes={kind: found[_POWER + kind] for kind in kinds if _POWER + kind in found},
         beside_s=np.array(said["beside_s"], float),
+        doubt=RunDoubt(**said["doubt"]),
     )

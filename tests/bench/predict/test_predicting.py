@@ -25,8 +25,8 @@ from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, load_dataset
+from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.fusion import Kind, fuse
-from optimizer.layers.predictor import fit_predictor
 from server.cli import main
 from server.errors import ConfigError, EngineError
 

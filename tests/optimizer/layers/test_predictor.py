@@ -18,11 +18,12 @@ from optimizer.layers.dataset import (
     write_header,
 )
 from optimizer.layers.features import NAMES, FeatureTable
+from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.fusion import Kind
 from optimizer.layers.gaussian import fit_gaussian_process
 from optimizer.layers.judging import judge, ours
 from optimizer.layers.polynomial import fit_polynomial
-from optimizer.layers.predictor import LayerPredictor, fit_predictor
+from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.saved import load_predictor, save_predictor
 
 PROVENANCE = {"simulated": True, "device": "made up", "engine": "none", "date": "2026-11-21"}

@@ -1,0 +1,56 @@
+"""What poolings are charged for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from optimizer.layers.costs import causes_of, pixels_inside
+from optimizer.layers.features import NAMES, FeatureTable
+from optimizer.layers.fusion import Kind
+
+
+def pooling(**values: float) -> FeatureTable:
+    row = np.ones((1, len(NAMES)))
+    for name, value in values.items():
+        row[0, NAMES.index(name)] = value
+    return FeatureTable((Kind.POOLING,), ("pool",), row)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding"), [(28, 3, 1, 1), (13, 3, 2, 0), (14, 5, 3, 2)]
+)
+@pytest.mark.parametrize("over_the_edge", [0, 1])
+def test_windows_see_only_what_is_inside(
+    side: int, kernel: int, stride: int, padding: int, over_the_edge: int
+) -> None:
+    answers = (side + 2 * padding - kernel) // stride + 1 + over_the_edge
+    starts = np.arange(answers) * stride - padding
+    along = sum(0 <= start + offset < side for start in starts for offset in range(kernel))
+    table = pooling(
+        in_height=side,
+        in_width=7,
+        out_height=answers,
+        out_width=7,
+        kernel_height=kernel,
+        kernel_width=1,
+        stride=stride,
+        padding=padding,
+    )
+    assert pixels_inside(table)[0] == along * sum(0 <= place * stride - padding < 7 for place in range(7))
+
+
+def test_a_pooling_is_charged_by_the_code_that_runs_it() -> None:
+    shape = {"in_height": 4.0, "in_width": 4.0, "out_height": 2.0, "out_width": 2.0, "stride": 2.0}
+    window = {"kernel_height": 2.0, "kernel_width": 2.0, "padding": 0.0, "out_channels": 20.0}
+    charged = {
+        code: set(np.flatnonzero(causes_of(pooling(**shape, **window, **flags), "pooling")[0, 1:9]).tolist())
+        for code, flags in {
+            "blocked": {"blocked": 1.0, "scalar": 0.0},
+            "scalar": {"blocked": 0.0, "scalar": 1.0},
+            "plain": {"blocked": 0.0, "scalar": 0.0},
+        }.items()
+    }
+    assert charged == {"blocked": {0, 1, 2}, "scalar": {3}, "plain": {4, 5, 6}}
+    in_blocks = causes_of(pooling(**shape, **window, blocked=1.0, scalar=0.0), "pooling")
+    assert in_blocks[0, 1] == 2 * 16  # two blocks of channels, all sixteen pixels
