@@ -61,9 +61,11 @@ class BatchTimes:
 class Traffic:
     """What the scheduler saw in one interval. Counts are images, not requests.
 
-    `late` images were answered after the SLO; `refused` were turned away (queue full, hopeless deadline);
-    `expired` passed their deadline while queued; `cancelled` were withdrawn by their client (nobody's fault).
-    `latencies_ms` is None when nothing completed. `batches` maps executed batch size to its times.
+    `requests` brought the images that arrived, at most `largest_request` each, and `together` is the sum over
+    them of their images squared (0: nobody counted). `late` images were answered after the SLO; `refused`
+    were turned away (queue full, hopeless deadline); `expired` passed their deadline while queued;
+    `cancelled` were withdrawn by their client (nobody's fault). `latencies_ms` is None when nothing
+    completed. `batches` maps executed batch size to its times.
     """
 
     arrived: int = 0
@@ -78,6 +80,9 @@ class Traffic:
     latency_p95_ms: float | None = None
     latency_p99_ms: float | None = None
     batches: Mapping[int, BatchTimes] = field(default_factory=dict)
+    requests: int = 0
+    together: int = 0
+    largest_request: int = 0
 
 
 @dataclass(frozen=True, slots=True)

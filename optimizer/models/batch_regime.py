@@ -39,12 +39,18 @@ _LEAST_RATE_PER_S = 1e-3
 class Load(NamedTuple):
     """Images a second to expect, and how unevenly: variance over mean of their counts (1 for Poisson).
 
+    They come in requests of `request_images` in the mean; an image comes with `own_images`, itself included,
+    which is more where requests differ, because large ones have more images. A batch that cannot take
+    `largest_request` would split it.
     `dispersion` is that of counts over a batch. How much the rate itself changes from second to second says
     nothing of a queue that lasts milliseconds: for surges an alarm watches and capacity is held in reserve.
     """
 
     rate_per_s: float
     dispersion: float
+    request_images: float = 1.0
+    own_images: float = 1.0
+    largest_request: float = 1.0
 
 
 class Regime(NamedTuple):
@@ -85,20 +91,22 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         load: what arrives.
         limit_s: latency beyond which an image counts as late.
     """
-    load = Load(max(_LEAST_RATE_PER_S, load.rate_per_s), load.dispersion)
+    load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
     rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
     arriving = load.rate_per_s * times_s
-    greedy = _first_sustained(sizes, arriving)
+    greedy = _first_sustained(sizes, arriving, load.request_images)
     usual = np.minimum(greedy, sizes.size - 1)
-    met, mean = _usual_batch(sizes, arriving, usual)
+    met, mean = _usual_batch(sizes, arriving, usual, load.request_images)
     capped_s = times_s[caps, clocks]
-    waits, gathering_s = rows > greedy, ((sizes - 1.0) / load.rate_per_s)[:, None]
+    gathering_s = (np.maximum(0.0, sizes - load.request_images) / load.rate_per_s)[:, None]
+    waits = rows > greedy
     late, gathered_longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
     at_once = AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
     busy = np.minimum(1.0, arriving / sizes[:, None])
     busy[usual, clocks] = np.minimum(1.0, met / mean)
     late = np.where(waits, late, busy * at_once.late_share(limit_s))
-    late[:, times_s[0] > limit_s] = 1.0
+    alone_s = times_s[min(int(np.searchsorted(sizes, load.own_images)), sizes.size - 1)]
+    late[:, alone_s > limit_s] = 1.0
     return Regime(
         possible=(rows >= greedy) & (rows <= caps),
         delay_s=np.where(waits, gathering_s, 0.0),
@@ -110,13 +118,21 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     )
 
 
-def _first_sustained(sizes: Array, arriving: Array) -> NDArray[np.intp]:
+def _first_sustained(sizes: Array, arriving: Array, request_images: float) -> NDArray[np.intp]:
     """Return the row of the smallest mean batch without delay, one a clock; the number of rows for none."""
-    sustained = arriving + np.exp(-arriving) <= sizes[:, None]
+    sustained = _followed_by(arriving, request_images) <= sizes[:, None]
     return np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
 
 
-def _usual_batch(sizes: Array, arriving: Array, usual: NDArray[np.intp]) -> tuple[Array, Array]:
+def _followed_by(arriving: Array, request_images: float) -> Array:
+    """Return the mean batch after one during which so many images come: these, or the next request alone."""
+    following: Array = arriving + request_images * np.exp(-arriving / request_images)
+    return following
+
+
+def _usual_batch(
+    sizes: Array, arriving: Array, usual: NDArray[np.intp], request_images: float
+) -> tuple[Array, Array]:
     """Return what arrives during the mean batch of a server that never waits, and that batch; one a clock.
 
     It lies between two sizes, where both are on a straight line. Rounded up to a size, a clock would look the
@@ -124,8 +140,8 @@ def _usual_batch(sizes: Array, arriving: Array, usual: NDArray[np.intp]) -> tupl
     """
     clocks, below = np.arange(usual.size), np.maximum(usual - 1, 0)
     met, met_below = arriving[usual, clocks], arriving[below, clocks]
-    over = sizes[usual] - met - np.exp(-met)
-    under = sizes[below] - met_below - np.exp(-met_below)
+    over = sizes[usual] - _followed_by(met, request_images)
+    under = sizes[below] - _followed_by(met_below, request_images)
     back = (over / np.maximum(1e-12, over - under)).clip(0.0, 1.0)
     return met - back * (met - met_below), sizes[usual] - back * (sizes[usual] - sizes[below])
 
@@ -134,7 +150,8 @@ def _delayed(
     sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
 ) -> tuple[Array, Array]:
     """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
-    gathered = 1.0 + _deviated(sizes - 1.0, load.dispersion, _SPREAD_DEVIATIONS[:, None])
+    others = np.maximum(0.0, sizes - load.request_images)
+    gathered = load.own_images + _deviated(others, load.dispersion, _SPREAD_DEVIATIONS[:, None])
     own_s = np.minimum(times_s, capped_s).take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
     wait_s = np.maximum(gathering_s, own_s)
     latency_s = np.add(own_s, wait_s, out=own_s)
@@ -195,9 +212,10 @@ class AtOnce:
         self.rows = rows
         rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
         gain = (rate * lasts.slopes(rows)).clip(0.0, _MOST_GAIN)
-        before_s = lasts(_skewed(met, load.dispersion / (1.0 - gain**2), deviations))
+        before = _skewed(met, load.dispersion / (1.0 - gain**2), deviations)
+        before_s = lasts(np.maximum(load.request_images, before))
         self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
-        came = _skewed(rate * before_s[:, None], load.dispersion, deviations)
+        came = _skewed(rate * before_s[:, None], load.dispersion, deviations) + (load.own_images - 1.0)
         self._own_s = lasts(came.reshape(self._wait_s.shape))
         self._latency_s = self._wait_s + self._own_s
         self._all_s = _PAIRS @ self._wait_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from optimizer.telemetry import BatchTimes
+from optimizer.telemetry import BatchTimes, Traffic
 
 _WEIGHT = 0.2
 _LEAST_BATCHES = 10
@@ -14,6 +14,37 @@ _MOST_CUT = 0.05
 _MOST = 200.0
 _MOST_GAIN = 0.9
 _ROUNDS = 4
+_REQUEST_MEMORY, _LARGEST_MEMORY = 0.8, 0.98
+
+
+class RequestModel:
+    """How many images come in one request, over the requests of late."""
+
+    def __init__(self) -> None:
+        self._requests = self._images = self._together = self._largest = 0.0
+
+    @property
+    def images(self) -> float:
+        """Images of a request, the mean."""
+        return max(1.0, self._images / self._requests) if self._requests else 1.0
+
+    @property
+    def own_images(self) -> float:
+        """Images of the request that an image comes in, the mean over images; no less than `images`."""
+        return max(self.images, self._together / self._images) if self._images else 1.0
+
+    @property
+    def largest(self) -> float:
+        """Images of the largest request of late."""
+        return max(1.0, self._largest)
+
+    def observe(self, traffic: Traffic) -> None:
+        """Count a window's requests, where somebody counted them."""
+        if traffic.requests:
+            self._largest = max(_LARGEST_MEMORY * self._largest, traffic.largest_request)
+            self._requests = _REQUEST_MEMORY * self._requests + traffic.requests
+            self._images = _REQUEST_MEMORY * self._images + traffic.arrived
+            self._together = _REQUEST_MEMORY * self._together + traffic.together
 
 
 class ClumpModel:

@@ -30,7 +30,7 @@ from typing import Any
 
 from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import Load, deviations
-from optimizer.models.clumping import ClumpModel
+from optimizer.models.clumping import ClumpModel, RequestModel
 from optimizer.models.drift import DriftDetector
 from optimizer.models.machine import Machine
 from optimizer.models.prior import Prior
@@ -101,7 +101,7 @@ class BoultonPolicy:
         self._machine.forget()
         self._arrivals = ArrivalModel()
         self._peaks = PeakModel()
-        self._clumps = ClumpModel()
+        self._clumps, self._requests = ClumpModel(), RequestModel()
         self._alarm_deviations = _ALARM_DEVIATIONS
         self._watch = SloWatch()
         self._drift, self._power_drift = DriftDetector(), DriftDetector()
@@ -188,6 +188,7 @@ class BoultonPolicy:
             late = late_images(window.traffic)
             self._peaks.observe(arrived / duration_s, late, window.traffic.completed)
         self._arrivals.observe(arrived, duration_s)
+        self._requests.observe(window.traffic)
         self._idle = 0 if arrived else self._idle + 1
         return surged
 
@@ -282,7 +283,10 @@ class BoultonPolicy:
         point = window.point
         if not self._machine.ready:
             return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
-        load = Load(self._arrivals.rate_per_s, self._clumps.dispersion)
+        requests = self._requests
+        dispersion = max(self._clumps.dispersion, requests.own_images)
+        rate = self._arrivals.rate_per_s
+        load = Load(rate, dispersion, requests.images, requests.own_images, requests.largest)
         margins = self._caution.margins(self._peaks.rate_per_s)
         land = Landscape(self._grid, self._machine, load, targets, margins)
         self._slo_bound = land.slo_binds
@@ -398,6 +402,7 @@ class BoultonPolicy:
         if (
             now is None
             or not _LITTLE_LESS * point.batch_limit <= now.batch_limit <= _LITTLE_MORE * point.batch_limit
+            or now.batch_limit < self._requests.largest <= point.batch_limit
         ):
             return prediction
         return replace(prediction, point=replace(point, batch_limit=now.batch_limit))

@@ -67,22 +67,24 @@ class Landscape:
         self._spare_s = max(1e-4, (targets.slo_p99_ms * margins.slo_share - margins.overhead_ms) / 1e3)
         self._overhead_s = margins.overhead_ms / 1e3
         self.tables = machine.tables()
-        self._caps = self._largest(load.rate_per_s, targets.slo_p99_ms / 1e3)
+        self._caps = self._largest(load, targets.slo_p99_ms / 1e3)
         self._steady = largest_in_time(self.tables.cautious_times_s, self._spare_s / 2.0)
         self._columns = np.arange(self._caps.size)
         self._regime = regimes(self._sizes, self.tables.cautious_times_s, self._caps, load, self._spare_s)
         self._score(machine, load, targets, margins)
 
-    def _largest(self, rate_per_s: float, slo_s: float) -> NDArray[np.intp]:
+    def _largest(self, load: Load, slo_s: float) -> NDArray[np.intp]:
         """Return the row of the largest batch to form at each clock: any that is answered in time itself.
 
-        A large batch is how a queue that has grown is worked off, so caution must not make it smaller; and a
-        clock that is too slow for the load at that size needs all it can get.
+        A smaller one than the largest request would only split that. A large batch is how a queue that has
+        grown is worked off, so caution must not make it smaller; and a clock that is too slow for the load at
+        that size needs all it can get.
         """
         times_s = self.tables.times_s
-        caps = largest_in_time(times_s, _LARGEST_BATCH * slo_s)
+        request = min(int(np.searchsorted(self._sizes, load.largest_request)), self._sizes.size - 1)
+        caps = np.maximum(request, largest_in_time(times_s, _LARGEST_BATCH * slo_s))
         capacity = self._sizes[caps] / times_s[caps, np.arange(caps.size)]
-        slow = np.flatnonzero(capacity < _AMPLE * rate_per_s)
+        slow = np.flatnonzero(capacity < _AMPLE * load.rate_per_s)
         if slow.size:
             quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
             caps[slow] = np.maximum(caps[slow], quickest)

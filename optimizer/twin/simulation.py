@@ -79,6 +79,7 @@ class SimulatedServer:
         self._latencies_s = array("d")
         self._sensed = 0
         self._arrived = 0
+        self._times_s: NDArray[np.float64] = np.empty(0)
         self._asked_mhz: int | None = None
         self._clock_changes = -1
         self._reset()
@@ -89,6 +90,7 @@ class SimulatedServer:
         """Return what happened since the previous call."""
         latencies_ms = np.array(self._latencies_s[self._sensed :]) * 1e3
         p50, p95, p99 = _quantiles(latencies_ms)
+        requests = _request_images(self._times_s[self._arrived_before : self._arrived])
         traffic = Traffic(
             arrived=self._arrived - self._arrived_before,
             completed=latencies_ms.size,
@@ -100,6 +102,9 @@ class SimulatedServer:
             latency_p95_ms=p95,
             latency_p99_ms=p99,
             batches={size: BatchTimes(*times) for size, times in self._batches.items()},
+            requests=requests.size,
+            together=int(requests @ requests),
+            largest_request=int(requests.max(initial=0)),
         )
         self._reset()
         return traffic, self._gpu.read()
@@ -148,6 +153,7 @@ class SimulatedServer:
     ) -> None:
         """Let images arrive at ascending times, calling `each` every `every_s`, until `until_s`."""
         times: list[float] = arrivals.tolist() if isinstance(arrivals, np.ndarray) else list(arrivals)
+        self._times_s = np.concatenate((self._times_s[: self._arrived], times))
         first, turns, start_s = 0, 1, self._clock.now_s
         while True:
             turn_s = start_s + turns * every_s
@@ -247,6 +253,13 @@ class SimulatedServer:
         staged, self._running, self._staged, self._done_s = self._staged, None, None, math.inf
         if staged is not None:
             self._start(staged)
+
+
+def _request_images(times_s: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the images of each request: those that came at the same moment came in one."""
+    if not times_s.size:
+        return np.empty(0, np.intp)
+    return np.diff(np.flatnonzero(np.diff(times_s, prepend=-math.inf, append=math.inf)))
 
 
 def _quantiles(latencies_ms: NDArray[np.float64]) -> tuple[float, float, float] | tuple[None, None, None]:

@@ -24,7 +24,7 @@ class Accounts:
 
     def arrived(self, images: int) -> None:
         """Somebody asks for this many images."""
-        self._traffic.arrived += images
+        self._traffic.came(images)
 
     def refused(self, request: CallRequest) -> None:
         """Turned away when offered."""

@@ -25,10 +25,18 @@ class TrafficRecorder:
         self._reset()
 
     def _reset(self) -> None:
+        self.requests = self.together = self.largest_request = 0
         self.arrived = self.completed = self.refused = self.expired = self.cancelled = self.failed = 0
         self._batches: dict[int, tuple[int, float]] = {}
         self._latencies_s.clear()
         self._weights.clear()
+
+    def came(self, images: int) -> None:
+        """Count a request that came, whatever becomes of it."""
+        self.arrived += images
+        self.requests += 1
+        self.together += images * images
+        self.largest_request = max(self.largest_request, images)
 
     def answered(self, images: int, latency_s: float) -> None:
         """Count a request that got its answer."""
@@ -63,6 +71,9 @@ class TrafficRecorder:
             latency_p95_ms=quantiles[1],
             latency_p99_ms=quantiles[2],
             batches={size: BatchTimes(*times) for size, times in self._batches.items()},
+            requests=self.requests,
+            together=self.together,
+            largest_request=self.largest_request,
         )
         self._reset()
         return traffic

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from optimizer.models.clumping import ClumpModel
-from optimizer.telemetry import BatchTimes
+from optimizer.models.clumping import ClumpModel, RequestModel
+from optimizer.telemetry import BatchTimes, Traffic
 
 
 def batches(sizes: list[int]) -> dict[int, BatchTimes]:
@@ -64,3 +64,37 @@ def test_even_batches_are_no_more_even_than_chance() -> None:
 )
 def test_what_tells_nothing_teaches_nothing(sizes: list[int], limit: int) -> None:
     assert learned(sizes, limit=limit) == 1.0
+
+
+def asked(*images: int) -> Traffic:
+    return Traffic(
+        arrived=sum(images),
+        requests=len(images),
+        together=sum(one * one for one in images),
+        largest_request=max(images, default=0),
+    )
+
+
+def test_requests_are_known_from_one_window() -> None:
+    model = RequestModel()
+    model.observe(asked(1, 1, 2, 4, 8))
+    assert (model.images, model.largest) == (pytest.approx(3.2), 8.0)
+    assert model.own_images == pytest.approx(86.0 / 16.0)
+
+
+def test_without_a_count_images_come_alone() -> None:
+    model = RequestModel()
+    model.observe(Traffic(arrived=1000))
+    assert (model.images, model.own_images, model.largest) == (1.0, 1.0, 1.0)
+
+
+def test_requests_of_before_are_forgotten_and_quiet_windows_change_nothing() -> None:
+    model = RequestModel()
+    model.observe(asked(*[16] * 100))
+    for _ in range(50):
+        model.observe(asked())
+    assert model.images == pytest.approx(16.0)
+    for _ in range(300):
+        model.observe(asked(*[1] * 100))
+    assert model.images == model.own_images == pytest.approx(1.0, abs=1e-6)
+    assert model.largest == 1.0

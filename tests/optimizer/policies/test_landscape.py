@@ -133,6 +133,17 @@ def test_margins_keep_room_free() -> None:
     assert overhead.p99_ms(3, 40) == pytest.approx(bare.p99_ms(3, 40) + 15.0)
 
 
+def test_no_batch_limit_splits_the_largest_request() -> None:
+    tight = replace(TARGETS, slo_p99_ms=10.0)
+    loads = Load(30.0, 1.0), Load(30.0, 16.0, 16.0, 16.0, 24.0)
+    single, several = (Landscape(GRID, KNOWN, load, tight, NO_MARGINS) for load in loads)
+    assert smallest_limit(single) < 24 <= smallest_limit(several)
+
+
+def smallest_limit(found: Landscape) -> int:
+    return min(found.point(0, column).batch_limit for column in range(len(CLOCKS)))
+
+
 def test_a_reserve_raises_the_clock_but_never_beyond_the_fast_point() -> None:
     bare = land(500.0)
     ready = land(500.0, margins=replace(NO_MARGINS, reserve_per_s=3800.0))

@@ -84,6 +84,37 @@ def test_the_queueing_model_foretells_the_simulation(load: float, limit: int) ->
     )
 
 
+@pytest.mark.parametrize("images", [(4,), (8,), (1, 1, 2, 4, 8)])
+@pytest.mark.parametrize("load", [0.02, 0.1, 0.3, 0.6])
+def test_the_queueing_model_foretells_requests_of_several_images(
+    load: float, images: tuple[int, ...]
+) -> None:
+    limit = 64
+    sizes = np.arange(1.0, limit + 1.0)
+    times_s = (FIXED_S + PER_IMAGE_S * sizes)[:, None]
+    rate = load * limit / times_s[-1, 0]
+    mean, own = np.mean(images), np.sum(np.square(images)) / np.sum(images)
+    expected = Load(rate, own, float(mean), float(own), max(images))
+    foretold = regimes(sizes, times_s, np.array([limit - 1]), expected, limit_s=0.05)
+    random = np.random.default_rng(3)
+    each = random.choice(images, 20_000)
+    arrivals_s = np.repeat(np.cumsum(random.exponential(mean / rate, each.size)), each)
+    clock = SimulatedClock()
+    server = SimulatedServer(SimulatedGpu(PROFILE, clock=clock), "net", clock, batch_limit=limit)
+    server.run(arrivals_s, arrivals_s[-1] + 100.0, 1e9, lambda: None)
+    traffic, _ = server.sense(50.0)
+    assert (traffic.requests, traffic.largest_request) == (each.size, max(images))
+    assert traffic.together == int(each @ each)
+    batches = traffic.batches.items()
+    ran = sum(size * times.count for size, times in batches) / sum(times.count for _, times in batches)
+    assert 0.9 * ran < foretold.greedy_images[0] < ran + 1.05
+    busy_s = sum(times.total_s for _, times in batches)
+    at_once = int(foretold.possible[:, 0].argmax())
+    assert foretold.busy[at_once, 0] == pytest.approx(busy_s / arrivals_s[-1], rel=0.12)
+    assert traffic.latency_p99_ms is not None
+    assert 0.9 < foretold.longest_s(at_once, 0) * 1e3 / traffic.latency_p99_ms < 1.9
+
+
 def test_every_image_is_accounted_for() -> None:
     _, served = simulate(1000, 10.0, limit=8)
     assert served.arrived == served.completed > 9000

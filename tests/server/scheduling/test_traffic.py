@@ -40,9 +40,17 @@ def test_batches_by_size() -> None:
     assert recorder.take(100.0, 0).batches == {4: BatchTimes(2, 0.75), 1: BatchTimes(1, 0.25)}
 
 
+def test_requests_are_counted_by_their_images() -> None:
+    recorder = TrafficRecorder()
+    for images in (1, 1, 4):
+        recorder.came(images)
+    taken = recorder.take(100.0, 0)
+    assert (taken.arrived, taken.requests, taken.together, taken.largest_request) == (6, 3, 18, 4)
+
+
 def test_taking_starts_anew() -> None:
     recorder = TrafficRecorder()
-    recorder.arrived += 3
+    recorder.came(3)
     recorder.answered(3, 9.0)
     recorder.executed(3, 1.0)
     recorder.take(100.0, 0)
