@@ -45,7 +45,7 @@ def choose_device(
 def _cpu(where: Where, environment: MutableMapping[str, str]) -> ServedDevice:
     if where == "either":
         environment[VISIBLE] = ""
-    return ServedDevice(RaplCpu())
+    return ServedDevice(RaplCpu(), is_gpu=False)
 
 
 def _gpu(settings: Settings, environment: MutableMapping[str, str]) -> ServedDevice:

@@ -29,6 +29,7 @@ class ServedDevice:
 
     Args:
         gpu: as the governor sees it.
+        is_gpu: whether it is a GPU, if only a simulated one; else the CPU.
         control: whether its clock was asked to be set.
         failures: how often each function of NVML failed with each code.
         lost: whether the device is gone for good.
@@ -37,6 +38,7 @@ class ServedDevice:
     """
 
     gpu: Gpu
+    is_gpu: bool = True
     control: bool = False
     failures: Callable[[], Failures] = Counter
     lost: Callable[[], bool] = bool

@@ -2,7 +2,9 @@
 
 Names and labels are Triton's (`nv_...`) where the meaning is the same, so that its dashboards work. Triton's
 counters lack the suffix `_total` that a Prometheus client library insists on; they are declared untyped,
-which leaves the names as they are and hinders no query. What nothing measured has no sample, never a 0.
+which leaves the names as they are and hinders no query. Like Triton's, they carry the GPU's UUID where a GPU
+runs the model, a simulated one included, and no such label on the CPU; Boulton's own name the device in any
+case. What nothing measured has no sample, never a 0.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from server.metrics.values import FrontEndMetrics, GovernorMetrics, ModelMetrics
 from server.scheduling.statistics import ModelStatistics
 
 _SECONDS_PER_HOUR = 3600.0
-_MODEL_LABELS = ("model", "version")
+_MODEL_LABELS = ("model", "version", "gpu_uuid")
 _GOVERNED = ("gpu_uuid", "model")
 _GPU_SOURCE = ("gpu_uuid", "source")
 
@@ -69,12 +71,12 @@ def model_families(models: Iterable[ModelMetrics]) -> Iterator[Metric]:
     """Everything that each loaded model counts."""
     models = tuple(models)
     for name, text, read in _MODEL_COUNTERS:
-        family = UnknownMetricFamily(name, text, labels=_MODEL_LABELS)
+        family = UnknownMetricFamily(name, text)
         for model in models:
-            family.add_metric(_labels(model), read(model.statistics))
+            family.add_sample(name, _triton_labels(model), read(model.statistics))
         yield family
     yield _failures(models)
-    yield _gauge("nv_inference_pending_request_count", "Requests that wait for a batch", models, _pending)
+    yield _pending(models)
     yield _gauge("boulton_queued_images", "Images that wait for a batch", models, _queued)
     yield _gauge("boulton_batch_limit", "Largest batch in images", models, _batch_limit)
     yield _batch_sizes(models)
@@ -116,11 +118,12 @@ def _us(nanoseconds: int) -> float:
 
 
 def _labels(model: ModelMetrics) -> list[str]:
-    return [model.name, str(model.version)]
+    return [model.name, str(model.version), model.gpu_uuid]
 
 
-def _pending(model: ModelMetrics) -> float:
-    return model.pending_requests
+def _triton_labels(model: ModelMetrics) -> dict[str, str]:
+    labels = dict(zip(_MODEL_LABELS, _labels(model), strict=True))
+    return labels if model.on_gpu else {name: labels[name] for name in labels if name != "gpu_uuid"}
 
 
 def _queued(model: ModelMetrics) -> float:
@@ -134,11 +137,16 @@ def _batch_limit(model: ModelMetrics) -> float:
 def _gauge(
     name: str, text: str, models: Iterable[ModelMetrics], read: Callable[[ModelMetrics], float]
 ) -> Metric:
-    own = name.startswith("boulton_")  # Triton's names keep exactly Triton's labels
-    labels = (*_MODEL_LABELS, "gpu_uuid") if own else _MODEL_LABELS
-    family = GaugeMetricFamily(name, text, labels=labels)
+    family = GaugeMetricFamily(name, text, labels=_MODEL_LABELS)
     for model in models:
-        family.add_metric([*_labels(model), model.gpu_uuid] if own else _labels(model), read(model))
+        family.add_metric(_labels(model), read(model))
+    return family
+
+
+def _pending(models: Iterable[ModelMetrics]) -> Metric:
+    family = GaugeMetricFamily("nv_inference_pending_request_count", "Requests that wait for a batch")
+    for model in models:
+        family.add_sample(family.name, _triton_labels(model), model.pending_requests)
     return family
 
 
@@ -146,30 +154,31 @@ def _failures(models: Iterable[ModelMetrics]) -> Metric:
     family = UnknownMetricFamily(
         "nv_inference_request_failure",
         "Requests that failed: REJECTED by the queue or too late, CANCELED by the client, BACKEND: the rest",
-        labels=(*_MODEL_LABELS, "reason"),
     )
     for model in models:
         for reason, read in _FAILURES:
-            family.add_metric([*_labels(model), reason], read(model.statistics))
+            family.add_sample(
+                family.name, {**_triton_labels(model), "reason": reason}, read(model.statistics)
+            )
     return family
 
 
 def _batch_sizes(models: Iterable[ModelMetrics]) -> Metric:
-    labels = (*_MODEL_LABELS, "gpu_uuid")
-    family = HistogramMetricFamily("boulton_batch_size", "Images in each batch that ran", labels=labels)
+    text = "Images in each batch that ran"
+    family = HistogramMetricFamily("boulton_batch_size", text, labels=_MODEL_LABELS)
     for model in models:
         sizes = dict(model.statistics.batch_stats)  # one step, so that a batch ending meanwhile is no trouble
         counts = {size: stats.compute_infer.count for size, stats in sizes.items()}
         total = sum(size * count for size, count in counts.items())
-        family.add_metric([*_labels(model), model.gpu_uuid], _buckets(counts), total)
+        family.add_metric(_labels(model), _buckets(counts), total)
     return family
 
 
 def _padded(models: Iterable[ModelMetrics]) -> Metric:
     text = "Rows computed in vain, to fill batches up to a size that the engine runs"
-    family = CounterMetricFamily("boulton_padded_images", text, labels=(*_MODEL_LABELS, "gpu_uuid"))
+    family = CounterMetricFamily("boulton_padded_images", text, labels=_MODEL_LABELS)
     for model in models:
-        family.add_metric([*_labels(model), model.gpu_uuid], model.padded_images)
+        family.add_metric(_labels(model), model.padded_images)
     return family
 
 

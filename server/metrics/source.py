@@ -45,6 +45,7 @@ class ServerMetrics:
                 batch_limit=snapshot.batch_limit,
                 gpu_uuid=self._device.gpu.uuid,
                 padded_images=snapshot.padded_images,
+                on_gpu=self._device.is_gpu,
             )
 
     def governor(self) -> GovernorMetrics | None:

@@ -28,6 +28,7 @@ class ModelMetrics:
         batch_limit: largest batch in images now.
         gpu_uuid: the device that runs it.
         padded_images: rows computed in vain, to fill batches up to a size that the engine runs.
+        on_gpu: whether that device is a GPU, if only a simulated one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelMetrics:
     batch_limit: int
     gpu_uuid: str
     padded_images: int = 0
+    on_gpu: bool = True
 
 
 @dataclass(frozen=True, slots=True)

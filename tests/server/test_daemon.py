@@ -245,6 +245,9 @@ def test_a_simulated_gpu_answers_zeros_and_says_so(tmp_path: Path, repository: P
         assert not np.frombuffer(answer.raw_output_contents[0], np.float32).any()
         metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="double"), timeout=30)
         assert metadata.platform == "boulton_simulated"
+        metrics = urllib.request.urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=30)
+        labels = '{gpu_uuid="simulated-test",model="double",version="1"}'
+        assert f"nv_inference_exec_count{labels} 1.0" in metrics.read().decode()
     assert "simulated-test is simulated: times and energy are modelled" in daemon.text
 
 

@@ -158,7 +158,21 @@ def test_models_have_tritons_names_and_labels(
 ) -> None:
     source.shown = (model(),)
 
-    assert samples(server)[key(name, model="net", version="3")] == value
+    assert samples(server)[key(name, model="net", version="3", gpu_uuid=GPU)] == value
+
+
+def test_on_the_cpu_tritons_names_have_no_gpu_and_boultons_name_the_device(
+    source: Source, server: MetricsServer
+) -> None:
+    source.shown = (replace(model(), gpu_uuid="cpu-package", on_gpu=False),)
+
+    found = samples(server)
+
+    inference = {name: dict(labels) for name, labels in found if name.startswith("nv_inference")}
+    assert len(inference) == 10
+    assert all(labels.items() >= {"model": "net", "version": "3"}.items() for labels in inference.values())
+    assert not any("gpu_uuid" in labels for labels in inference.values())
+    assert found[key("boulton_batch_limit", model="net", version="3", gpu_uuid="cpu-package")] == 16
 
 
 def test_failures_are_told_apart_by_reason(source: Source, server: MetricsServer) -> None:
@@ -166,9 +180,9 @@ def test_failures_are_told_apart_by_reason(source: Source, server: MetricsServer
 
     found = samples(server)
 
-    reasons = {"REJECTED": 3, "CANCELED": 5, "BACKEND": 3}
-    for reason, count in reasons.items():
-        assert found[key("nv_inference_request_failure", model="net", version="3", reason=reason)] == count
+    labels = {"model": "net", "version": "3", "gpu_uuid": GPU}
+    for reason, count in {"REJECTED": 3, "CANCELED": 5, "BACKEND": 3}.items():
+        assert found[key("nv_inference_request_failure", **labels, reason=reason)] == count
 
 
 def test_batch_limit_and_queue_are_labelled_by_gpu_too(source: Source, server: MetricsServer) -> None:
@@ -209,7 +223,7 @@ def test_a_model_that_ran_nothing_has_an_empty_histogram(source: Source, server:
 def test_any_model_name_survives_the_scrape(source: Source, server: MetricsServer, name: str) -> None:
     source.shown = (model(name),)
 
-    assert samples(server)[key("nv_inference_count", model=name, version="3")] == 20
+    assert samples(server)[key("nv_inference_count", model=name, version="3", gpu_uuid=GPU)] == 20
 
 
 def test_families_appear_once_however_many_models(source: Source, server: MetricsServer) -> None:
