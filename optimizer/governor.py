@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +14,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, most_revenue, settled_images, window_revenue
 from optimizer.surge import Tripwire
-from optimizer.telemetry import DeviceReading, Traffic, Window
+from optimizer.telemetry import BatchTimes, Cut, DeviceReading, Traffic, Window
 
 CLOCK_RETRY_STEPS = (2, 4, 8)
 """After the device refused a clock, the batch limit alone is governed for this many steps; longer, each time
@@ -36,6 +36,9 @@ class Plant(Protocol):
 
         Raises DeviceError when the device refuses; the batch limit is then in force all the same.
         """
+
+    def latest(self) -> Mapping[int, BatchTimes]:
+        """Return the last few batches that ran, `LATEST_BATCHES` at most, by size."""
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, as soon as the wire is tripped; None: never. Replaces the last watch.
@@ -99,6 +102,7 @@ class Governor:
         self._clock = clock
         self._point = grid.default
         self._opened_s: float | None = None
+        self._cut: Cut | None = None
         self._said: set[str] = set()
         self._refusals = 0
         self._clock_retry_in = 0
@@ -160,13 +164,15 @@ class Governor:
         alarm, self._alarm = self._alarm, None
         if alarm is None or self.paused or self._pinned is not None:
             return None
+        if self._cut is None and alarm.refuge.sm_clock_mhz != self._point.sm_clock_mhz:
+            self._cut = Cut(self._point, self._plant.latest())
         error = self._act(self._permitted(alarm.refuge))
         self._set_alarm(alarm.then)
         return error
 
     def stop(self) -> str | None:
         """Restore the default batch limit and give the clock back. Returns what the device refused."""
-        self._opened_s = None
+        self._opened_s = self._cut = None
         self._clock_retry_in = self._refusals = 0
         self._set_alarm(None)
         return self._act(replace(self._grid.default, sm_clock_mhz=None))
@@ -204,7 +210,8 @@ class Governor:
         assert opened_s is not None, "the loop was started"  # noqa: S101
         traffic, reading = self._plant.sense(targets.slo_p99_ms)
         self._opened_s = self._clock()
-        return Window(opened_s, self._opened_s, self._point, traffic, reading)
+        cut, self._cut = self._cut, None
+        return Window(opened_s, self._opened_s, self._point, traffic, reading, cut)
 
     def _permitted(self, point: OperatingPoint) -> OperatingPoint:
         """Leave the clock out while the device refuses it; afterwards try its default again."""

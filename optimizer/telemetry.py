@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
 
@@ -57,6 +57,19 @@ class BatchTimes:
     total_s: float
 
 
+LATEST_BATCHES = 8
+"""So many are remembered one by one, to tell how long batches took of late."""
+
+
+def sum_up(latest: Iterable[tuple[int, float]]) -> dict[int, BatchTimes]:
+    """Sum up single batches, each with its images and seconds, by size."""
+    sums: dict[int, BatchTimes] = {}
+    for images, seconds in latest:
+        before = sums.get(images, BatchTimes(0, 0.0))
+        sums[images] = BatchTimes(before.count + 1, before.total_s + seconds)
+    return sums
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """What the scheduler saw in one interval. Counts are images, not requests.
@@ -103,14 +116,29 @@ class DeviceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """What an alarm put an end to in the middle of an interval: a setting, and the last few batches under it.
+
+    However long the clock took to settle when the interval began, these ran when the alarm was due.
+    """
+
+    point: OperatingPoint
+    batches: Mapping[int, BatchTimes]
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
-    """One interval of operation: from `start_s` to `end_s` on the injected clock, under `point`."""
+    """One interval of operation: from `start_s` to `end_s` on the injected clock, under `point`.
+
+    `cut`: an alarm changed the clock meanwhile; `point` is what was in force at the end.
+    """
 
     start_s: float
     end_s: float
     point: OperatingPoint
     traffic: Traffic = field(default_factory=Traffic)
     device: DeviceReading = field(default_factory=DeviceReading)
+    cut: Cut | None = None
 
     @property
     def duration_s(self) -> float:

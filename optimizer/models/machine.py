@@ -139,9 +139,12 @@ class Machine:
 
         None when there were none, or nothing was expected.
         """
+        return self.error_of(window.traffic.batches, mhz)
+
+    def error_of(self, ran: Mapping[int, BatchTimes], mhz: int | None) -> float | None:
+        """Return the same of batches that ran at one clock."""
         if not self.ready:
             return None
-        ran = window.traffic.batches
         counts = np.array([times.count for times in ran.values()], float)
         expected_s = float(counts @ self._times_at(np.array(list(ran), float), np.array(self._clock(mhz))))
         total_s = sum(times.total_s for times in ran.values())

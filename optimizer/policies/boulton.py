@@ -14,6 +14,7 @@ safe and steady:
 - Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
   Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
   chosen for such a load before, it first only stops waiting for batches to grow.
+- What ran last before an alarm tells how slow the clock was, though the window that was cut short does not.
 - After an alarm it goes to the clock that was last chosen for such a load, if one is known; otherwise, and
   when answers were late, it stays at the fast point until calm has lasted.
 - Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
@@ -39,13 +40,13 @@ from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, was_in_force, why_unfit
+from optimizer.policies.evidence import THROTTLED, SloWatch, clock_in_force_mhz, was_in_force, why_unfit
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.policies.stronghold import Stronghold
 from optimizer.revenue import Targets, late_images, window_revenue
 from optimizer.surge import Tripwire, surge_wire
-from optimizer.telemetry import Window
+from optimizer.telemetry import BatchTimes, Window
 
 STATE_VERSION = 1
 
@@ -65,6 +66,8 @@ _KNOWN_MARGIN = 1.05
 _LATE_NOTICED = 0.007
 _KEPT_AFTER_DRIFT = 0.1
 _FAMILIAR = 0.35
+_SLOWER = 0.02
+"""Beyond what chance does to a batch or two."""
 _CLEAR_SAVING = 0.1
 """A delay that is predicted to save more than this is believed to: predictions are not so far off."""
 
@@ -132,7 +135,7 @@ class BoultonPolicy:
         self._caution.count(window)
         before_per_s = self._arrivals.rate_per_s
         surged = self._observe_arrivals(window)
-        learned = self._learn(window, targets, unfit, surged=surged)
+        learned = self._learn_from_cut(window, last) or self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         self._untried = not settled and not surged and not sounded
         self._calm = self._calm + 1 if settled and not surged and not sounded else 0
@@ -225,6 +228,29 @@ class BoultonPolicy:
             )
         drifted = ", the machine has changed" if self._drift.found else ""
         return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+
+    def _learn_from_cut(self, window: Window, last: OperatingPoint | None) -> str:
+        """Learn from the batches that ran when an alarm ended a clock; say what.
+
+        Where the clock came down, some may have run while it still was higher: that they took no longer than
+        expected then proves nothing, that they took longer does.
+        """
+        cut = window.cut
+        if cut is None or window.device.event_reasons & THROTTLED or window.device.clock_not_taken:
+            return ""
+        if _came_up(last, cut.point):
+            return ""
+        mhz, ran = cut.point.sm_clock_mhz, cut.batches.items()
+        slower = {size: times for size, times in ran if self._took_longer(size, times, mhz)}
+        error = self._machine.error_of(slower, mhz)
+        if error is None:
+            return ""
+        self._machine.learn_times(slower, mhz, mhz)
+        return f"batches took {error:+.1%} of the expected when the alarm was sounded"
+
+    def _took_longer(self, size: int, times: BatchTimes, mhz: int | None) -> bool:
+        error = self._machine.error_of({size: times}, mhz)
+        return error is not None and error > _SLOWER
 
     def _compare_ways(self, window: Window, targets: Targets) -> None:
         """Take in what an image cost with, or without, a delay; of no use where energy is not measured."""
@@ -465,6 +491,12 @@ class BoultonPolicy:
     def _column(self, point: OperatingPoint) -> int:
         clocks = self._grid.sm_clocks_mhz
         return clocks.index(point.sm_clock_mhz) if point.sm_clock_mhz in clocks else max(0, len(clocks) - 1)
+
+
+def _came_up(last: OperatingPoint | None, now: OperatingPoint) -> bool:
+    """Whether the clock was lower before, or may have been: then the first batches may say too much of it."""
+    before_mhz = None if last is None else last.sm_clock_mhz
+    return before_mhz is None or now.sm_clock_mhz is None or before_mhz < now.sm_clock_mhz
 
 
 def _without_clock(decision: Decision) -> Decision:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from optimizer.batching import Batch, BatchQueue, QueueLimits, Request
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import SurgeGauge, Tripwire
-from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
+from optimizer.telemetry import LATEST_BATCHES, BatchTimes, DeviceReading, Traffic, sum_up
 
 _REQUEST_BYTES = 1
 _NEVER = 1 << 62
@@ -77,6 +78,7 @@ class SimulatedServer:
         self._disarm()
         self._sound: Callable[[], None] = _silence
         self._latencies_s = array("d")
+        self._latest: deque[tuple[int, float]] = deque(maxlen=LATEST_BATCHES)
         self._sensed = 0
         self._arrived = 0
         self._times_s: NDArray[np.float64] = np.empty(0)
@@ -116,6 +118,10 @@ class SimulatedServer:
         self._clock_changes += self._clock_changes < 0 or point.sm_clock_mhz != self._asked_mhz
         self._asked_mhz = point.sm_clock_mhz
         self._gpu.set_sm_clock_mhz(point.sm_clock_mhz)
+
+    def latest(self) -> dict[int, BatchTimes]:
+        """Return the last few batches that were started, by size."""
+        return sum_up(self._latest)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, within the event that trips the wire; None: never."""
@@ -244,6 +250,7 @@ class SimulatedServer:
         seconds = self._gpu.execute(self._model, batch.images)
         count, total_s = self._batches.get(batch.images, (0, 0.0))
         self._batches[batch.images] = count + 1, total_s + seconds
+        self._latest.append((batch.images, seconds))
         self._running, self._done_s = batch, self._clock.now_s + seconds
 
     def _finish(self) -> None:

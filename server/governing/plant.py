@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from optimizer.devices.gpu import Gpu
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
-from optimizer.telemetry import DeviceReading, Traffic
+from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
 
 T = TypeVar("T")
 
@@ -23,6 +23,9 @@ class Batching(Protocol):
 
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call."""
+
+    def latest_batches(self) -> Mapping[int, BatchTimes]:
+        """Return the last few batches that ran, by size."""
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, as soon as the wire is tripped; None: never."""
@@ -98,6 +101,10 @@ class ServingPlant:
         finally:  # whatever happens to the batches, a clock that is to be given back is given back
             self._set_clock(point.sm_clock_mhz)
 
+    def latest(self) -> Mapping[int, BatchTimes]:
+        """Return the last few batches that ran, by size; none while no model is loaded."""
+        return self._call(self._latest)
+
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Have `sound` called once, in the event loop, as soon as the wire is tripped; None: never."""
         self._call(lambda: self._set_watch(wire, sound))
@@ -113,6 +120,10 @@ class ServingPlant:
     def _take_traffic(self, slo_ms: float) -> Traffic:
         batching = self._follow()
         return Traffic() if batching is None else batching.take_traffic(slo_ms)
+
+    def _latest(self) -> Mapping[int, BatchTimes]:
+        batching = self._follow()
+        return {} if batching is None else batching.latest_batches()
 
     def _set_point(self, point: OperatingPoint) -> None:
         self._point = point

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
-from optimizer.telemetry import Traffic
+from optimizer.telemetry import BatchTimes, Traffic
 from server.scheduling.batch_assembly import CallRequest, Timing
 from server.scheduling.batch_run import Outcome
 from server.scheduling.statistics import ModelStatistics, as_ns
@@ -21,6 +22,10 @@ class Accounts:
     def take_traffic(self, slo_ms: float, queued: int) -> Traffic:
         """Return the traffic since the previous call."""
         return self._traffic.take(slo_ms, queued)
+
+    def latest_batches(self) -> Mapping[int, BatchTimes]:
+        """Return the last few batches that ran, by size."""
+        return self._traffic.latest()
 
     def arrived(self, images: int) -> None:
         """Somebody asks for this many images."""

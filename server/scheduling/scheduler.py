@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.surge import SurgeGauge, Tripwire
-from optimizer.telemetry import Traffic
+from optimizer.telemetry import BatchTimes, Traffic
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
 from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
@@ -150,6 +150,10 @@ class Scheduler:
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
         return self._accounts.take_traffic(slo_ms, self._queue.queued_images)
+
+    def latest_batches(self) -> Mapping[int, BatchTimes]:
+        """Return the last few batches that ran, by size."""
+        return self._accounts.latest_batches()
 
     def submit(
         self,

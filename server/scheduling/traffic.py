@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.telemetry import BatchTimes, Traffic
+from optimizer.telemetry import LATEST_BATCHES, BatchTimes, Traffic, sum_up
 
 LATENCIES_KEPT = 1 << 15
 """Answered requests whose latency is kept between two collections; beyond, the oldest are dropped.
@@ -22,6 +22,7 @@ class TrafficRecorder:
     def __init__(self, latencies_kept: int = LATENCIES_KEPT) -> None:
         self._latencies_s: deque[float] = deque(maxlen=latencies_kept)
         self._weights: deque[int] = deque(maxlen=latencies_kept)
+        self._latest: deque[tuple[int, float]] = deque(maxlen=LATEST_BATCHES)
         self._reset()
 
     def _reset(self) -> None:
@@ -48,6 +49,11 @@ class TrafficRecorder:
         """Count a batch that ran."""
         count, total_s = self._batches.get(images, (0, 0.0))
         self._batches[images] = (count + 1, total_s + engine_s)
+        self._latest.append((images, engine_s))
+
+    def latest(self) -> dict[int, BatchTimes]:
+        """Return the last few batches that ran, by size; taking traffic does not forget them."""
+        return sum_up(self._latest)
 
     def take(self, slo_ms: float, queued: int) -> Traffic:
         """Return what happened since the previous call and start anew.

@@ -12,7 +12,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets, window_revenue
 from optimizer.surge import Tripwire
-from optimizer.telemetry import DeviceReading, Energy, EnergySource, Traffic, Window
+from optimizer.telemetry import BatchTimes, Cut, DeviceReading, Energy, EnergySource, Traffic, Window
 
 GRID = OperatingGrid((1, 4, 16), (500, 1000))
 SLOW = OperatingPoint(4, 500)
@@ -218,6 +218,9 @@ class Watched(FakePlant):
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         self.wires.append(wire)
 
+    def latest(self) -> dict[int, BatchTimes]:
+        return {4: BatchTimes(3, 0.25 * len(self.acts))}
+
 
 class Alarmed(Scripted):
     """Names a refuge, and another for when that does not do."""
@@ -240,3 +243,27 @@ def test_at_a_refuge_it_watches_for_what_even_that_is_too_slow_for() -> None:
     assert governor.point == GRID.default
     assert governor.alarm() is None
     assert governor.point == GRID.default
+
+
+def test_a_window_keeps_what_an_alarm_put_an_end_to() -> None:
+    plant, policy = Watched(), Alarmed()
+    governor = Governor(plant, policy, GRID, Targets(), Clock(), hear=lambda: None)
+    governor.step()
+    acts = len(plant.acts)
+    governor.alarm()
+    governor.alarm()
+    seen = governor.step().window
+    assert seen.cut == Cut(SLOW, {4: BatchTimes(3, 0.25 * acts)}), "the first clock, before it was left"
+    assert seen.point == GRID.default
+    assert governor.step().window.cut is None
+
+
+def test_an_alarm_that_leaves_the_clock_alone_cuts_nothing() -> None:
+    class Undelayed(Scripted):
+        def decide(self, window: Window, targets: Targets) -> Decision:
+            return Decision(SLOW, "as told", alarm=Alarm(Tripwire(10), replace(SLOW, batch_limit=1)))
+
+    governor = Governor(Watched(), Undelayed(), GRID, Targets(), Clock(), hear=lambda: None)
+    governor.step()
+    governor.alarm()
+    assert governor.step().window.cut is None

@@ -10,16 +10,18 @@ from itertools import pairwise
 from typing import Any
 
 import fluid_plant
+import numpy as np
 import pytest
 from fluid_plant import CLOCKS, GRID, FluidPlant, batch_s, busy_power_w, window
 
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Record
+from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Alarm, Decision, Learner
 from optimizer.revenue import Targets, window_revenue
-from optimizer.telemetry import BatchTimes, DeviceReading, EventReason, Traffic, Window
+from optimizer.telemetry import BatchTimes, Cut, DeviceReading, EventReason, Traffic, Window
 from optimizer.twin.arrivals import steps as poisson_steps
 from optimizer.twin.profile import load_profile
 from optimizer.twin.simulation import SimulatedClock, SimulatedServer
@@ -310,8 +312,8 @@ def test_a_window_that_proves_nothing_teaches_nothing_of_the_machine(
     assert json.dumps(made.policy.export_state()) == before
 
 
-def test_a_window_in_which_the_alarm_was_sounded_saw_two_clocks_and_teaches_nothing() -> None:
-    """Though it ended at the same clock as the one before it, which had ended with an alarm too."""
+def test_what_ran_after_the_alarm_was_sounded_teaches_nothing() -> None:
+    """The clock was settling, though it is that of the window before, which had ended with an alarm too."""
     made = loop(steps=60)
     before = json.dumps(made.policy.export_state())
     for _ in range(3):
@@ -320,6 +322,58 @@ def test_a_window_in_which_the_alarm_was_sounded_saw_two_clocks_and_teaches_noth
         assert "settling" in decision.learned
         made.records.append(replace(made.records[-1], decision=decision))
     assert json.dumps(made.policy.export_state()) == before
+
+
+def cut_short(made: Loop, before: int, slower: float, reasons: EventReason = EventReason.NONE) -> Window:
+    """The window in which the alarm was sounded at the clock decided on, where batches took so much longer.
+
+    `before`: the clock in the window before, in MHz.
+    """
+    made.policy.decide(window(OperatingPoint(64, before), images=0), TARGETS)
+    clock_mhz = mhz(made.decision.point)
+    sizes = (4, 8, 16)
+    ran = {size: BatchTimes(3, 3.0 * slower * batch_s(size, clock_mhz)) for size in sizes}
+    seen = at_refuge(made, 2000)
+    device = replace(seen.device, event_reasons=reasons)
+    return replace(seen, device=device, cut=Cut(made.decision.point, ran))
+
+
+def believed_s(policy: BoultonPolicy, size: int, clock_mhz: int) -> float:
+    state = policy.export_state()["machine"]
+    machine = Machine(GRID)
+    assert isinstance(state, Mapping)
+    machine.import_state(state)
+    row = int(np.searchsorted(machine.sizes, size))
+    return float(machine.tables().times_s[row, CLOCKS.index(clock_mhz)])
+
+
+def test_batches_that_took_longer_when_the_alarm_was_sounded_teach_how_long() -> None:
+    made = loop(steps=60)
+    clock_mhz = mhz(made.decision.point)
+    decision = made.policy.decide(cut_short(made, CLOCKS[-1], 1.3), TARGETS)
+    assert "when the alarm was sounded" in decision.learned
+    expected_s = pytest.approx(1.3 * batch_s(8, clock_mhz), rel=0.2)
+    assert believed_s(made.policy, 8, clock_mhz) == expected_s
+    assert believed_s(made.policy, 8, clock_mhz) > 1.1 * batch_s(8, clock_mhz)
+
+
+@pytest.mark.parametrize(
+    ("before", "slower", "reasons"),
+    [
+        (CLOCKS[-1], 0.8, EventReason.NONE),
+        (CLOCKS[0], 1.3, EventReason.NONE),
+        (CLOCKS[-1], 1.3, EventReason.HW_THERMAL_SLOWDOWN),
+    ],
+    ids=["some ran at the higher clock before", "some ran at a lower clock before", "throttled"],
+)
+def test_batches_that_may_have_run_at_another_clock_teach_nothing(
+    before: int, slower: float, reasons: EventReason
+) -> None:
+    made = loop(steps=60)
+    seen = cut_short(made, before, slower, reasons)
+    known = json.dumps(made.policy.export_state())
+    made.policy.decide(seen, TARGETS)
+    assert json.dumps(made.policy.export_state()) == known
 
 
 def test_late_answers_teach_even_right_after_a_change_of_clock() -> None:

@@ -32,9 +32,9 @@ TARGETS = Targets(slo_p99_ms=20.0, price_per_1000_images=4e-4, late_penalty_per_
 LOADS = (600.0, 3000.0)
 
 
-def truth() -> Prior:
+def truth(model: str = "resnet50") -> Prior:
     """What the twin does, as a prediction that errs nowhere."""
-    physics, clocks = A100.model("resnet50"), tuple(map(float, GRID.sm_clocks_mhz))
+    physics, clocks = A100.model(model), tuple(map(float, GRID.sm_clocks_mhz))
     times_s = np.array([[physics.batch_s(size, clock) for clock in clocks] for size in SIZES])
     watts = np.array([[physics.busy_power_w(size, clock) for clock in clocks] for size in SIZES])
     return Prior(SIZES, clocks, times_s, watts, 0.1)
@@ -62,11 +62,17 @@ WRONG: dict[str, Callable[[Prior], Prior]] = {
 }
 
 
-def drive(policy: BoultonPolicy, rate: float, seconds: int = SECONDS) -> list[Record]:
+def drive(
+    policy: BoultonPolicy,
+    rate: float,
+    seconds: int = SECONDS,
+    model: str = "resnet50",
+    targets: Targets = TARGETS,
+) -> list[Record]:
     clock = SimulatedClock()
     gpu = SimulatedGpu(A100, clock=clock, rng_seed=3)
-    server = SimulatedServer(gpu, "resnet50", clock, batch_limit=128)
-    governor = Governor(server, policy, GRID, TARGETS, clock)
+    server = SimulatedServer(gpu, model, clock, batch_limit=128)
+    governor = Governor(server, policy, GRID, targets, clock)
     governor.hear = lambda: sounded(governor)
     governor.start()
     records: list[Record] = []
@@ -148,3 +154,17 @@ def test_what_was_learned_before_is_used_and_no_prediction() -> None:
         [record.decision.point for record in drive(policy, LOADS[0], 10)] for policy in (with_prior, without)
     ]
     assert points[0] == points[1]
+
+
+@pytest.mark.parametrize("too_fast", [0.75, 0.8])
+def test_a_clock_that_was_predicted_too_fast_is_not_returned_to_again_and_again(too_fast: float) -> None:
+    """Near capacity the alarm ends every window at such a clock, so that none of them is whole evidence."""
+    predicted = truth("vgg16")
+    share = np.array(predicted.clocks_mhz) / predicted.clocks_mhz[-1]
+    predicted = replace(predicted, times_s=predicted.times_s * (too_fast + (1.0 - too_fast) * share**2))
+    targets = replace(TARGETS, slo_p99_ms=12.0)
+    records = drive(BoultonPolicy(GRID, predicted), 4500.0, model="vgg16", targets=targets)
+    left = [record.window.cut.point.sm_clock_mhz for record in records if record.window.cut]
+    assert len(left) <= 3
+    late = sum(record.window.traffic.late for record in records)
+    assert late <= 0.005 * sum(record.window.traffic.completed for record in records)

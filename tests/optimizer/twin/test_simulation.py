@@ -9,7 +9,7 @@ from optimizer.devices.simulated import SimulatedGpu
 from optimizer.models.batch_regime import Load, regimes
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
-from optimizer.telemetry import Traffic
+from optimizer.telemetry import LATEST_BATCHES, Traffic
 from optimizer.twin.arrivals import poisson
 from optimizer.twin.gpu_profile import GpuProfile, Noise, PowerSensor
 from optimizer.twin.simulation import SimulatedClock, SimulatedServer
@@ -176,6 +176,16 @@ def test_what_the_alarm_changes_holds_at_once() -> None:
     server.run([0.0] * 11, 1.0, 1e9, lambda: None)
     # 1 runs, 1 is staged, 9 wait: the alarm makes them one batch.
     assert {size: times.count for size, times in server.sense(50.0)[0].batches.items()} == {1: 2, 9: 1}
+
+
+def test_the_last_few_batches_are_told_whether_they_were_sensed_or_not() -> None:
+    server, _ = watched(64)
+    server.run([0.1 * i for i in range(20)], 3.0, 1e9, lambda: None)
+    server.sense(50.0)
+    server.run([3.0] * 5, 4.0, 1e9, lambda: None)
+    latest = server.latest()
+    assert {size: times.count for size, times in latest.items()} == {1: LATEST_BATCHES - 1, 5: 1}
+    assert latest[5].total_s == pytest.approx(FIXED_S + 5 * PER_IMAGE_S)
 
 
 def test_images_that_arrive_together_are_batched_together() -> None:

@@ -10,7 +10,7 @@ import pytest
 from optimizer.devices.gpu import DeviceError
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
-from optimizer.telemetry import DeviceReading, Traffic
+from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
 from server.governing.plant import LoopCaller, ServingPlant
 
 T = TypeVar("T")
@@ -27,6 +27,9 @@ class FakeBatching:
     def take_traffic(self, slo_ms: float) -> Traffic:
         self.slos.append(slo_ms)
         return Traffic(arrived=self.arrived)
+
+    def latest_batches(self) -> dict[int, BatchTimes]:
+        return {4: BatchTimes(2, 0.5)}
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         self.watched = (wire, sound)
@@ -95,6 +98,11 @@ def test_sensing_joins_traffic_and_readings() -> None:
     plant = ServingPlant(lambda: batching, gpu, directly)
     assert plant.sense(50.0) == (Traffic(arrived=5), DeviceReading(sm_clock_mhz=1000))
     assert batching.slos == [50.0]
+
+
+def test_the_last_few_batches_are_those_of_the_scheduler() -> None:
+    assert ServingPlant(FakeBatching, FakeGpu(), directly).latest() == {4: BatchTimes(2, 0.5)}
+    assert ServingPlant(lambda: None, FakeGpu(), directly).latest() == {}
 
 
 def test_a_reloaded_model_takes_over_the_settings_and_the_watch() -> None:

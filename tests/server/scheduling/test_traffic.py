@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimizer.telemetry import BatchTimes, Traffic
+from optimizer.telemetry import LATEST_BATCHES, BatchTimes, Traffic
 from server.scheduling.traffic import TrafficRecorder
 
 
@@ -46,6 +46,16 @@ def test_requests_are_counted_by_their_images() -> None:
         recorder.came(images)
     taken = recorder.take(100.0, 0)
     assert (taken.arrived, taken.requests, taken.together, taken.largest_request) == (6, 3, 18, 4)
+
+
+def test_the_last_few_batches_outlive_the_taking() -> None:
+    recorder = TrafficRecorder()
+    recorder.executed(2, 9.0)
+    for number in range(LATEST_BATCHES):
+        recorder.executed(4 if number % 2 else 1, 0.5)
+    recorder.take(100.0, 0)
+    half = LATEST_BATCHES // 2
+    assert recorder.latest() == {1: BatchTimes(half, 0.5 * half), 4: BatchTimes(half, 0.5 * half)}
 
 
 def test_taking_starts_anew() -> None:
