@@ -26,7 +26,8 @@ class Targets:
         carbon_price_per_kg: paid for the carbon of the energy used.
         grid_g_per_kwh: carbon intensity of the grid.
         power_cap_w: a hard limit, not a price: no policy chooses a setting whose mean power it expects above
-            it, whatever that would earn. None: no limit.
+            it, whatever that would earn; and where it can be had, none whose running batches draw more, so
+            that a surge does not exceed it either. None: no limit.
         form: what is maximised, one of `FORMS`; see `optimizer.revenue`.
         zeus_eta: weight of energy against time in the form `zeus`, from 0 to 1.
         zeus_max_power_w: what a second weighs in joules in the form `zeus`: the device's power limit.

@@ -178,7 +178,7 @@ class Landscape:
         return bool(self._in_time[row, column])
 
     def under_cap(self, row: int, column: int) -> bool:
-        """Whether a running batch is expected to stay under the power cap."""
+        """Whether a setting is expected to keep the power cap."""
         return bool(self._allowed[row, column])
 
     def _score(self, machine: Machine, load: Load, targets: Targets, margins: Margins) -> None:
@@ -192,25 +192,51 @@ class Landscape:
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
         self._most_per_s = most_revenue(targets, 1.0, rate)
-        self._allowed = self._under_cap(machine, targets)
-        self._fast = self._fastest()
         self._steady_per_s = (
             self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
         )
-        needed = min(margins.reserve_per_s, _NEARLY * self._steady_per_s[self._fast])
-        enough = self._steady_per_s >= needed
-        usable = regime.possible & self._allowed & (capacity > rate)
         self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
-        safe = usable & enough & self._in_time
+        self._judge(regime.possible & (capacity > rate), machine, targets, margins)
+
+    def _judge(self, served: NDArray[np.bool_], machine: Machine, targets: Targets, margins: Margins) -> None:
+        """Say what each setting is worth, of those that serve the load; minus infinity for what is ruled out.
+
+        A power cap is kept by the running batch, if that can be: then no surge exceeds it. Otherwise by the
+        mean power on this load, which is less by the pauses between batches.
+        """
+        running, rows = self._running_under_cap(machine, targets), self._caps
+        usable = self._usable(running, rows, served, margins)
+        if (
+            not (usable & self._in_time).any()
+            and targets.power_cap_w is not None
+            and self.power_w is not None
+        ):
+            mean = self.power_w <= _CAP_SHARE * targets.power_cap_w
+            usable = self._usable(running | mean, self._regime.at_once.rows, served, margins)
+        safe = usable & self._in_time
         self.feasible = bool(safe.any())
-        with_late_answers = np.where(usable & enough, self.revenue_per_s, -np.inf)
-        usable = safe if self.feasible else usable & (regime.delay_s <= 0.0)
-        self.merit = np.where(usable, self.revenue_per_s, -np.inf)
+        with_late_answers = np.where(usable, self.revenue_per_s, -np.inf)
+        if not self.feasible:
+            usable = served & self._allowed & (self._regime.delay_s <= 0.0)
+        self.merit = np.where(safe if self.feasible else usable, self.revenue_per_s, -np.inf)
         if not usable.any() or self._late_share[usable].min() > _NOBODY_IN_TIME:
             self._last_resort()
         self._best_rows = self.merit.argmax(axis=0)
         self._best_merits = self.merit[self._best_rows, self._columns]
         self.slo_binds = self.feasible and self._earns_more(float(with_late_answers.max()))
+
+    def _usable(
+        self,
+        allowed: NDArray[np.bool_],
+        rows: NDArray[np.intp],
+        served: NDArray[np.bool_],
+        margins: Margins,
+    ) -> NDArray[np.bool_]:
+        """Return what keeps the power cap, serves the load and has the reserve; and choose the fast point."""
+        self._allowed, self._fast = allowed, self._fastest(allowed, rows)
+        needed = min(margins.reserve_per_s, _NEARLY * self._steady_per_s[self._fast])
+        usable: NDArray[np.bool_] = served & allowed & (self._steady_per_s >= needed)
+        return usable
 
     def _earns_more(self, revenue_per_s: float) -> bool:
         """Whether a revenue, late answers and all, is clearly more than can be had under the SLO."""
@@ -229,9 +255,9 @@ class Landscape:
 
     def _last_resort(self) -> None:
         """Nothing can serve the load, or nearly all would be late everywhere: the fast point loses least."""
-        column = self._fast
+        row, column = self.greedy_row(self._fast), self._fast
         self.merit = np.full_like(self.revenue_per_s, -np.inf)
-        self.merit[self._caps[column], column] = self.revenue_per_s[self._caps[column], column]
+        self.merit[row, column] = self.revenue_per_s[row, column]
         self._regime = self._regime._replace(delay_s=np.zeros_like(self._regime.delay_s))
 
     def _power(self, machine: Machine) -> Array | None:
@@ -248,14 +274,14 @@ class Landscape:
         power_w += machine.idle_w
         return power_w
 
-    def _fastest(self) -> int:
-        """Return the highest clock whose largest batch keeps the power cap, else the one that draws least."""
-        allowed = np.flatnonzero(self._allowed[self._caps, self._columns])
-        if allowed.size or self.tables.running_w is None:
-            return int(allowed[-1])
-        return int(np.argmin(self.tables.running_w[self._caps, self._columns]))
+    def _fastest(self, allowed: NDArray[np.bool_], rows: NDArray[np.intp]) -> int:
+        """Return the highest clock that is allowed at these batches, else the one that draws least."""
+        found = np.flatnonzero(allowed[rows, self._columns])
+        if found.size or self.power_w is None:
+            return int(found[-1])
+        return int(np.argmin(self.power_w[self._regime.at_once.rows, self._columns]))
 
-    def _under_cap(self, machine: Machine, targets: Targets) -> NDArray[np.bool_]:
+    def _running_under_cap(self, machine: Machine, targets: Targets) -> NDArray[np.bool_]:
         running_w = self.tables.running_w
         if running_w is None or targets.power_cap_w is None:
             return np.ones(self._late_share.shape, bool)

@@ -233,3 +233,14 @@ def test_an_slo_that_cannot_quite_be_kept_is_no_reason_to_give_up(rate: float, s
     assert 0.01 < default.images_late / default.images_arrived < 0.15
     assert ours.images_late <= 1.1 * default.images_late
     assert ours.latency_ms["p99"] <= 1.2 * default.latency_ms["p99"]
+
+
+@pytest.mark.parametrize("cap_w", [32.0, 60.0])
+def test_a_power_cap_that_pauses_can_keep_is_kept_with_the_slo(cap_w: float) -> None:
+    targets = Targets(slo_p99_ms=100.0, power_cap_w=cap_w)
+    rare = Scenario(V100, "resnet50", poisson(72.0, 40.0, seed=1), 40.0, targets, seed=1)
+    ours = simulate(rare, BoultonPolicy)
+    assert ours.images_late == 0
+    for record in ours.records[20:]:
+        assert record.decision.infeasible is None
+        assert (record.window.device.energy.joules or 0.0) <= cap_w

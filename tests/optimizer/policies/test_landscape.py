@@ -197,6 +197,27 @@ def test_under_a_cap_that_nothing_keeps_it_draws_least() -> None:
     assert not found.under_cap(*found.best())
 
 
+def test_a_cap_below_what_batches_draw_is_kept_by_the_mean_where_pauses_allow_it() -> None:
+    draws_least = busy_power_w(1, CLOCKS[0])
+    found = land(50.0, replace(TARGETS, power_cap_w=0.9 * draws_least))
+    assert found.feasible
+    mean_w = found.prediction(*found.best()).power_w
+    assert mean_w is not None
+    assert mean_w <= 0.9 * draws_least
+    assert found.under_cap(*found.best())
+    loaded = land(2000.0, replace(TARGETS, power_cap_w=0.9 * draws_least))
+    assert not loaded.feasible
+
+
+def test_where_batches_keep_the_cap_the_mean_is_not_looked_at() -> None:
+    """A surge then cannot exceed it."""
+    cap_w = 1.2 * busy_power_w(8, CLOCKS[0])
+    found = land(50.0, replace(TARGETS, power_cap_w=cap_w))
+    assert found.feasible
+    row, column = found.best()
+    assert busy_power_w(int(KNOWN.sizes[row]), CLOCKS[column]) <= 1.05 * cap_w
+
+
 def test_a_cap_forbids_the_fast_point_even_where_nothing_else_serves_the_load() -> None:
     found = land(1e5, replace(TARGETS, power_cap_w=130.0))
     assert not found.feasible
