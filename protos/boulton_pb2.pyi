@@ -875,6 +875,7 @@ class Learned(_message.Message):
     LEARNS_FIELD_NUMBER: _builtins.int
     STATE_JSON_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    INSIGHT_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     learns: _builtins.bool
     """whether this policy learns anything"""
@@ -882,6 +883,10 @@ class Learned(_message.Message):
     """as the policy would save it"""
     file: _builtins.str
     """where it is kept; empty: nowhere"""
+    @_builtins.property
+    def insight(self) -> Global___Insight:
+        """the same for a person; absent: this policy cannot tell"""
+
     def __init__(
         self,
         *,
@@ -889,14 +894,110 @@ class Learned(_message.Message):
         learns: _builtins.bool = ...,
         state_json: _builtins.str = ...,
         file: _builtins.str = ...,
+        insight: Global___Insight | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_insight", b"_insight", "insight", b"insight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "learns", b"learns", "policy", b"policy", "state_json", b"state_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_insight", b"_insight", "file", b"file", "insight", b"insight", "learns", b"learns", "policy", b"policy", "state_json", b"state_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__insight: _TypeAlias = _typing.Literal["insight"]  # noqa: Y015
+    _WhichOneofArgType__insight: _TypeAlias = _typing.Literal["_insight", b"_insight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__insight) -> _WhichOneofReturnType__insight | None: ...
 
 Global___Learned: _TypeAlias = Learned  # noqa: Y015
+
+@_typing.final
+class Insight(_message.Message):
+    """What a policy has learned of the machine and the traffic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIED_FIELD_NUMBER: _builtins.int
+    IDLE_POWER_W_FIELD_NUMBER: _builtins.int
+    DOUBT_FIELD_NUMBER: _builtins.int
+    OVERHEAD_MS_FIELD_NUMBER: _builtins.int
+    RATE_PER_S_FIELD_NUMBER: _builtins.int
+    BURSTINESS_FIELD_NUMBER: _builtins.int
+    UNEVENNESS_FIELD_NUMBER: _builtins.int
+    idle_power_w: _builtins.float
+    """absent: no energy was measured"""
+    doubt: _builtins.float
+    """how far from the expected towards the slowest possible time guesses go, 0 to 1"""
+    overhead_ms: _builtins.float
+    """what answers take on top of what is predicted; may be negative"""
+    rate_per_s: _builtins.float
+    """images a second to expect"""
+    burstiness: _builtins.float
+    """variance over mean of the images that come within a batch's time, at least 1"""
+    unevenness: _builtins.float
+    """the same of whole windows"""
+    @_builtins.property
+    def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedSetting]:
+        """settings that were measured, by clock and batch"""
+
+    def __init__(
+        self,
+        *,
+        tried: _abc.Iterable[Global___TriedSetting] | None = ...,
+        idle_power_w: _builtins.float | None = ...,
+        doubt: _builtins.float = ...,
+        overhead_ms: _builtins.float = ...,
+        rate_per_s: _builtins.float = ...,
+        burstiness: _builtins.float = ...,
+        unevenness: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w", "idle_power_w", b"idle_power_w"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w", "burstiness", b"burstiness", "doubt", b"doubt", "idle_power_w", b"idle_power_w", "overhead_ms", b"overhead_ms", "rate_per_s", b"rate_per_s", "tried", b"tried", "unevenness", b"unevenness"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idle_power_w: _TypeAlias = _typing.Literal["idle_power_w"]  # noqa: Y015
+    _WhichOneofArgType__idle_power_w: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_power_w) -> _WhichOneofReturnType__idle_power_w | None: ...
+
+Global___Insight: _TypeAlias = Insight  # noqa: Y015
+
+@_typing.final
+class TriedSetting(_message.Message):
+    """What batches of about one size did at about one clock."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_FIELD_NUMBER: _builtins.int
+    SM_CLOCK_MHZ_FIELD_NUMBER: _builtins.int
+    BATCH_MS_FIELD_NUMBER: _builtins.int
+    POWER_W_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    batch: _builtins.int
+    sm_clock_mhz: _builtins.int
+    """absent: the clock is not governed"""
+    batch_ms: _builtins.float
+    power_w: _builtins.float
+    """while such a batch runs, as the policy reckons with it"""
+    known: _builtins.float
+    """how well the times are known, 0 to 1"""
+    def __init__(
+        self,
+        *,
+        batch: _builtins.int = ...,
+        sm_clock_mhz: _builtins.int | None = ...,
+        batch_ms: _builtins.float = ...,
+        power_w: _builtins.float | None = ...,
+        known: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "_sm_clock_mhz", b"_sm_clock_mhz", "power_w", b"power_w", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_w", b"_power_w", "_sm_clock_mhz", b"_sm_clock_mhz", "batch", b"batch", "batch_ms", b"batch_ms", "known", b"known", "power_w", b"power_w", "sm_clock_mhz", b"sm_clock_mhz"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
+    _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    _WhichOneofReturnType__sm_clock_mhz: _TypeAlias = _typing.Literal["sm_clock_mhz"]  # noqa: Y015
+    _WhichOneofArgType__sm_clock_mhz: _TypeAlias = _typing.Literal["_sm_clock_mhz", b"_sm_clock_mhz"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sm_clock_mhz) -> _WhichOneofReturnType__sm_clock_mhz | None: ...
+
+Global___TriedSetting: _TypeAlias = TriedSetting  # noqa: Y015
 
 @_typing.final
 class ForgetRequest(_message.Message):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.insight import TriedSetting
 from optimizer.models.batch_time import BatchTimeModel
 from optimizer.models.doubt import Doubt
 from optimizer.models.local_correction import LocalCorrection
@@ -273,6 +274,29 @@ class Machine:
         known = float(believed.known[rows, column] @ counts / counts.sum())
         measured_s = sum(times.total_s for times in batches.values())
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
+
+    def tried(self) -> tuple[TriedSetting, ...]:
+        """Return what was measured, by clock and batch, with the power that the latest tables have for it."""
+        cells = sorted(self._measured_times.state(), key=lambda cell: (cell[1], cell[0]))
+        return tuple(self._tried(batch, clock, seconds) for batch, clock, seconds, _ in cells)
+
+    def _tried(self, batch: float, clock: float, seconds: float) -> TriedSetting:
+        places = ((self.sizes, batch), (self._clocks, clock))
+        row, column = (int(np.argmin(np.abs(np.log(axis / at)))) for axis, at in places)
+        told = self._believed
+        running_w = None if told is None else told.running_w
+        return TriedSetting(
+            batch=round(batch),
+            sm_clock_mhz=self._clocks_mhz[column] if self._clocks_mhz else None,
+            batch_ms=seconds * 1e3,
+            power_w=None if running_w is None else float(running_w[row, column]) + self.idle_w,
+            known=0.0 if told is None else float(told.known[row, column]),
+        )
+
+    @property
+    def doubt_share(self) -> float:
+        """How far from the expected towards the slowest possible time guesses are taken to go, 0 to 1."""
+        return self._doubt.share
 
 
 def _least_of_first(values: Array) -> Array:

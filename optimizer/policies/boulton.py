@@ -29,6 +29,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from optimizer.insight import Insight
 from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import Load, deviations
 from optimizer.models.clumping import ClumpModel, RequestModel
@@ -491,6 +492,19 @@ class BoultonPolicy:
     def _column(self, point: OperatingPoint) -> int:
         clocks = self._grid.sm_clocks_mhz
         return clocks.index(point.sm_clock_mhz) if point.sm_clock_mhz in clocks else max(0, len(clocks) - 1)
+
+    def insight(self) -> Insight:
+        """Tell what was learned, for a person to read."""
+        machine = self._machine
+        return Insight(
+            tried=machine.tried(),
+            idle_power_w=machine.idle_w if machine.knows_power else None,
+            doubt=machine.doubt_share,
+            overhead_ms=self._caution.overhead_ms,
+            rate_per_s=self._arrivals.rate_per_s,
+            burstiness=self._clumps.dispersion,
+            unevenness=self._arrivals.dispersion,
+        )
 
 
 def _came_up(last: OperatingPoint | None, now: OperatingPoint) -> bool:

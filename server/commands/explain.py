@@ -1,12 +1,12 @@
 """Explain decisions of the governor: what was expected of the choice and of its runners-up, and why.
 
-The last decision, or the last N with `--last N`; with `--learned` what the policy knows.
+The last decision, or the last N with `--last N`; with `--learned` what the policy knows, in words, or with
+`--json` all of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from optimizer.surge import Tripwire
 from protos import boulton_pb2 as pb
 from server.client.operator import OperatorClient, add_operator_arguments, ask_operator, point_of
+from server.commands.learned import learned_json, learned_lines
 from server.errors import ConfigError
 from server.logs import escape
 
 MOST = 600
-WIDTH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--last", type=int, default=1, metavar="N", help="explain the last N decisions (default: 1)")
     add("--learned", action="store_true", help="show what the policy has learned instead")
+    add("--json", action="store_true", help="with --learned: print all that the policy saves, as JSON")
     add_operator_arguments(parser)
 
 
@@ -33,10 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain; 1 when the server cannot be reached or refuses. Raises `ConfigError`."""
     if not 1 <= arguments.last <= MOST:
         raise ConfigError(f"--last must be a whole number, 1 to {MOST}, got {arguments.last}")
+    if arguments.json and not arguments.learned:
+        raise ConfigError("--json goes with --learned: decisions are explained in words alone")
     return ask_operator(arguments, lambda operator: _print(operator, arguments))
 
 
 def _print(operator: OperatorClient, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print(learned_json(operator.learned()))
+        return
     learned = arguments.learned
     lines = learned_lines(operator.learned()) if learned else _explained(operator, arguments.last)
     for line in lines:
@@ -104,29 +110,6 @@ def _predicted(decision: pb.Decision) -> Iterator[tuple[str, str, str, str]]:
         yield str(point_of(other.point)), f"{other.revenue_per_s * factor:.6g}", f"{other.p99_ms:.1f}", power
     if not decision.alternatives and decision.HasField("runner_up"):
         yield str(point_of(decision.runner_up)), f"{decision.runner_up_revenue_per_s * factor:.6g}", "-", "-"
-
-
-def learned_lines(learned: pb.Learned) -> Iterator[str]:
-    """Say what a policy knows."""
-    if not learned.learns:
-        yield f"the policy {learned.policy} learns nothing"
-        return
-    kept = f", kept in {learned.file}" if learned.file else ""
-    yield f"learned by {learned.policy}{kept}:"
-    for name, value in _leaves("", json.loads(learned.state_json)):
-        yield f"  {name} = {_shortened(json.dumps(value))}"
-
-
-def _leaves(name: str, value: object) -> Iterator[tuple[str, object]]:
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from _leaves(f"{name}.{key}" if name else key, inner)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= WIDTH else f"{text[:WIDTH]}... ({len(text)} characters)"
 
 
 def _local_time(unix_s: float) -> str:

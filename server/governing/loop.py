@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from optimizer.devices.gpu import Gpu
 from optimizer.governor import Governor, Record
+from optimizer.insight import Insight, Insightful
 from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Learner
 from optimizer.targets import Targets
@@ -171,6 +172,11 @@ class Governing:
         """Return what the policy has learned; nothing when it is not one that learns."""
         learner = self.learner
         return {} if learner is None else await self._answer(learner.export_state)
+
+    async def insight(self) -> Insight | None:
+        """Return what the policy can tell of what it has learned; None when it cannot."""
+        policy: object = self.governor.policy
+        return await self._answer(policy.insight) if isinstance(policy, Insightful) else None
 
     async def forget(self) -> None:
         """Have the policy start anew, and keep nothing of what it learned."""

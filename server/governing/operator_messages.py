@@ -11,6 +11,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.holdback import Interval, Saving
+from optimizer.insight import Insight, TriedSetting
 from optimizer.operating_point import OperatingPoint
 from optimizer.policies.policy import Alarm, Prediction
 from optimizer.revenue import Revenue
@@ -135,6 +136,29 @@ def _prediction_message(prediction: Prediction) -> pb.Prediction:
         revenue_per_s=prediction.revenue_per_s,
         p99_ms=prediction.p99_ms,
         power_w=prediction.power_w,
+    )
+
+
+def insight_message(insight: Insight) -> pb.Insight:
+    """Write what a policy has learned, for a person."""
+    return pb.Insight(
+        tried=[_tried_message(setting) for setting in insight.tried],
+        idle_power_w=insight.idle_power_w,
+        doubt=insight.doubt,
+        overhead_ms=insight.overhead_ms,
+        rate_per_s=insight.rate_per_s,
+        burstiness=insight.burstiness,
+        unevenness=insight.unevenness,
+    )
+
+
+def _tried_message(setting: TriedSetting) -> pb.TriedSetting:
+    return pb.TriedSetting(
+        batch=setting.batch,
+        sm_clock_mhz=setting.sm_clock_mhz,
+        batch_ms=setting.batch_ms,
+        power_w=setting.power_w,
+        known=setting.known,
     )
 
 

@@ -14,6 +14,7 @@ from server.governing.loop import Governing
 from server.governing.operator_messages import (
     changed_targets,
     decision_message,
+    insight_message,
     parse_point,
     point_message,
     saving_message,
@@ -111,11 +112,13 @@ class OperatorService:
 
     async def _list_learned(self, _request: pb.ListLearnedRequest) -> pb.Learned:
         governing = self._governed()
+        insight = await governing.insight()
         return pb.Learned(
             policy=governing.governor.policy.name,
             learns=governing.learner is not None,
             state_json=json.dumps(await governing.learned()),
             file=governing.learned_file,
+            insight=None if insight is None else insight_message(insight),
         )
 
     async def _forget(self, _request: pb.ForgetRequest) -> pb.ForgetResponse:

@@ -10,7 +10,7 @@ from protos import boulton_pb2 as pb
 from server.client.operator import point_of, status_line
 from server.client.operator_view import OperatorView, latency_text, power_text, revenue_text, sparkline
 from server.commands import watch
-from server.commands.explain import decision_lines, learned_lines
+from server.commands.explain import decision_lines
 from server.commands.watch import plain_lines
 
 FAST = pb.OperatingPoint(batch_limit=64, sm_clock_mhz=1000)
@@ -182,11 +182,3 @@ def test_a_decision_without_predictions_has_no_table() -> None:
     assert not any("expected" in line for line in decision_lines(decision()))
     runner_up = decision(predicted_revenue_per_s=0.001, runner_up=SMALL, runner_up_revenue_per_s=0.0005)
     assert any(line.startswith("  next 1") for line in decision_lines(runner_up))
-
-
-def test_knowledge_is_shown_leaf_by_leaf() -> None:
-    learned = pb.Learned(policy="p", learns=True, state_json='{"a": {"b": 1}, "c": [1, 2]}', file="/x")
-    assert list(learned_lines(learned)) == ["learned by p, kept in /x:", "  a.b = 1", "  c = [1, 2]"]
-    assert list(learned_lines(pb.Learned(policy="fixed"))) == ["the policy fixed learns nothing"]
-    long = pb.Learned(policy="p", learns=True, state_json=f'{{"a": {list(range(100))}}}')
-    assert list(learned_lines(long))[1].endswith("... (390 characters)")

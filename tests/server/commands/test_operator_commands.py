@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -170,7 +171,14 @@ def test_what_was_learned_is_shown_and_forgotten(
     boulton: Boulton, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert boulton("explain", "--learned") == 0
-    assert "learned by boulton, kept in " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "learned by boulton, kept in " in said
+    assert "  guesses   where nothing ran" in said
+    assert "it cannot tell" not in said
+    assert boulton("explain", "--learned", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["state"]["version"] >= 1
+    with pytest.raises(ConfigError, match="--json goes with --learned"):
+        boulton("explain", "--json")
     assert boulton("forget") == 0
     assert capsys.readouterr().out == "the policy boulton starts anew\n"
 

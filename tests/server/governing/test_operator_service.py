@@ -4,8 +4,10 @@ import asyncio
 import itertools
 import json
 import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,6 +17,7 @@ from daemon_process import put_double, put_profile, start_daemon
 
 from optimizer.governor import Governor
 from optimizer.holdback import Holdback
+from optimizer.insight import Insight, TriedSetting
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy, Prediction
 from optimizer.revenue import Targets
@@ -379,10 +382,43 @@ async def test_what_was_learned_is_listed_and_forgotten_while_running(tmp_path: 
         assert (before.policy, before.learns, before.file) == ("learning", True, str(learned.path))
         known = json.loads(before.state_json)["windows"]
         assert known >= 6
+        assert not before.HasField("insight"), "this policy cannot tell"
         await stub.Forget(pb.ForgetRequest())
         after = json.loads((await stub.ListLearned(pb.ListLearnedRequest())).state_json)["windows"]
         assert after < known
         await stream.read()
+
+
+class Telling(Learning):
+    """Implements `Insightful` too; says in whose thread it was asked."""
+
+    def __init__(self, *tried: TriedSetting, idle_power_w: float | None) -> None:
+        super().__init__()
+        self.told = Insight(tried, idle_power_w, 0.25, -1.5, 10.0, 1.1, 2.5)
+        self.asked_in = ""
+
+    def insight(self) -> Insight:
+        self.asked_in = threading.current_thread().name
+        return self.told
+
+
+async def test_a_policy_that_can_tell_is_asked_in_the_governors_thread() -> None:
+    policy = Telling(
+        TriedSetting(4, 1000, 3.5, 70.0, 0.9), TriedSetting(2, None, 1.5, None, 0.1), idle_power_w=23.0
+    )
+    async with serving(make_governing(policy=policy)) as stub:
+        told = (await stub.ListLearned(pb.ListLearnedRequest())).insight
+        assert (told.idle_power_w, told.doubt, told.overhead_ms) == (23.0, 0.25, -1.5)
+        assert (told.rate_per_s, told.burstiness, told.unevenness) == (10.0, 1.1, 2.5)
+        first, second = told.tried
+        assert (first.batch, first.sm_clock_mhz, first.batch_ms) == (4, 1000, 3.5)
+        assert (first.power_w, first.known) == (70.0, 0.9)
+        assert not second.HasField("sm_clock_mhz")
+        assert not second.HasField("power_w")
+        policy.told = replace(policy.told, idle_power_w=None)
+        again = await stub.ListLearned(pb.ListLearnedRequest())
+        assert not again.insight.HasField("idle_power_w")
+    assert policy.asked_in not in ("", threading.main_thread().name)
 
 
 async def test_a_policy_that_learns_nothing_has_nothing_to_forget() -> None:
