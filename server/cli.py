@@ -87,7 +87,10 @@ def _dispatch(argv: Sequence[str], commands: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="boulton", description="Serve CNNs over gRPC and govern the GPU.")
     parser.add_argument("--version", action="version", version=f"boulton {_version()}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in commands.items():
+    # The help of all the others is read only where it may be shown.
+    wanted = [argv[0]] if argv and argv[0] in commands else list(commands)
+    for name in wanted:
+        module = commands[name]
         text = _first_line(module).replace("%", "%%")
         subparser = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == chosen:

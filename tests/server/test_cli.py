@@ -51,6 +51,21 @@ def raising(statement: str) -> str:
     return f'"""Fail."""\ndef add_arguments(parser): pass\ndef run(arguments):\n    {statement}\n'
 
 
+def test_only_the_subcommand_that_is_asked_for_is_read(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("greet", GREET)
+    install("other", GREET)
+    read: list[str] = []
+    first_line = cli._first_line
+    monkeypatch.setattr(cli, "_first_line", lambda module: read.append(module) or first_line(module))
+    assert cli.main(["greet", "Ada"]) == 3
+    assert len(read) == 1
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert {"greet", "other"} <= set(capsys.readouterr().out.split())
+
+
 def test_a_subcommand_gets_its_arguments_and_gives_the_exit_code(
     install: Install, capsys: pytest.CaptureFixture[str]
 ) -> None:
