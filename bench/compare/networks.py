@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from bench.naming import network_name
 from server.errors import ConfigError, ExportError
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
@@ -47,7 +48,7 @@ def network_names(models: tuple[str, ...]) -> dict[str, str]:
     for model in models:
         name = model if model in BUILTIN_MODELS else _file_name(model)
         if names.setdefault(name, model) != model:
-            raise ConfigError(f"{names[name]} and {model} are both called {name}: rename one of the files")
+            raise ConfigError(f"{names[name]} and {model} are both called {name}: rename one of them")
     return names
 
 
@@ -57,7 +58,7 @@ def _file_name(model: str) -> str:
             f"{model!r} is neither a network nor a file: give the path of an ONNX file, or one of "
             f"{', '.join(BUILTIN_MODELS)}"
         )
-    return Path(model).stem
+    return network_name(Path(model))
 
 
 def obtain_network(

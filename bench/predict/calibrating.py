@@ -12,6 +12,7 @@ from zlib import crc32
 import numpy as np
 import onnx
 
+from bench.naming import network_name
 from bench.predict.metering import Measurer
 from bench.predict.small_networks import MOST_OPERATIONS, draw_batch, fill, small_network
 from optimizer.layers.count import count_layers
@@ -49,7 +50,7 @@ def small_jobs(networks: int, batches_each: int, most_operations: float = MOST_O
 
 def file_jobs(paths: Sequence[Path], batches: Sequence[int]) -> Iterator[Job]:
     """Yield ONNX files, each at every batch size; one network after the other in turns, batch by batch."""
-    yield from (Job(path.stem, batch, path) for batch in batches for path in paths)
+    yield from (Job(network_name(path), batch, path) for batch in batches for path in paths)
 
 
 def measure_into(

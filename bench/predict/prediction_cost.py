@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.flags import whole
+from bench.naming import network_name
 from bench.serving.machine import this_machine
 
 BATCHES = ",".join(str(2**power) for power in range(8))
@@ -47,11 +48,11 @@ def main() -> None:
     processor_s, wall_s = median(c.processor_s for c in costs), median(c.wall_s for c in costs)
     print(machine)
     print(
-        f"{arguments.model.stem}, all layers, 8 batches x 100 clocks, {arguments.runs} runs: median "
+        f"{network_name(arguments.model)}, all layers, 8 batches x 100 clocks, {arguments.runs} runs: median "
         f"{processor_s:.2f} s of processor time, {wall_s:.2f} s on the wall; wanted: under {AT_MOST_S:.0f} s"
     )
     if arguments.save is not None:
-        said = {"machine": asdict(machine), "model": arguments.model.stem, "gpu": arguments.gpu}
+        said = {"machine": asdict(machine), "model": network_name(arguments.model), "gpu": arguments.gpu}
         said |= {"at_most_s": AT_MOST_S, "processor_s": processor_s, "wall_s": wall_s}
         said |= {"runs": [asdict(cost) for cost in costs]}
         arguments.save.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
