@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimizer.layers.count import count_layers_of_file
 from optimizer.layers.dataset import DatasetError
 from optimizer.layers.fusion import Step, fuse
+from optimizer.layers.network import NetworkPrediction, predict_network
 from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.saved import load_predictor, shipped_predictors
 from server.errors import ConfigError
@@ -54,9 +55,33 @@ def numbers(most: int) -> Callable[[str], tuple[int, ...]]:
 
 def clocks_for(predictor: LayerPredictor, asked: tuple[int, ...] | None) -> tuple[float, ...]:
     """Return the clocks to predict at: those asked for, else the highest measured. Raises ConfigError."""
-    if asked and not predictor.clocks_mhz:
-        raise ConfigError("--clock: this predictor was fitted where no clock could be set; leave --clock out")
-    return tuple(map(float, asked or predictor.clocks_mhz[-1:]))
+    clocks = tuple(map(float, asked or predictor.clocks_mhz[-1:]))
+    try:
+        predictor.check_clocks(clocks)
+    except ValueError as error:
+        raise ConfigError(f"--clock: {predictor.provenance['device']}: {error}") from error
+    return clocks
+
+
+def foretell(
+    predictor: LayerPredictor, steps: Sequence[Step], batches: Sequence[int], clocks: Sequence[float]
+) -> NetworkPrediction:
+    """Predict a network. Raises ConfigError for batches that are too far from what was fitted."""
+    try:
+        return predict_network(predictor, steps, batches, clocks)
+    except ValueError as error:
+        raise ConfigError(f"--batch: {predictor.provenance['device']}: {error}") from error
+
+
+def beyond_text(prediction: NetworkPrediction) -> str:
+    """Warn of batches larger than any that was fitted; empty where there are none."""
+    if not prediction.beyond:
+        return ""
+    batches = ", ".join(map(str, prediction.beyond))
+    return (
+        f"beyond what was fitted (batches up to {prediction.largest_batch}), so doubted more, by a rule that "
+        f"is assumed: batch {batches}"
+    )
 
 
 def source_line(predictor: LayerPredictor) -> str:

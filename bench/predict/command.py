@@ -11,26 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from bench.console import make_console
 from bench.flags import whole
+from bench.naming import network_name
 from bench.output import check_writable
 from bench.predict.asking import (
     MOST_BATCH,
     MOST_CLOCK_MHZ,
     add_predictor_arguments,
+    beyond_text,
     clocks_for,
+    foretell,
     numbers,
     predictor_from,
     source_line,
     steps_of,
 )
-from optimizer.layers.network import NetworkPrediction, predict_network
+from optimizer.layers.network import NetworkPrediction
 from optimizer.layers.predictor import LayerPredictor
 
 _NONE = "not measured"
 _MOST_ROWS = 100
+_DIGITS = 6
+
+Array = NDArray[np.float64]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,18 +64,19 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(arguments.html, "--html")
     predictor = predictor_from(arguments)
     clocks = clocks_for(predictor, arguments.clock)
-    prediction = predict_network(predictor, steps_of(arguments.model), arguments.batch, clocks)
+    prediction = foretell(predictor, steps_of(arguments.model), arguments.batch, clocks)
+    name = network_name(arguments.model)
     if arguments.html is not None:
         from bench.predict.page import write_page
 
-        write_page(arguments.html, prediction, predictor, arguments.model.stem)
+        write_page(arguments.html, prediction, predictor, name)
     if arguments.json is not None:
-        text = json.dumps(as_json(prediction, predictor, arguments.model.stem), allow_nan=False)
+        text = json.dumps(as_json(prediction, predictor, name), allow_nan=False)
         if arguments.json == Path("-"):
             print(text)
             return 0
         arguments.json.write_text(text + "\n", encoding="utf-8")
-    _show(prediction, predictor, arguments.model.stem, arguments.layers)
+    _show(prediction, predictor, name, arguments.layers)
     return 0
 
 
@@ -82,11 +90,12 @@ def as_json(prediction: NetworkPrediction, predictor: LayerPredictor, name: str)
         "provenance": dict(predictor.provenance),
         "batches": prediction.batches,
         "clocks_mhz": prediction.clocks_mhz,
-        "run_s": prediction.run_s.tolist(),
-        "run_spread": prediction.spread.tolist(),
-        "run_spread_90": (prediction.tail * prediction.spread).tolist(),
-        "power_w": None if power is None else power.tolist(),
-        "energy_j": None if energy is None else energy.tolist(),
+        "batches_beyond_what_was_fitted": prediction.beyond,
+        "run_s": _digits(prediction.run_s),
+        "run_spread": _digits(prediction.spread),
+        "run_spread_90": _digits(prediction.tail * prediction.spread),
+        "power_w": _digits(power),
+        "energy_j": _digits(energy),
         "judged_by_work_and_traffic_alone": prediction.guessed,
         "layers": [
             {
@@ -94,12 +103,20 @@ def as_json(prediction: NetworkPrediction, predictor: LayerPredictor, name: str)
                 "operators": step.operators,
                 "kind": step.kind.value,
                 "bottleneck": place in first,
-                "seconds": prediction.seconds[:, :, place].tolist(),
-                "watts": None if watts is None else watts[:, :, place].tolist(),
+                "seconds": _digits(prediction.seconds[:, :, place]),
+                "watts": None if watts is None else _digits(watts[:, :, place]),
             }
             for place, step in enumerate(prediction.steps)
         ],
     }
+
+
+def _digits(values: Array | None) -> Any:  # noqa: ANN401  # nested lists
+    """Return figures with the digits that may count: whoever writes and reads all of them is done sooner."""
+    if values is None:
+        return None
+    scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(values), 1e-300))))
+    return (np.round(values * scale) / scale).tolist()
 
 
 def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, layers: int) -> None:
@@ -108,6 +125,8 @@ def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, l
     if layers:
         console.print(_by_layer(prediction, layers))
     console.print(source_line(predictor), highlight=False)
+    if prediction.beyond:
+        console.print(beyond_text(prediction), highlight=False)
     if prediction.guessed:
         said = ", ".join(prediction.guessed)
         console.print(f"judged by work and traffic alone, never measured enough: {said}", highlight=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.predict.asking import source_line
+from bench.predict.asking import beyond_text, source_line
 from bench.report.markup import figure, note, paragraph, table
 from bench.report.page import Section, page
 from bench.report.plot import Axis, Point, Series, plot
@@ -32,6 +32,8 @@ def _whole(prediction: NetworkPrediction, device: str) -> tuple[str, ...]:
     low, high = (times * np.exp(sign * prediction.spread) for sign in (-1.0, 1.0))
     drawings = [_against_batch(prediction, device, ("Time of a batch", "ms a batch"), times, low, high)]
     energy, rest = prediction.energy_j, _clocks_left_out(prediction)
+    if prediction.beyond:
+        drawings.append(note(beyond_text(prediction)))
     if energy is None:
         drawings.append(note("Power and energy were not measured, so they are not predicted."))
     else:

@@ -54,12 +54,26 @@ class GaussianProcess:
         """Return means and standard deviations, `[rows, targets]` both; those of a new measurement."""
         unit = (features - self.means) / self.scales
         near = _covariance(unit, self.points, self.lengths)
-        line = self.slopes[0] + unit @ self.slopes[1:]
         doubt = _swept(_with_noise(self.points[:_ROWS_TO_DOUBT], self.lengths, self.noise))
         some = near[:, : len(doubt)]
         known = np.einsum("ij,ij->i", _product(some, doubt), some)
         spread = np.maximum(1.0 - known, 0.0) + self.noise
-        return line + _product(near, self.weights), np.sqrt(np.outer(spread, self.variances))
+        return self._means(unit, near), np.sqrt(np.outer(spread, self.variances))
+
+    def expect(self, features: Array) -> Array:
+        """Return the means alone, `[rows, targets]`: most of the work is in the doubts."""
+        unit = (features - self.means) / self.scales
+        return self._means(unit, _covariance(unit, self.points, self.lengths))
+
+    def largest(self, feature: int) -> float | None:
+        """Return the largest value of a feature, given by its place, among the points; None without any."""
+        if not len(self.points):
+            return None
+        return float(self.points[:, feature].max() * self.scales[feature] + self.means[feature])
+
+    def _means(self, unit: Array, near: Array) -> Array:
+        answer: Array = self.slopes[0] + unit @ self.slopes[1:] + _product(near, self.weights)
+        return answer
 
 
 def fit_gaussian_process(features: Array, targets: Array) -> GaussianProcess:

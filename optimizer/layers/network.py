@@ -17,6 +17,11 @@ Array = NDArray[np.float64]
 _BOTTLENECK = 0.5
 """The steps that together take this part of the time are the bottlenecks, the longest first."""
 
+FURTHEST = 8
+"""Batches that are this many times the largest that was fitted are foretold; beyond, nothing is."""
+_DOUBT_BEYOND = 0.25
+"""What a batch e times the largest that was fitted adds to the doubt (assumed): nothing out there tells."""
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkPrediction:
@@ -32,6 +37,7 @@ class NetworkPrediction:
         spread: standard deviation of the logarithm of a batch's time, `[batches, clocks]`.
         tail: within how many standard deviations 90 % lie.
         guessed: kinds of steps that were judged by work and traffic alone.
+        largest_batch: that the predictor was fitted to; what is larger has a wider spread. None: not known.
     """
 
     steps: tuple[Step, ...]
@@ -43,6 +49,13 @@ class NetworkPrediction:
     spread: Array
     tail: float
     guessed: tuple[str, ...]
+    largest_batch: int | None = None
+
+    @property
+    def beyond(self) -> tuple[int, ...]:
+        """The batches that are larger than any that the predictor was fitted to."""
+        most = self.largest_batch
+        return () if most is None else tuple(batch for batch in self.batches if batch > most)
 
     @property
     def run_s(self) -> Array:
@@ -77,15 +90,17 @@ def predict_network(
     """Predict a network that was counted at batch 1.
 
     Raises:
-        ValueError: a batch below 1, or clocks that do not go with the predictor.
+        ValueError: a batch below 1 or more than `FURTHEST` times the largest that the predictor was fitted
+            to, or clocks that do not go with the predictor.
     """
-    if min(batches) < 1:
-        raise ValueError(f"batches must be 1 or more, got {min(batches)}")
+    most = predictor.largest_batch
+    _check(batches, most)
     one = features(steps)
     predicted = predictor.predict(one.at(batches), clocks_mhz)
     shape = (len(batches), len(steps), -1)
     seconds = predicted.seconds.reshape(shape).swapaxes(1, 2)
     watts = None if predicted.watts is None else predicted.watts.reshape(shape).swapaxes(1, 2)
+    spread = predictor.doubt.of_runs(seconds, predicted.spread.reshape(shape).swapaxes(1, 2))
     unknown = {step.leader.operator for step in steps if step.kind is Kind.UNKNOWN}
     return NetworkPrediction(
         steps=tuple(steps),
@@ -94,7 +109,25 @@ def predict_network(
         seconds=seconds,
         watts=watts,
         beside_s=np.array([predictor.besides_s(one.at((batch,))) for batch in batches]),
-        spread=predictor.doubt.of_runs(seconds, predicted.spread.reshape(shape).swapaxes(1, 2)),
+        spread=np.hypot(spread, _doubt_beyond(batches, most)[:, np.newaxis]),
         tail=predictor.doubt.tail,
         guessed=tuple(sorted({*predicted.guessed, *unknown} - {Kind.UNKNOWN.value})),
+        largest_batch=most,
     )
+
+
+def _check(batches: Sequence[int], most: int | None) -> None:
+    if min(batches) < 1:
+        raise ValueError(f"batches must be 1 or more, got {min(batches)}")
+    if most is not None and max(batches) > FURTHEST * most:
+        raise ValueError(
+            f"batches of {max(batches)} are too far from those that the predictor was fitted to, at most "
+            f"{most}: it says nothing of more than {FURTHEST * most}"
+        )
+
+
+def _doubt_beyond(batches: Sequence[int], most: int | None) -> Array:
+    """Return by how much batches out of reach are doubted, as a standard deviation of the logarithm."""
+    times = np.array(batches, float) / (np.inf if most is None else most)
+    answer: Array = _DOUBT_BEYOND * np.log(np.maximum(times, 1.0))
+    return answer

@@ -8,11 +8,12 @@ groups are among what it sees. Steps of kinds that were measured too rarely, and
 are judged by their arithmetic and traffic alone, and named.
 
 Where clocks were set, every step was measured at the same few clocks; between them the logarithms go straight
-against the logarithm of the clock, and beyond them time goes on as between the last two while power stays.
+against the logarithm of the clock. Beyond them nothing is known: a card has no such clocks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from optimizer.layers.doubt import ASSUMED, RunDoubt
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
 from optimizer.layers.gaussian import GaussianProcess
-from optimizer.layers.view import view
+from optimizer.layers.view import COLUMNS_OF, view
 
 Array = NDArray[np.float64]
 
@@ -85,21 +86,40 @@ class LayerPredictor:
         """Predict every row at every clock.
 
         Raises:
-            ValueError: clocks are asked for and none was measured, or the other way round.
+            ValueError: clocks are asked for and none was measured, or the other way round; or clocks beyond
+                those that were measured.
         """
-        if bool(len(clocks_mhz)) != bool(self.clocks_mhz):
-            known = f"{self.clocks_mhz[0]} to {self.clocks_mhz[-1]} MHz" if self.clocks_mhz else "none"
-            raise ValueError(f"this predictor was fitted at clocks: {known}; asked for {list(clocks_mhz)}")
+        self.check_clocks(clocks_mhz)
         distinct, place = _distinct(table)
         times, spread, powers, guessed = self._logs(distinct)
         if len(clocks_mhz):
-            times, spread = (
-                self._at(times, clocks_mhz, beyond=True),
-                self._at(spread, clocks_mhz, beyond=False),
-            )
-            powers = self._at(powers, clocks_mhz, beyond=False) if self.has_power else powers
+            times, spread = self._at(times, clocks_mhz), self._at(spread, clocks_mhz)
+            powers = self._at(powers, clocks_mhz) if self.has_power else powers
         watts = np.exp(powers)[place] if self.has_power else None
         return Predicted(np.exp(times)[place], spread[place], watts, guessed)
+
+    def check_clocks(self, clocks_mhz: Sequence[float]) -> None:
+        """Raise ValueError unless it can say something of these clocks; () where none was set."""
+        if not self.clocks_mhz:
+            if len(clocks_mhz):
+                raise ValueError("this predictor was fitted where no clock could be set: name none")
+            return
+        least, most = self.clocks_mhz[0], self.clocks_mhz[-1]
+        odd = [f"{clock:.0f}" for clock in clocks_mhz if not least <= clock <= most]
+        if odd or not len(clocks_mhz):
+            given = f"of {', '.join(odd)} MHz it says nothing" if odd else "name one of them"
+            raise ValueError(f"this predictor was fitted at {least} to {most} MHz: {given}")
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The largest batch among the steps that it remembers of those it was fitted to; None without any."""
+        found = [
+            process.largest(COLUMNS_OF[name].index("batch"))
+            for name, process in self.processes.items()
+            if "batch" in COLUMNS_OF[name]
+        ]
+        logs = [log for log in found if log is not None]
+        return round(math.exp(max(logs))) if logs else None
 
     def besides_s(self, table: FeatureTable) -> float:
         """Return what a run takes beyond its steps, given all steps of a network at one batch size."""
@@ -118,17 +138,16 @@ class LayerPredictor:
             means, spread[rows] = self.processes[name].predict(seen)
             times[rows] = means + np.log(causes_of(own, name) @ self.rooflines[name].T)
             if self.has_power:
-                powers[rows], _ = self.power_processes[name].predict(seen)
+                powers[rows] = self.power_processes[name].expect(seen)
         return times, spread, powers, tuple(sorted(guessed))
 
-    def _at(self, values: Array, clocks_mhz: Sequence[float], *, beyond: bool) -> Array:
-        """Interpolate columns between clocks; `beyond` the last ones go on straight or stay."""
+    def _at(self, values: Array, clocks_mhz: Sequence[float]) -> Array:
+        """Interpolate columns between clocks."""
         known, wanted = np.log(self.clocks_mhz), np.log(np.asarray(clocks_mhz, float))
         if len(known) == 1:
             return np.repeat(values, len(wanted), axis=1)
         left = np.clip(np.searchsorted(known, wanted) - 1, 0, len(known) - 2)
         part = (wanted - known[left]) / (known[left + 1] - known[left])
-        part = part if beyond else np.clip(part, 0.0, 1.0)
         answer: Array = values[:, left] * (1.0 - part) + values[:, left + 1] * part
         return answer
 

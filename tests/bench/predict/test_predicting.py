@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -16,8 +18,9 @@ from nvml_rack import make_rack, nvml_here
 
 from bench.compare.energy import Meters
 from bench.layers.timed import TimedLayer
+from bench.naming import network_name
 from bench.predict import measured_device, validate
-from bench.predict.calibrating import measure_into, small_jobs
+from bench.predict.calibrating import file_jobs, measure_into, small_jobs
 from bench.predict.engine_steps import assigned
 from bench.predict.measured_device import Wanted, open_device
 from bench.predict.measuring import Effort, measure, without_interruptions
@@ -218,6 +221,65 @@ def test_predict_says_that_figures_are_simulated(network: Path, capsys: pytest.C
     assert slow > fast > 0.0
     assert [layer["operators"] for layer in said["layers"]][:2] == ["Conv+Relu", "Conv+Clip"]
     assert any(layer["bottleneck"] for layer in said["layers"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--clock", "209,1410"], "210 to 1410 MHz: of 209 MHz it says nothing"),
+        (["--clock", "5000"], "210 to 1410 MHz: of 5000 MHz it says nothing"),
+        (
+            ["--batch", "65536"],
+            "batches of 65536 are too far .* at most 128: it says nothing of more than 1024",
+        ),
+    ],
+)
+def test_what_is_too_far_from_all_that_was_fitted_is_refused(
+    flags: list[str], said: str, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(network), "--gpu", "a100", *flags]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_batches_beyond_those_that_were_fitted_are_warned_of_and_doubted(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    flags = ["--batch", "128,512", "--html", str(page), "--json", str(figures), "--layers", "0"]
+    assert main(["predict", str(network), "--gpu", "a100", *flags]) == 0
+    warning = "beyond what was fitted (batches up to 128)"
+    assert warning in capsys.readouterr().out
+    assert warning in page.read_text(encoding="utf-8")
+    said = json.loads(figures.read_text())
+    assert said["batches_beyond_what_was_fitted"] == [512]
+    (near,), (far,) = said["run_spread"]
+    assert far > near + 0.2
+    assert main(["predict", str(network), "--gpu", "a100", "--batch", "128"]) == 0
+    assert "beyond" not in capsys.readouterr().out
+
+
+def test_a_network_of_a_repository_is_called_as_its_entry(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = tmp_path / "tiny" / "1" / "model.onnx"
+    entry.parent.mkdir(parents=True)
+    shutil.copy(network, entry)
+    assert main(["predict", str(entry), "--gpu", "a100", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["network"] == "tiny"
+    assert [job.network for job in file_jobs([entry, network], [1])] == ["tiny", "little"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("repository/net/3/model.onnx", "net"),
+        ("net/latest/model.onnx", "model"),
+        ("net/3/other.onnx", "other"),
+        ("model.onnx", "model"),
+    ],
+)
+def test_names_of_networks(path: str, name: str) -> None:
+    assert network_name(Path("/srv") / path) == name
 
 
 def test_predict_draws_a_page(network: Path, tmp_path: Path) -> None:

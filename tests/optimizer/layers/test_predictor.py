@@ -111,6 +111,28 @@ def test_clocks_must_go_with_the_predictor(predictor: LayerPredictor) -> None:
         predictor.predict(products(np.random.default_rng(7), 5, 4))
 
 
+@pytest.mark.parametrize("clock_mhz", [499, 1001, 5000])
+def test_nothing_is_said_of_clocks_beyond_those_that_were_measured(
+    predictor: LayerPredictor, clock_mhz: int
+) -> None:
+    with pytest.raises(ValueError, match=f"500 to 1000 MHz: of {clock_mhz} MHz it says nothing"):
+        predictor.predict(products(np.random.default_rng(7), 5, 4), (500, clock_mhz))
+
+
+def test_the_largest_batch_is_remembered(predictor: LayerPredictor, tmp_path: Path) -> None:
+    assert predictor.largest_batch == 16
+    save_predictor(predictor, tmp_path / "p.npz")
+    assert load_predictor(tmp_path / "p.npz").largest_batch == 16
+    assert replace(predictor, processes={}).largest_batch is None
+
+
+def test_means_are_the_same_without_doubts() -> None:
+    x = np.linspace(0.0, 1.0, 40)[:, np.newaxis]
+    process = fit_gaussian_process(x, np.sin(6.0 * x))
+    asked = np.array([[0.52], [9.0]])
+    np.testing.assert_array_equal(process.expect(asked), process.predict(asked)[0])
+
+
 def test_kinds_that_were_never_measured_are_named(predictor: LayerPredictor) -> None:
     table = products(np.random.default_rng(7), 2, 4)
     odd = FeatureTable((Kind.UNKNOWN, Kind.FULLY_CONNECTED), table.names, table.values)
