@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -15,24 +16,25 @@ import grpc
 from bench.console import make_console
 from bench.demo import steps
 from bench.demo.control_step import gpu_control
+from bench.demo.pace import PHASE_S, Pace
 from bench.demo.stage import DemoFailed, Stage
 from bench.serving.processes import ServerFailed
 
-PHASE_S = 18.0
+_PHASE = f"seconds of each phase of load; default {PHASE_S:g}, or less on a busy machine"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all steps; return 0, or 1 when one failed."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="made anew; default demo-out")
-    parser.add_argument("--phase-s", type=float, default=PHASE_S, help="seconds of each phase of load")
+    parser.add_argument("--phase-s", type=float, help=_PHASE)
     arguments = parser.parse_args(argv)
     stage = Stage(make_console())
     # Ended from outside, the servers that were started are ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     start_s = time.monotonic()
     try:
-        _run(stage, steps.Plan(_fresh(arguments.out), arguments.phase_s))
+        _run(stage, steps.Plan(_fresh(arguments.out), PHASE_S), arguments.phase_s, start_s)
     except (DemoFailed, ServerFailed) as error:
         stage.failed(str(error))
         return 1
@@ -47,10 +49,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(stage: Stage, plan: steps.Plan) -> None:
+def _run(stage: Stage, plan: steps.Plan, asked_s: float | None, start_s: float) -> None:
     steps.export(stage, plan)
-    rates = steps.on_this_machine(stage, plan)
-    steps.on_a_simulated_gpu(stage, plan, rates)
+    pace = Pace(time.monotonic() - start_s, asked_s)
+
+    def paced(phases: int) -> steps.Plan:
+        phase_s = pace.phase_s(time.monotonic() - start_s, phases)
+        if said := pace.said(phase_s):
+            stage.say(said)
+        return replace(plan, phase_s=phase_s)
+
+    rates = steps.on_this_machine(stage, paced(6))
+    steps.on_a_simulated_gpu(stage, paced(4), rates)
     gpu_control(stage)
 
 

@@ -32,6 +32,7 @@ CALIBRATION_S = 3.0
 # The load generator and gRPC want their share of the cores too.
 SHARES_OF_CAPACITY = (0.2, 0.4)
 LEAST_RATE = 25.0
+EXPORT_LIMIT_S = 600.0
 PHASE_SLACK_S = 120.0
 IDLE_LIMIT_S = 30.0
 
@@ -59,7 +60,7 @@ def export(stage: Stage, plan: Plan) -> None:
     stage.step("Export a CNN with its real ImageNet weights")
     plan.targets.write_text(TARGETS, encoding="utf-8")
     words = ["export", MODEL, "--repository", str(plan.repository), "--input", "uint8"]
-    for line in run_boulton(stage, words).splitlines():
+    for line in run_boulton(stage, words, limit_s=EXPORT_LIMIT_S).splitlines():
         stage.row(line)
     if not (plan.repository / MODEL / "1" / "model.onnx").is_file():
         raise DemoFailed("the export reported success, but the repository has no model.onnx")

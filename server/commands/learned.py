@@ -51,7 +51,7 @@ def _machine(insight: pb.Insight) -> Iterator[str]:
         yield _row(_cells(setting))
     left = len(insight.tried) - len(shown)
     if left:
-        yield f"            and {left} more settings like these"
+        yield f"            and {left} more like these"
 
 
 def _idle(insight: pb.Insight) -> str:

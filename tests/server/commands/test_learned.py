@@ -70,7 +70,7 @@ def test_of_many_settings_some_stand_for_the_others() -> None:
     ]
     shown = rows(learned(*many))
     assert len(shown) == MOST_SETTINGS
-    assert f"and {len(many) - MOST_SETTINGS} more settings like these" in said(learned(*many))
+    assert f"and {len(many) - MOST_SETTINGS} more like these" in said(learned(*many))
     assert [int(row[0]) for row in shown] == sorted(int(row[0]) for row in shown)
     few = learned(setting(8, known=0.2), setting(9, known=0.4), setting(15, known=0.3), setting(16))
     assert [row[1] for row in rows(few)] == ["9", "16"]
