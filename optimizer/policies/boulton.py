@@ -15,6 +15,7 @@ safe and steady:
   Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
   chosen for such a load before, it first only stops waiting for batches to grow.
 - What ran last before an alarm tells how slow the clock was, though the window that was cut short does not.
+- While more comes than expected it goes to no lower clock: what rises may rise on.
 - After an alarm it goes to the clock that was last chosen for such a load, if one is known; otherwise, and
   when answers were late, it stays at the fast point until calm has lasted.
 - Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
@@ -116,7 +117,7 @@ class BoultonPolicy:
         self._unknown = 0.0
         self._hold = 0
         self._idle = self._calm = 0
-        self._untried = self._slo_bound = self._relieved = False
+        self._surged = self._untried = self._slo_bound = self._relieved = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
 
@@ -136,6 +137,7 @@ class BoultonPolicy:
         self._caution.count(window)
         before_per_s = self._arrivals.rate_per_s
         surged = self._observe_arrivals(window)
+        self._surged = surged and not sounded and before_per_s > 0.0
         learned = self._learn_from_cut(window, last) or self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         self._untried = not settled and not surged and not sounded
@@ -335,7 +337,9 @@ class BoultonPolicy:
             return _Choice(0, self._resting_column(land, column), "nothing arrives")
         if self._untried:
             return _Choice(land.best_row(column), column, "the clock was just set: waits for what it does")
-        choice = self._best(land, column)
+        choice, here = self._best(land, column), land.best_at(column)
+        if self._surged and choice.column < column and math.isfinite(land.cost_per_s(*here)):
+            return _Choice(*here, "more came than expected: goes to no lower clock now")
         return choice if choice.column != column else self._without_delay(land, choice)
 
     def _without_delay(self, land: Landscape, choice: _Choice) -> _Choice:

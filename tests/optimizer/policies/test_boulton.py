@@ -205,6 +205,16 @@ def test_at_a_clock_that_held_the_load_it_first_only_stops_waiting() -> None:
     assert alarm.wire.rate_per_s <= alarm.then.wire.rate_per_s
 
 
+@pytest.mark.parametrize("rise", [1.3, 1.6])
+def test_while_more_comes_than_expected_it_goes_to_no_lower_clock(rise: float) -> None:
+    made = loop(300.0, steps=4)
+    for _ in range(5):
+        before = mhz(made.decision.point)
+        made.plant.rate_per_s *= rise
+        made.run(1)
+        assert mhz(made.decision.point) >= before
+
+
 def test_where_loads_rise_again_and_again_it_keeps_the_clock_for_them() -> None:
     made = loop(800.0, steps=20)
     low = mhz(made.decision.point)
