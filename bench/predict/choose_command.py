@@ -2,7 +2,8 @@
 
 M = error^alpha * energy per image, lower is better; alpha 0 looks at energy alone, more weighs accuracy more.
 ACCURACIES is a CSV file with the columns network,accuracy (a share, as in 0.7615); each network is the ONNX
-file of that name. Several --gpu show which GPU fits which network.
+file of that name, or the entry NAME of a repository (NAME/VERSION/model.onnx). With several --gpu it is said
+of each network which GPU fits it: a big GPU that has little to do wastes energy.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from rich.table import Table
 
 from bench.console import make_console
 from bench.flags import number, whole
+from bench.naming import network_name
 from bench.output import check_writable
-from bench.predict.asking import clocks_for, source_line, steps_of
-from optimizer.layers.choosing import Candidate, Ranked, rank
+from bench.predict.asking import beyond_text, clocks_for, foretell, source_line, steps_of
+from optimizer.layers.choosing import Candidate, Fit, Ranked, fits, rank
 from optimizer.layers.dataset import DatasetError
-from optimizer.layers.network import predict_network
+from optimizer.layers.fusion import Step
+from optimizer.layers.network import NetworkPrediction
 from optimizer.layers.predictor import LayerPredictor
 from optimizer.layers.saved import load_predictor, shipped_predictors
 from server.errors import ConfigError
@@ -48,23 +51,34 @@ def run(arguments: argparse.Namespace) -> int:
     """Rank and say. Raises ConfigError."""
     check_writable(arguments.json, "--json")
     accuracies = read_accuracies(arguments.accuracies)
+    networks = _named(arguments.models)
     predictors = {name: _predictor(name) for name in arguments.gpu}
-    candidates = [
-        _candidate(path, accuracies, name, predictor, arguments)
+    clocks = (arguments.clock,) if arguments.clock else None
+    predicted = {
+        (network, name): foretell(predictor, steps, (arguments.batch,), clocks_for(predictor, clocks))
+        for network, steps in networks.items()
         for name, predictor in predictors.items()
-        for path in arguments.models
-    ]
+    }
+    candidates = [_candidate(*which, accuracies, prediction) for which, prediction in predicted.items()]
     slo_s = None if arguments.slo_ms is None else arguments.slo_ms / 1e3
     try:
         ranked = rank(candidates, arguments.alpha, slo_s)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     sources = [source_line(predictor) for predictor in predictors.values()]
-    text = json.dumps({"sources": sources, "ranking": [asdict(one) for one in ranked]}, indent=1)
+    beyond = dict.fromkeys(text for one in predicted.values() if (text := beyond_text(one)))
+    simulated = any(predictor.simulated for predictor in predictors.values())
+    said = [one + " (simulated)" * simulated for one in fit_texts(ranked, slo=slo_s is not None)]
+    text = json.dumps(
+        {"sources": sources, "warnings": [*beyond], "fits": said, "ranking": [asdict(one) for one in ranked]},
+        indent=1,
+    )
     if arguments.json == Path("-"):
         print(text)
         return 0
-    _show(ranked, arguments.alpha, sources)
+    _show(ranked, arguments)
+    for line in (*said, *sources, *beyond):
+        make_console().print(line, highlight=False, soft_wrap=True)
     if arguments.json is not None:
         arguments.json.write_text(text + "\n", encoding="utf-8")
     return 0
@@ -89,25 +103,61 @@ def _predictor(name: str) -> LayerPredictor:
     return predictor
 
 
+def _named(models: Sequence[Path]) -> dict[str, tuple[Step, ...]]:
+    """Read the networks, by their names."""
+    found: dict[str, Path] = {}
+    for path in models:
+        name = network_name(path)
+        if found.setdefault(name, path) != path:
+            raise ConfigError(f"{found[name]} and {path} are both called {name}: rename one of them")
+    return {name: steps_of(path) for name, path in found.items()}
+
+
 def _candidate(
-    path: Path,
-    accuracies: dict[str, float],
-    name: str,
-    predictor: LayerPredictor,
-    arguments: argparse.Namespace,
+    network: str, gpu: str, accuracies: dict[str, float], prediction: NetworkPrediction
 ) -> Candidate:
-    if path.stem not in accuracies:
-        raise ConfigError(f"--accuracies has no line for {path.stem}; it has {', '.join(sorted(accuracies))}")
-    clocks = clocks_for(predictor, (arguments.clock,) if arguments.clock else None)
-    prediction = predict_network(predictor, steps_of(path), (arguments.batch,), clocks)
+    if network not in accuracies:
+        raise ConfigError(f"--accuracies has no line for {network}; it has {', '.join(sorted(accuracies))}")
     assert prediction.energy_j is not None, "the predictor has power"  # noqa: S101
-    energy_j = float(prediction.energy_j[0, -1]) / arguments.batch
+    energy_j = float(prediction.energy_j[0, -1]) / prediction.batches[0]
     run_s = float(prediction.run_s[0, -1])
-    return Candidate(path.stem, Path(name).stem, 1.0 - accuracies[path.stem], energy_j, run_s)
+    return Candidate(network, Path(gpu).stem, 1.0 - accuracies[network], energy_j, run_s)
 
 
-def _show(ranked: Sequence[Ranked], alpha: float, sources: Sequence[str]) -> None:
-    table = Table(title=f"error^{alpha:g} * joules an image; lower is better")
+def fit_texts(ranked: Sequence[Ranked], *, slo: bool) -> list[str]:
+    """Say in a sentence for each network which GPU fits it; nothing where there is no choice of them."""
+    if len({one.candidate.device for one in ranked}) < 2:
+        return []
+    return [_fit_text(fit, " within the SLO" if slo else "") for fit in fits(ranked)]
+
+
+def _fit_text(fit: Fit, limit: str) -> str:
+    if not fit.within:
+        fastest = fit.too_slow[0].candidate
+        return (
+            f"{fit.network}: no GPU is within the SLO; the fastest, {fastest.device}, takes "
+            f"{fastest.run_s * 1e3:.3g} ms"
+        )
+    best, *others = fit.within
+    said = f"{fit.network}: cheapest on {best.candidate.device}{limit}"
+    costs = [f"{one.candidate.device} {_times(one)}" for one in others]
+    slow = [
+        f"{one.candidate.device} ({one.candidate.run_s * 1e3:.3g} ms, {_times(one)} the energy)"
+        for one in fit.too_slow
+    ]
+    said += f"; {', '.join(costs).replace(' ', ' costs ', 1)} the energy" if costs else ""
+    return said + (f"; too slow: {', '.join(slow)}" if slow else "")
+
+
+def _times(one: Ranked) -> str:
+    assert one.energy_over_best is not None, "some device is within the limit"  # noqa: S101
+    return f"{one.energy_over_best:.2f} times"
+
+
+def _show(ranked: Sequence[Ranked], arguments: argparse.Namespace) -> None:
+    clock = f"{arguments.clock} MHz" if arguments.clock else "the highest clock of each GPU"
+    where = f"batch {arguments.batch}, {clock}"
+    table = Table(title=f"error^{arguments.alpha:g} * joules an image; lower is better ({where})")
     for title in ("network", "GPU"):
         table.add_column(title)
     for title in ("ratio", "accuracy", "mJ/image", "ms/batch", "over best GPU"):
@@ -123,10 +173,7 @@ def _show(ranked: Sequence[Ranked], alpha: float, sources: Sequence[str]) -> Non
             f"{1.0 - candidate.error:.2%}",
             f"{candidate.energy_per_image_j * 1e3:.3g}",
             f"{candidate.run_s * 1e3:.3f}",
-            f"{one.energy_over_best:.2f}",
+            "" if one.energy_over_best is None else f"{one.energy_over_best:.2f}",
             said,
         )
-    console = make_console()
-    console.print(table)
-    for source in sources:
-        console.print(source, highlight=False)
+    make_console().print(table)

@@ -21,15 +21,19 @@ from bench.layers.timed import TimedLayer
 from bench.naming import network_name
 from bench.predict import measured_device, validate
 from bench.predict.calibrating import file_jobs, measure_into, small_jobs
+from bench.predict.choose_command import fit_texts
 from bench.predict.engine_steps import assigned
 from bench.predict.measured_device import Wanted, open_device
 from bench.predict.measuring import Effort, measure, without_interruptions
 from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
+from optimizer.layers.choosing import Candidate, rank
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, load_dataset
 from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.fusion import Kind, fuse
+from optimizer.layers.saved import load_predictor
+from optimizer.twin.profile import load_profile
 from server.cli import main
 from server.errors import ConfigError, EngineError
 
@@ -355,6 +359,79 @@ def test_choose_ranks_and_excludes(network: Path, tmp_path: Path, capsys: pytest
     assert only["pareto"] is True
     assert main([*command, "--slo-ms", "0.0001"]) == 0
     assert json.loads(capsys.readouterr().out)["ranking"][0]["excluded"] is True
+
+
+def test_choose_says_which_gpu_fits_which_network(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, figures = tmp_path / "accuracies.csv", tmp_path / "figures.json"
+    table.write_text("network,accuracy\nlittle,0.7\n")
+    gpus = [word for name in ("t4", "v100", "a100", "h100", "h200") for word in ("--gpu", name)]
+    command = ["choose", str(network), "--accuracies", str(table), *gpus, "--json", str(figures)]
+    assert main(command) == 0
+    (said,) = re.findall("^little: .*$", capsys.readouterr().out, re.MULTILINE)
+    ranking = json.loads(figures.read_text())["ranking"]
+    joules = {one["candidate"]["device"]: one["candidate"]["energy_per_image_j"] for one in ranking}
+    best, second, *_ = sorted(joules, key=lambda name: joules[name])
+    begin = f"little: cheapest on {best}; {second} costs {joules[second] / joules[best]:.2f} times"
+    assert said.startswith(begin)
+    assert all(name in said for name in joules)
+    assert said.endswith("the energy (simulated)")
+    assert json.loads(figures.read_text())["fits"] == [said]
+
+
+def test_sentences_tell_what_is_too_slow() -> None:
+    lean, fat = Candidate("a", "lean", 0.1, 1.0, 0.02), Candidate("a", "fat", 0.1, 2.0, 0.01)
+    other = Candidate("a", "other", 0.1, 5.0, 0.011)
+    (said,) = fit_texts(rank([lean, fat, other], 1.0, 0.015), slo=True)
+    assert said == (
+        "a: cheapest on fat within the SLO; other costs 2.50 times the energy; "
+        "too slow: lean (20 ms, 0.50 times the energy)"
+    )
+    (said,) = fit_texts(rank([lean, fat], 1.0, 0.001), slo=True)
+    assert said == "a: no GPU is within the SLO; the fastest, fat, takes 10 ms"
+    assert fit_texts(rank([lean], 1.0), slo=False) == []
+
+
+def test_choose_names_networks_of_a_repository_and_refuses_two_of_one_name(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "accuracies.csv"
+    table.write_text("network,accuracy\none,0.7\ntwo,0.8\n")
+    entries = [tmp_path / name / "1" / "model.onnx" for name in ("one", "two", "other/one")]
+    for entry in entries:
+        entry.parent.mkdir(parents=True)
+        shutil.copy(network, entry)
+    flags = ["--accuracies", str(table), "--gpu", "a100", "--json", "-"]
+    assert main(["choose", *map(str, entries[:2]), *flags]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["candidate"]["network"] for one in said["ranking"]] == ["two", "one"]
+    assert said["fits"] == []
+    assert main(["choose", *map(str, entries), *flags]) == 2
+    assert "are both called one" in capsys.readouterr().err
+
+
+def test_choose_warns_of_batches_that_were_not_fitted_and_refuses_clocks(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "accuracies.csv"
+    table.write_text("network,accuracy\nlittle,0.7\n")
+    command = ["choose", str(network), "--accuracies", str(table), "--gpu", "a100", "--gpu", "t4"]
+    assert main([*command, "--batch", "512"]) == 0
+    assert "beyond what was fitted (batches up to 128)" in capsys.readouterr().out
+    assert main([*command, "--clock", "1500"]) == 2
+    assert "a100: this predictor was fitted at 210 to 1410 MHz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("gpu", ["a100", "h100", "h200", "t4", "v100"])
+def test_shipped_predictors_of_gpus_are_marked_simulated_and_reach_over_the_clocks_of_their_card(
+    gpu: str,
+) -> None:
+    predictor, legal = load_predictor(gpu), load_profile(gpu).sm_clocks_mhz
+    assert predictor.simulated
+    assert predictor.provenance["device"] == gpu
+    assert (predictor.clocks_mhz[0], predictor.clocks_mhz[-1]) == (legal[0], legal[-1])
+    assert predictor.has_power
 
 
 @pytest.mark.parametrize("flags", [["--gpu", "nothing"], ["--predictor", "/nowhere.npz"]])

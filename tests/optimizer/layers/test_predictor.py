@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optimizer.layers.choosing import Candidate, rank
+from optimizer.layers.choosing import Candidate, fits, rank
 from optimizer.layers.dataset import (
     Dataset,
     DatasetError,
@@ -212,6 +212,18 @@ def test_the_energy_precision_ratio_and_its_limits() -> None:
     assert [(one.candidate, one.excluded) for one in limited] == [(thrifty, False), (exact, True)]
     with pytest.raises(ValueError, match="above 0 and up to 1"):
         rank([Candidate("x", "y", 0.0, 1.0, 1.0)], alpha=1.0)
+
+
+def test_devices_are_told_apart_by_energy_within_the_limit() -> None:
+    lean, fat = Candidate("a", "lean", 0.1, 1.0, 0.02), Candidate("a", "fat", 0.1, 2.0, 0.01)
+    other = Candidate("a", "other", 0.1, 5.0, 0.011)
+    free, limited, none = (fits(rank([lean, fat, other], 1.0, slo_s)) for slo_s in (None, 0.015, 0.001))
+    assert [one.candidate for one in free[0].within] == [lean, fat, other]
+    assert [one.candidate for one in limited[0].within] == [fat, other]
+    assert [one.energy_over_best for one in limited[0].within] == [1.0, 2.5]
+    assert [(one.candidate, one.energy_over_best) for one in limited[0].too_slow] == [(lean, 0.5)]
+    assert [one.candidate for one in none[0].too_slow] == [fat, other, lean]
+    assert (none[0].within, none[0].too_slow[0].energy_over_best) == ((), None)
 
 
 def test_doubts_are_those_of_the_formula() -> None:
