@@ -17,6 +17,7 @@ from bench.flags import number, whole
 from bench.output import check_writable
 from bench.simulate.arrival_forms import HELP, MAX_DURATION_S, read_arrivals
 from bench.simulate.oracle import static_oracle
+from bench.simulate.policy_names import FIXED, PLAYED_AS, played_name
 from bench.simulate.progress import SimulationProgress, simulation_progress
 from bench.simulate.report import Report, as_json, show, show_decisions
 from bench.simulate.run import Run, simulate, simulate_fixed
@@ -41,7 +42,6 @@ from optimizer.twin.surface import SurfacePhysics
 from server.errors import ConfigError
 
 DEFAULT_MAX_BATCH = 128
-DEFAULT_POLICY = "default"
 Foresee = Callable[[OperatingGrid], Prior]
 """Predicts the network of a scenario over a grid."""
 
@@ -77,9 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _PREDICTOR = "start from what this predicts, as `boulton calibrate` fits one; learned state wins over it"
-FIXED = "fixed"
-"""What `boulton serve` calls the default setting when nothing moves it."""
-_POLICY = f"one of {', '.join(POLICY_NAMES)}; {FIXED}, as `boulton serve` has it, is {DEFAULT_POLICY}"
+_POLICY = f"one of {', '.join(POLICY_NAMES)}; {FIXED}, as `boulton serve` has it, is {PLAYED_AS}"
 _SLOW_DOWN = "hold the card at this clock or less for a time, as if it grew too hot; may be repeated"
 _DURATION = "how long images arrive (default: a trace's length, else 60)"
 _MAX_BATCH = f"the engine's largest batch (default: {DEFAULT_MAX_BATCH}, or the largest that was measured)"
@@ -204,11 +202,10 @@ def _targets(path: Path | None) -> Targets:
 
 def _policy(name: str) -> str:
     """Return the policy's name here. Raises ConfigError when there is none."""
-    if name == FIXED:
-        print(
-            f"boulton: --policy {FIXED} is policy {DEFAULT_POLICY} here: the default setting", file=sys.stderr
-        )
-        return DEFAULT_POLICY
+    played = played_name(name)
+    if played != name:
+        print(f"boulton: --policy {name} is policy {played} here: the default setting", file=sys.stderr)
+        return played
     if name not in POLICY_NAMES:
         raise ConfigError(f"--policy {name}: no such policy; there are {', '.join(POLICY_NAMES)}")
     return name

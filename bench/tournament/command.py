@@ -20,6 +20,7 @@ from rich.console import Console
 from bench.console import make_console
 from bench.flags import number, whole
 from bench.serving.machine import this_machine
+from bench.simulate.policy_names import FIXED, PLAYED_AS, played_name
 from bench.tournament import report
 from bench.tournament.contest import Results, hold
 from bench.tournament.ground import cap_of, profile_of
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--traffic", action="append", choices=TRAFFICS, help="kind of traffic; may be repeated (default: all)"
     )
     add("--slo", action="append", choices=SLOS, help="how tight; may be repeated (default: all)")
-    add("--policy", action="append", choices=POLICY_NAMES, help="who plays; may be repeated (default: all)")
+    add("--policy", action="append", type=played_name, choices=POLICY_NAMES, help=_POLICY)
     add("--duration", type=number(1.0, 86400.0), metavar="S", help=_DURATION)
     add("--seed", type=whole(0, 2**31), default=0, metavar="N", help="of traffic and noise (default: 0)")
     add("--max-batch", type=whole(1, 4096), default=128, metavar="N", help="the engine's (default: 128)")
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 _GPU = "a shipped profile or the path of another; may be repeated (default: all shipped)"
 _DURATION = f"simulated traffic in each cell (default: {DURATION_S:g}; with --quick {QUICK_DURATION_S:g})"
+_POLICY = f"who plays; may be repeated (default: all); {FIXED}, as `boulton serve` has it, is {PLAYED_AS}"
 _OUT = "for results, report and plots (default: tournament-out)"
 _QUICK = (
     f"where an axis is not given: {', '.join(QUICK_GPUS)}, {', '.join(QUICK_MODELS)}, SLO "

@@ -278,7 +278,7 @@ def test_quick_fills_only_the_axes_that_are_not_given() -> None:
 
 
 def test_axes_do_not_repeat() -> None:
-    plan = plan_of("--gpu", "t4", "--gpu", "t4", "--policy", "default", "--policy", "default")
+    plan = plan_of("--gpu", "t4", "--gpu", "t4", "--policy", "default", "--policy", "fixed")
     assert len(plan.cells) == 4 * 6 * 3
     assert plan.policies == ("default",)
 
