@@ -13,17 +13,18 @@ from bench.compare.tables import (
     figure,
     main_table,
     missing_texts,
+    no_joules_text,
     noise_text,
     remarks,
     start_rows,
     verdict_texts,
 )
 from bench.report.markup import figure as drawing
-from bench.report.markup import listing, note, paragraph, table
+from bench.report.markup import heading, listing, note, paragraph, table
 from bench.report.page import Section, page
 from bench.report.plot import Axis, Point, Series, plot
 
-_NO_JOULES = "Energy was not measured here, so there are no plots of it."
+_JOULES, _FRONT = "Joules per image against batch", "Pareto front of latency and energy"
 _Figure = Callable[[Line], Estimate | None]
 
 
@@ -85,13 +86,16 @@ def _network(name: str, lines: Sequence[Line], conditions: Conditions) -> Sectio
 def _plots(lines: Sequence[Line], conditions: Conditions) -> Iterator[str]:
     if not lines:
         return
-    yield _against_batch(lines, "Throughput", "images/s", lambda line: line.images_per_s)
-    yield _against_batch(lines, "Latency", "ms a batch", lambda line: line.p50_ms)
+    yield _against_batch(lines, "Throughput against batch", "images/s", lambda line: line.images_per_s)
+    yield _against_batch(lines, "Latency against batch", "ms a batch", lambda line: line.p50_ms)
+    lacking = no_joules_text(lines)
     if any(line.joules_per_image for line in lines):
-        yield _against_batch(lines, "Energy", "J/image", lambda line: line.joules_per_image)
+        yield _against_batch(lines, _JOULES, "J/image", lambda line: line.joules_per_image)
         yield _front(lines)
+        yield from [note(lacking)] if lacking else []
     else:
-        yield paragraph(_NO_JOULES)
+        for title in (_JOULES, _FRONT):
+            yield heading(title) + note(lacking)
     yield from _accuracy(lines, conditions)
 
 
@@ -107,9 +111,7 @@ def _against_batch(lines: Sequence[Line], title: str, unit: str, value: _Figure)
         for subject in subjects
     ]
     batches = tuple(float(batch) for batch in sorted({line.cell.batch for line in lines}))
-    picture = plot(
-        f"{title} against batch", Axis("batch", log=True, marks=batches), Axis(unit, log=True), series
-    )
+    picture = plot(title, Axis("batch", log=True, marks=batches), Axis(unit, log=True), series)
     return drawing(picture, f"{title}: median over the turns, bars show its interval.")
 
 
@@ -136,7 +138,7 @@ def _front(lines: Sequence[Line]) -> str:
         _place(x, x.p50_ms, x.joules_per_image) for x in pareto(lines) if x.p50_ms and x.joules_per_image
     )
     series.append(Series("Pareto front", best, dots=False))
-    picture = plot("Latency and energy", Axis("ms a batch", log=True), Axis("J/image", log=True), series)
+    picture = plot(_FRONT, Axis("ms a batch", log=True), Axis("J/image", log=True), series)
     return drawing(picture, "Each dot is a cell; no cell beats those on the line in both latency and energy.")
 
 

@@ -43,7 +43,8 @@ class Ratio:
     Args:
         of: what is compared, e.g. `images/s`.
         estimate: median of the turns' ratios with its interval.
-        side_by_side: whether every turn was measured in the same run as its counterpart.
+        side_by_side: whether its turns were measured in the same run as their counterparts. If not, they are
+            figures of two runs, and their ratio is no comparison: it is shown nowhere.
     """
 
     of: str
@@ -103,6 +104,7 @@ class Verdict:
         rival: the other's.
         ratio: the best's figure over the rival's.
         wanted: the least ratio hoped for; None where energy was not measured.
+        noisy: whether a cell that the best or the rival was chosen from was too noisy.
     """
 
     network: str
@@ -111,6 +113,7 @@ class Verdict:
     rival: Cell
     ratio: Ratio
     wanted: float | None
+    noisy: bool = False
 
 
 def summarise(records: Sequence[Record], baseline: Baseline | None) -> tuple[Line, ...]:
@@ -175,14 +178,18 @@ def _line(record: Record, base: Record | None) -> Line:
 
 
 def ratio(of: str, record: Record, base: Record, value: Callable[[int], Value]) -> Ratio | None:
-    """Compare two records turn by turn; None when no turn has both figures."""
+    """Compare two records turn by turn, as far as they were measured side by side where any turn was.
+
+    None when no turn has both figures.
+    """
     ours, theirs = value(record.cell.batch), value(base.cell.batch)
     others = {turn.number: turn for turn in base.turns}
     pairs = [(turn, others[turn.number]) for turn in record.turns if turn.number in others]
     figures = [(a.run == b.run, ours(a), theirs(b)) for a, b in pairs]
     known = [(same, x / y) for same, x, y in figures if x is not None and y]
-    middle = estimate([quotient for _, quotient in known])
-    return None if middle is None else Ratio(of, middle, all(same for same, _ in known))
+    together = any(same for same, _ in known)
+    middle = estimate([quotient for same, quotient in known if same or not together])
+    return None if middle is None else Ratio(of, middle, together)
 
 
 def _rate(batch: int) -> Value:
@@ -215,7 +222,8 @@ def _verdict(lines: Sequence[Line], network: str, precision: str, rival: str) ->
     best, base = max(own, key=_by(of)), max(theirs, key=_by(of))
     found = ratio(of, best.record, base.record, value)
     wanted = WANTED[rival] if measured else None
-    return None if found is None else Verdict(network, precision, best.cell, base.cell, found, wanted)
+    noisy = any(line.noisy for line in own)
+    return None if found is None else Verdict(network, precision, best.cell, base.cell, found, wanted, noisy)
 
 
 def _by(of: str) -> Callable[[Line], float]:

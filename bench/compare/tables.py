@@ -15,6 +15,7 @@ from bench.compare.summary import NOISE_ALLOWED, Baseline, Line, Ratio, Verdict,
 
 NOT_MEASURED = "not measured"
 _NAMES_SHOWN = 6
+_UNRELIABLE = "; not to be relied on: the machine was too noisy while these were measured"
 ENERGY = ("W", "J/image", "images/J", "thrift")
 HEADINGS = ("engine", "precision", "batch", "p50 ms", "p99 ms", "images/s", "speed", *ENERGY)
 START_HEADINGS = (
@@ -156,15 +157,16 @@ def with_spread(estimate: Estimate | None) -> str:
 
 
 def ratio_text(ratio: Ratio | None) -> str:
-    """Return a ratio, marked where the two were not measured side by side."""
-    return "" if ratio is None else f"{ratio.estimate.value:.2f}x{'' if ratio.side_by_side else '*'}"
+    """Return a ratio; a mark in its place where the two were not measured side by side."""
+    if ratio is None:
+        return ""
+    return f"{ratio.estimate.value:.2f}x" if ratio.side_by_side else "*"
 
 
 def interval_text(ratio: Ratio) -> str:
     """Return a ratio with its whole interval."""
     e = ratio.estimate
-    aside = "" if ratio.side_by_side else ", not measured side by side"
-    return f"{e.value:.2f}x [{e.low:.2f}, {e.high:.2f}] ({e.coverage:.0%} interval, {e.turns} turns{aside})"
+    return f"{e.value:.2f}x [{e.low:.2f}, {e.high:.2f}] ({e.coverage:.0%} interval, {e.turns} turns)"
 
 
 def figure(value: float | None) -> str:
@@ -176,12 +178,16 @@ def figure(value: float | None) -> str:
 
 def verdict_texts(found: Sequence[Verdict]) -> tuple[str, ...]:
     """Say for each network and rival how much better the best engine is."""
-    return tuple(
-        f"{v.network} {v.precision}: {v.best.subject.engine} at batch {v.best.batch} makes "
-        f"{interval_text(v.ratio)} the {v.ratio.of} of {v.rival.subject.engine} at batch {v.rival.batch}"
-        f"{_hoped(v)}"
-        for v in found
-    )
+    return tuple(_verdict_text(verdict) for verdict in found)
+
+
+def _verdict_text(v: Verdict) -> str:
+    best, rival = (f"{cell.subject.engine} at batch {cell.batch}" for cell in (v.best, v.rival))
+    of = f"{v.network} {v.precision}: "
+    if not v.ratio.side_by_side:
+        return f"{of}{best} and {rival} are not compared: they were measured in different runs"
+    noise = _UNRELIABLE if v.noisy else ""
+    return f"{of}{best} makes {interval_text(v.ratio)} the {v.ratio.of} of {rival}{_hoped(v)}{noise}"
 
 
 def _hoped(verdict: Verdict) -> str:
@@ -189,6 +195,7 @@ def _hoped(verdict: Verdict) -> str:
         return "; energy was not measured"
     low, high = verdict.ratio.estimate.low, verdict.ratio.estimate.high
     said = "reached" if low >= verdict.wanted else "missed" if high < verdict.wanted else "not certain"
+    said = "not certain" if verdict.noisy else said
     return f"; wanted {verdict.wanted:g}x: {said}"
 
 
@@ -199,7 +206,7 @@ def remarks(lines: Sequence[Line]) -> tuple[str, ...]:
     throttled = _names(lines, lambda x: any(turn.throttled for turn in x.record.turns))
     return (
         *failures(lines),
-        *(["* not measured side by side with the baseline, but in another run"] if apart else []),
+        *(["* no ratio: not measured side by side with the baseline, but in another run"] if apart else []),
         *([f"the warm-up never settled: {unsettled}"] if unsettled else []),
         *([f"below its clock in some turns ({_reasons(lines)}): {throttled}"] if throttled else []),
         noise_text(lines),
@@ -232,6 +239,23 @@ def noise_text(lines: Sequence[Line]) -> str:
         f"{NOISE_ALLOWED:.0%} in {noisy} of {told} cells (largest {worst:.0%}): {names}. End what else runs, "
         "or measure longer with --turns or --window"
     )
+
+
+def no_joules_text(lines: Sequence[Line]) -> str:
+    """Say of what no energy was measured, and why; empty where all of it was."""
+    without = [line for line in lines if line.images_per_s and not line.joules_per_image]
+    if not without:
+        return ""
+    if len(without) == len([line for line in lines if line.images_per_s]):
+        return f"{NOT_MEASURED}: no energy counter on this machine{_of_side(without)}"
+    names = dict.fromkeys(str(line.cell.subject) for line in without)
+    return f"{NOT_MEASURED}: {'; '.join(names)}: no energy counter on this machine{_of_side(without)}"
+
+
+def _of_side(lines: Sequence[Line]) -> str:
+    """Name what lacks a counter where that is one: the CPU and the GPU have counters of their own."""
+    sides = {line.record.start.on_gpu for line in lines if line.record.start}
+    return "" if len(sides) != 1 else " for the GPU" if sides.pop() else " for the CPU"
 
 
 def missing_texts(missing: Mapping[str, str]) -> tuple[str, ...]:

@@ -39,12 +39,18 @@ def write_json(
         "conditions": {**asdict(conditions), "method": conditions.method},
         "too_noisy": noisy > 0,
         "noisy_cells": {"noisy": noisy, "of": told},
-        "verdicts": [asdict(verdict) for verdict in found],
+        "verdicts": [_finding(verdict) for verdict in found],
         "missing_engines": dict(missing),
         "against": [asdict(one) | {"verdict": one.verdict.value} for one in agreed],
         "cells": [_row(line) | {"record": as_json(line.record)} for line in lines],
     }
     path.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _finding(verdict: Verdict) -> dict[str, Any]:
+    """Return what is said of two engines; figures of different runs have no ratio."""
+    compared = asdict(verdict.ratio) if verdict.ratio.side_by_side else None
+    return asdict(verdict) | {"ratio": compared}
 
 
 def write_csv(path: Path, lines: Sequence[Line]) -> None:
@@ -83,7 +89,7 @@ def _row(line: Line) -> dict[str, Any]:
 
 
 def _of(ratio: Ratio | None) -> Estimate | None:
-    return None if ratio is None else ratio.estimate
+    return ratio.estimate if ratio and ratio.side_by_side else None
 
 
 def _three(pattern: str, estimate: Estimate | None) -> dict[str, float | None]:

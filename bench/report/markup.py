@@ -11,6 +11,11 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
+def heading(text: str) -> str:
+    """Return a heading within a section."""
+    return f"<h3>{escape(text)}</h3>"
+
+
 def note(text: str) -> str:
     """Return a paragraph that must not be missed."""
     return f'<p class="note">{escape(text)}</p>'

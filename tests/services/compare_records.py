@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bench.compare.plan import Cell, Subject
+from bench.compare.conditions import Conditions
+from bench.compare.plan import Cell, Settings, Subject
 from bench.compare.records import Record, Start, Turn
+from bench.serving.machine import Machine
 
 RUN = "2026-01-01T00:00:00+00:00"
 
@@ -25,3 +27,8 @@ def turn(number: int, batch_ms: float, power_w: float | None = None, run: str = 
 def record(where: Cell, batches_ms: list[float], power_w: float | None = None, run: str = RUN) -> Record:
     turns = tuple(turn(number, ms, power_w, run) for number, ms in enumerate(batches_ms))
     return Record(where, "f", start(), turns)
+
+
+def conditions() -> Conditions:
+    machine = Machine("some CPU", 2, 8.0, "6.1", "3.11", {"boulton": "0"}, 0.0)
+    return Conditions("boulton compare", "2026-01-01", machine, None, False, Settings(), None, {}, (), (), ())

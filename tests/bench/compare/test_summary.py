@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from compare_records import cell, record, start, turn
+from compare_records import cell, conditions, record, start, turn
 
+from bench.compare.html_report import report
 from bench.compare.records import Record, as_json, read_record
 from bench.compare.store import Store
 from bench.compare.summary import Baseline, noisy_share, pareto, summarise, verdicts
 from bench.compare.tables import cells, explained, main_table, noise_text, remarks, verdict_texts
-from bench.compare.writing import COLUMNS, write_csv
+from bench.compare.writing import COLUMNS, write_csv, write_json
 
 STEADY = [10.0, 10.1, 9.9, 10.0, 10.1, 10.0]
 
@@ -53,9 +54,77 @@ def test_ratios_say_when_they_were_not_measured_side_by_side() -> None:
     assert speed is not None
     assert not speed.side_by_side
     lines = summarise([base, ours], Baseline("pytorch"))
-    assert cells(lines[1])[6] == "1.00x*"
-    assert any(text.startswith("* not measured side by side") for text in remarks(lines))
+    assert cells(lines[1])[6] == "*"
+    assert any(text.startswith("* no ratio: not measured side by side") for text in remarks(lines))
     assert not any(text.startswith("*") for text in remarks(lines[:1]))
+
+
+def test_turns_of_different_runs_are_left_out_where_others_were_side_by_side() -> None:
+    base, ours = record(cell("pytorch"), [10.0] * 6), record(cell("onnxruntime"), [5.0] * 6)
+    for number in (4, 5):
+        ours = ours.with_turn(turn(number, 1.0, run="later"))
+    speed = summarise([base, ours], Baseline("pytorch"))[1].speed
+    assert speed is not None
+    assert speed.side_by_side
+    assert (speed.estimate.turns, speed.estimate.high) == (4, pytest.approx(2.0))
+
+
+def test_engines_measured_in_different_runs_are_not_compared(tmp_path: Path) -> None:
+    best, rival = record(cell("onnxruntime"), [5.0] * 6, run="later"), record(cell("pytorch"), [10.0] * 6)
+    lines = summarise([best, rival], Baseline("pytorch"))
+    found = verdicts(lines)
+    (text,) = verdict_texts(found)
+    assert text.endswith("are not compared: they were measured in different runs")
+    assert "2.00" not in text
+    write_json(tmp_path / "out.json", lines, found, {}, conditions())
+    assert json.loads((tmp_path / "out.json").read_text())["verdicts"][0]["ratio"] is None
+    write_csv(tmp_path / "out.csv", lines)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert next(csv.DictReader(file))["speed"] == ""
+
+
+def test_engines_of_different_precisions_are_not_compared() -> None:
+    half, whole = record(cell("onnxruntime", precision="fp16"), STEADY), record(cell("pytorch"), STEADY)
+    (verdict,) = verdicts(summarise([half, whole], None))
+    assert verdict.best == verdict.rival == cell("pytorch")
+
+
+@pytest.mark.parametrize("noisy", ["onnxruntime", "pytorch"])
+def test_findings_of_a_noisy_machine_are_not_to_be_relied_on(noisy: str) -> None:
+    def times(engine: str, ms: float) -> list[float]:
+        return [ms, ms, ms, 1.2 * ms, 1.2 * ms, 1.2 * ms] if engine == noisy else [ms] * 6
+
+    records = [
+        record(cell(engine), times(engine, ms), power_w=100.0)
+        for engine, ms in (("onnxruntime", 2.0), ("pytorch", 10.0))
+    ]
+    lines = summarise(records, None)
+    (text,) = verdict_texts(verdicts(lines))
+    assert "wanted 2x: not certain; not to be relied on: the machine was too noisy" in text
+    page = report(lines, verdicts(lines), {}, conditions())
+    assert "not to be relied on" in page
+    quiet = summarise([record(cell("onnxruntime"), [2.0] * 6), record(cell("pytorch"), [10.0] * 6)], None)
+    assert "relied" not in verdict_texts(verdicts(quiet))[0]
+
+
+def test_without_a_counter_the_plots_of_energy_are_there_and_say_so() -> None:
+    lines = summarise([record(cell(batch=1), STEADY), record(cell(batch=8), STEADY)], None)
+    page = report(lines, (), {}, conditions())
+    for title in ("Joules per image against batch", "Pareto front of latency and energy"):
+        assert f"<h3>{title}</h3>" in page
+    assert page.count("not measured: no energy counter on this machine for the CPU") == 2
+    assert page.count("<svg") == 2
+
+
+def test_with_a_counter_energy_is_drawn_and_what_lacks_one_is_named() -> None:
+    turns = tuple(turn(number, 10.0, 100.0) for number in range(6))
+    gpu = Record(cell("tensorrt"), "f", start(on_gpu=True), turns)
+    lines = summarise([gpu, record(cell(), STEADY)], None)
+    page = report(lines, (), {}, conditions())
+    assert page.count("<svg") == 4
+    assert "not measured: net fp32 on pytorch: no energy counter on this machine for the CPU" in page
+    assert "Joules per image against batch" in page
+    assert "no energy counter" not in report(lines[:1], (), {}, conditions())
 
 
 def test_a_baseline_may_fix_the_precision() -> None:
