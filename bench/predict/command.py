@@ -6,12 +6,9 @@ Nothing is run: the layers' shapes are enough, before any training.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from bench.console import make_console
@@ -30,14 +27,12 @@ from bench.predict.asking import (
     source_line,
     steps_of,
 )
+from bench.predict.writing import as_json
 from optimizer.layers.network import NetworkPrediction
 from optimizer.layers.predictor import LayerPredictor
 
 _NONE = "not measured"
 _MOST_ROWS = 100
-_DIGITS = 6
-
-Array = NDArray[np.float64]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,52 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
 
         write_page(arguments.html, prediction, predictor, name)
     if arguments.json is not None:
-        text = json.dumps(as_json(prediction, predictor, name), allow_nan=False)
+        text = as_json(prediction, predictor, name)
         if arguments.json == Path("-"):
             print(text)
             return 0
         arguments.json.write_text(text + "\n", encoding="utf-8")
     _show(prediction, predictor, name, arguments.layers)
     return 0
-
-
-def as_json(prediction: NetworkPrediction, predictor: LayerPredictor, name: str) -> dict[str, Any]:
-    """Return everything; lists go by batch, then clock. Joules and watts are null where unmeasured."""
-    energy, power, watts = prediction.energy_j, prediction.power_w, prediction.watts
-    first = prediction.bottlenecks(0, -1)
-    return {
-        "network": name,
-        "simulated": predictor.simulated,
-        "provenance": dict(predictor.provenance),
-        "batches": prediction.batches,
-        "clocks_mhz": prediction.clocks_mhz,
-        "batches_beyond_what_was_fitted": prediction.beyond,
-        "run_s": _digits(prediction.run_s),
-        "run_spread": _digits(prediction.spread),
-        "run_spread_90": _digits(prediction.tail * prediction.spread),
-        "power_w": _digits(power),
-        "energy_j": _digits(energy),
-        "judged_by_work_and_traffic_alone": prediction.guessed,
-        "layers": [
-            {
-                "name": step.name,
-                "operators": step.operators,
-                "kind": step.kind.value,
-                "bottleneck": place in first,
-                "seconds": _digits(prediction.seconds[:, :, place]),
-                "watts": None if watts is None else _digits(watts[:, :, place]),
-            }
-            for place, step in enumerate(prediction.steps)
-        ],
-    }
-
-
-def _digits(values: Array | None) -> Any:  # noqa: ANN401  # nested lists
-    """Return figures with the digits that may count: whoever writes and reads all of them is done sooner."""
-    if values is None:
-        return None
-    scale = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.maximum(np.abs(values), 1e-300))))
-    return (np.round(values * scale) / scale).tolist()
 
 
 def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, layers: int) -> None:
