@@ -21,9 +21,10 @@ BoultonError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-import grpc
+if TYPE_CHECKING:
+    import grpc
 
 
 class BoultonError(Exception):
@@ -50,40 +51,52 @@ class CudaLost(EngineError):
     """The GPU, or this process's context on it, failed for good: the process must end and be started anew."""
 
 
+class _Status:
+    """A gRPC status by its name. Whoever asks for it has gRPC; most commands do without and start sooner."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, error: object, kind: type | None = None) -> grpc.StatusCode:
+        import grpc
+
+        return grpc.StatusCode[self._name]
+
+
 class RequestError(BoultonError):
     """A request that is answered with a gRPC status and a message for the client."""
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    code = _Status("UNKNOWN")
 
 
 class InvalidArgument(RequestError):
     """The request contradicts the protocol or the model's metadata."""
 
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = _Status("INVALID_ARGUMENT")
 
 
 class NotFound(RequestError):
     """The model, version or shared memory region does not exist."""
 
-    code = grpc.StatusCode.NOT_FOUND
+    code = _Status("NOT_FOUND")
 
 
 class AlreadyExists(RequestError):
     """A shared memory region of that name is registered."""
 
-    code = grpc.StatusCode.ALREADY_EXISTS
+    code = _Status("ALREADY_EXISTS")
 
 
 class Unimplemented(RequestError):
     """The feature is not offered, or not enabled by the operator."""
 
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = _Status("UNIMPLEMENTED")
 
 
 class Unavailable(RequestError):
     """Nothing is wrong with the request: try again after `retry_after_s`."""
 
-    code = grpc.StatusCode.UNAVAILABLE
+    code = _Status("UNAVAILABLE")
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -93,28 +106,28 @@ class Unavailable(RequestError):
 class DeadlineExceeded(RequestError):
     """The deadline passed, or can no longer be met."""
 
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    code = _Status("DEADLINE_EXCEEDED")
 
 
 class PermissionDenied(RequestError):
     """The token does not allow this RPC."""
 
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = _Status("PERMISSION_DENIED")
 
 
 class Unauthenticated(RequestError):
     """No token, or an unknown one."""
 
-    code = grpc.StatusCode.UNAUTHENTICATED
+    code = _Status("UNAUTHENTICATED")
 
 
 class ResourceExhausted(RequestError):
     """A limit on sizes or counts was passed."""
 
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = _Status("RESOURCE_EXHAUSTED")
 
 
 class Internal(RequestError):
     """The server is at fault."""
 
-    code = grpc.StatusCode.INTERNAL
+    code = _Status("INTERNAL")
