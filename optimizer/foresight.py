@@ -55,7 +55,8 @@ def prior_of(
     Where no clock is set, at the highest that the predictor knows: a GPU left alone runs as fast as it can.
 
     Raises:
-        ValueError: clocks are set, and the predictor was fitted where none could be.
+        ValueError: clocks are set, and the predictor was fitted where none could be; or clocks or batches are
+            too far from those that it was fitted to.
     """
     sizes = sorted({*(1 << power for power in range(largest_batch.bit_length())), largest_batch})
     clocks = tuple(map(float, clocks_mhz))

@@ -230,7 +230,7 @@ def _foresight(arguments: argparse.Namespace, scenario: Scenario) -> Foresee | N
         predictor = load_predictor(name)
         check_device(predictor, scenario.profile.name, simulated=True)
         steps = steps_of_file(network)
-        prior_of(predictor, steps, 1, scenario.profile.sm_clocks_mhz)
+        prior_of(predictor, steps, scenario.max_batch, scenario.profile.sm_clocks_mhz)
     except (DatasetError, ValueError) as error:
         raise ConfigError(f"--predictor {name}: {error}") from error
     return lambda grid: prior_of(predictor, steps, grid.batch_limits[-1], grid.sm_clocks_mhz)

@@ -64,6 +64,20 @@ def test_a_predictor_without_clocks_says_nothing_of_them(predictor: LayerPredict
         prior_of(replace(predictor, clocks_mhz=()), steps_of_file(network), 8, (210, 1410))
 
 
+@pytest.mark.parametrize(
+    ("largest", "clocks", "said"),
+    [
+        (8, (210, 1425), "210 to 1410 MHz: of 1425 MHz it says nothing"),
+        (2000, (210, 1410), "batches of 2000 are too far"),
+    ],
+)
+def test_a_predictor_says_nothing_of_what_is_far_from_what_it_was_fitted_to(
+    predictor: LayerPredictor, network: Path, largest: int, clocks: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        prior_of(predictor, steps_of_file(network), largest, clocks)
+
+
 def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
     path.write_bytes(b"something else")

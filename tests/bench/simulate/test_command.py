@@ -278,6 +278,7 @@ def test_predictions_that_cannot_be_used_are_refused(
     assert "go together" in complaint(capsys, gpu="a100", network=network)
     assert "policy clipper takes no prediction" in complaint(capsys, gpu="a100", policy="clipper", **flags)
     assert "no predictor 'none'" in complaint(capsys, gpu="a100", **flags | {"predictor": "none"})
+    assert "batches of 2048 are too far" in complaint(capsys, gpu="a100", max_batch=2048, **flags)
 
 
 def test_a_card_is_slowed_down_by_a_flag_for_everybody(
