@@ -9,7 +9,8 @@ Higher is better in every form. The form `profit`, in currency over an interval:
 Late is whatever was answered after the SLO, refused or expired. What a client withdrew, and what an engine
 failed on, earns nothing and costs nothing.
 
-The other forms know no prices. E is joules per image in time, T the typical latency of an image in seconds:
+The other forms know no prices. E is joules per image in time, T the typical latency of an image in seconds
+(of a window the median, of a prediction and of a whole rehearsal the mean):
 
     energy  -E                                              in J; minimum energy under the SLO
     edp     -E * T                                          in J s; the energy-delay product
@@ -170,6 +171,11 @@ _SCORES: dict[str, Callable[..., Score]] = {  # type: ignore[type-arg]  # of flo
     "ed2p": _ed2p,
     "zeus": _zeus,
 }
+
+
+def weighs_latency(targets: Targets) -> bool:
+    """Whether the form of the targets looks at `Outcome.latency_ms`."""
+    return targets.form in ("edp", "ed2p", "zeus")
 
 
 def most_revenue(targets: Targets, duration_s: float, images: float) -> float:

@@ -95,18 +95,15 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
     arriving = load.rate_per_s * times_s
     greedy = _first_sustained(sizes, arriving, load.request_images)
-    usual = np.minimum(greedy, sizes.size - 1)
-    met, mean = _usual_batch(sizes, arriving, usual, load.request_images)
+    at_once, mean = _at_once(sizes, times_s, caps, load, arriving, greedy)
     capped_s = times_s[caps, clocks]
-    gathering_s = (np.maximum(0.0, sizes - load.request_images) / load.rate_per_s)[:, None]
+    gathering_s = _gathering_s(sizes, load)
     waits = rows > greedy
     late, gathered_longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
-    at_once = AtOnce(_Durations(sizes, times_s, np.maximum(caps, usual)), usual, met, load)
     busy = np.minimum(1.0, arriving / sizes[:, None])
-    busy[usual, clocks] = np.minimum(1.0, met / mean)
+    busy[at_once.rows, clocks] = at_once.busy
     late = np.where(waits, late, busy * at_once.late_share(limit_s))
-    alone_s = times_s[min(int(np.searchsorted(sizes, load.own_images)), sizes.size - 1)]
-    late[:, alone_s > limit_s] = 1.0
+    late[:, at_once.alone_s > limit_s] = 1.0
     return Regime(
         possible=(rows >= greedy) & (rows <= caps),
         delay_s=np.where(waits, gathering_s, 0.0),
@@ -116,6 +113,45 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         gathered_longest_s=gathered_longest_s,
         at_once=at_once,
     )
+
+
+def mean_latency_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, delayed: Mask) -> Array:
+    """Return the mean latency at every mean batch and clock.
+
+    Args:
+        sizes: as for `regimes`, like the others.
+        times_s: of each size at each clock.
+        caps: rows of the largest batches.
+        load: what arrives.
+        delayed: where batches gather; elsewhere the server takes what has come.
+    """
+    load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
+    arriving = load.rate_per_s * times_s
+    greedy = _first_sustained(sizes, arriving, load.request_images)
+    at_once, _ = _at_once(sizes, times_s, caps, load, arriving, greedy)
+    return np.where(delayed, _gathered_mean_s(sizes, times_s, caps, load), at_once.mean_s)
+
+
+def _at_once(
+    sizes: Array,
+    times_s: Array,
+    caps: NDArray[np.intp],
+    load: Load,
+    arriving: Array,
+    greedy: NDArray[np.intp],
+) -> tuple[AtOnce, Array]:
+    """Return what images meet where batches do not gather, and the mean batch there, one a clock."""
+    usual = np.minimum(greedy, sizes.size - 1)
+    met, mean = _usual_batch(sizes, arriving, usual, load.request_images)
+    lasts = _Durations(sizes, times_s, np.maximum(caps, usual))
+    alone_s = times_s[min(int(np.searchsorted(sizes, load.own_images)), sizes.size - 1)]
+    return AtOnce(lasts, usual, met, load, np.minimum(1.0, met / mean), alone_s), mean
+
+
+def _gathering_s(sizes: Array, load: Load) -> Array:
+    """Return how long a batch of each size gathers, in one column."""
+    gathering_s: Array = (np.maximum(0.0, sizes - load.request_images) / load.rate_per_s)[:, None]
+    return gathering_s
 
 
 def _first_sustained(sizes: Array, arriving: Array, request_images: float) -> NDArray[np.intp]:
@@ -162,6 +198,19 @@ def _delayed(
     return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(times_s.shape), longest_s
 
 
+def _gathered_mean_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load) -> Array:
+    """Return the mean latency where batches gather, by mean batch and clock.
+
+    The request that opens a batch waits as long as it gathers, those that join it half as long on average.
+    """
+    others = np.maximum(0.0, sizes - load.request_images)
+    waited = (1.0 - 0.5 * others / sizes)[:, None]
+    rows = np.searchsorted(sizes, load.own_images + others)
+    own_s = np.minimum(times_s, times_s[caps, np.arange(caps.size)]).take(rows, axis=0, mode="clip")
+    mean_s: Array = waited * np.maximum(_gathering_s(sizes, load), own_s) + own_s
+    return mean_s
+
+
 class _Durations:
     """How long batches of any number of images take, by straight lines between the sizes of a table.
 
@@ -206,10 +255,20 @@ class AtOnce:
         rows: that of the mean batch, one a clock.
         met: images that come during a mean batch.
         load: what arrives.
+        busy: the share of the images that find the server busy, one a clock.
+        alone_s: what a batch takes of those that find it idle.
     """
 
-    def __init__(self, lasts: _Durations, rows: NDArray[np.intp], met: Array, load: Load) -> None:
-        self.rows = rows
+    def __init__(
+        self,
+        lasts: _Durations,
+        rows: NDArray[np.intp],
+        met: Array,
+        load: Load,
+        busy: Array,
+        alone_s: Array,
+    ) -> None:
+        self.rows, self.busy, self.alone_s = rows, busy, alone_s
         rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
         gain = (rate * lasts.slopes(rows)).clip(0.0, _MOST_GAIN)
         before = _skewed(met, load.dispersion / (1.0 - gain**2), deviations)
@@ -238,6 +297,13 @@ class AtOnce:
             longest_s += step_s * (self.late_share(longest_s + step_s) > _FEW)
         longest_s += step_s
         return longest_s
+
+    @property
+    def mean_s(self) -> Array:
+        """The mean latency of all images, those that find the server idle included."""
+        met_s = _PAIRS @ (self._wait_s * (self._own_s + 0.5 * self._wait_s)) / self._all_s
+        mean_s: Array = self.busy * met_s + (1.0 - self.busy) * self.alone_s
+        return mean_s
 
 
 def _deviated(images: Array, dispersion: Array | float, deviation: Array | float) -> Array:

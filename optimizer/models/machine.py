@@ -15,6 +15,7 @@ from optimizer.models.doubt import Doubt
 from optimizer.models.local_correction import LocalCorrection
 from optimizer.models.power import PowerModel
 from optimizer.models.prior import Forecast, Prior
+from optimizer.models.surprise import Hope
 from optimizer.operating_point import OperatingGrid
 from optimizer.telemetry import BatchTimes, Window
 
@@ -39,6 +40,13 @@ class Tables(NamedTuple):
     cautious_times_s: Array
     running_w: Array | None
     known: Array
+
+
+class Hoped(NamedTuple):
+    """Times and power of running batches as they may be at best where nothing was measured; as `Tables`."""
+
+    times_s: Array
+    running_w: Array | None
 
 
 class Machine:
@@ -66,7 +74,7 @@ class Machine:
         self._measured_power = LocalCorrection(self.sizes, self._clocks)
         self._anchors: dict[float, float] = {}
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
-        self._doubt = Doubt()
+        self._doubt, self._hope = Doubt(), Hope()
         self._believed: Tables | None = None
 
     @property
@@ -176,6 +184,13 @@ class Machine:
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
+    def hoped(self) -> Hoped:
+        """Return what the settings may come to at best, as far as first visits before allow such hopes."""
+        told = self._believed or self.tables()
+        way_s = np.maximum(0.0, told.times_s - self._least_s(told.times_s))
+        times_s = told.times_s - self._hope.share * (1.0 - told.known) * way_s
+        return Hoped(times_s, self._running_w(times_s))
+
     def export_state(self) -> dict[str, object]:
         """Return what was learned, for `import_state`."""
         return {
@@ -185,6 +200,7 @@ class Machine:
             "powers": self._measured_power.state(),
             "anchors": [[clock, size] for clock, size in self._anchors.items()],
             "doubt": self._doubt.export_state(),
+            "hope": self._hope.export_state(),
         }
 
     def import_state(self, state: Mapping[str, Any]) -> None:
@@ -202,6 +218,8 @@ class Machine:
         self._anchors = anchors
         if "doubt" in state:  # a state that an earlier build wrote has none
             self._doubt.import_state(state["doubt"])
+        if "hope" in state:
+            self._hope.import_state(state["hope"])
 
     def _clock(self, clock_mhz: int | None) -> float:
         """Return the clock as the tables have it: a device that refuses to set one runs at its highest."""
@@ -261,6 +279,19 @@ class Machine:
         slowest_s: Array = np.minimum(from_lower_s, from_higher_s)
         return slowest_s
 
+    def _least_s(self, times_s: Array) -> Array:
+        """Return the shortest times that what was measured somewhere allows elsewhere.
+
+        No batch is quicker at a lower clock, nor gains more from a higher one than its period shrinks.
+        """
+        at = np.array(sorted(self._anchors), float)
+        there_s = times_s[:, np.minimum(np.searchsorted(self._clocks, at), self._clocks.size - 1)]
+        lower = np.searchsorted(at, self._clocks, side="right")
+        from_lower_s = -_least_of_first(-there_s * at).take(lower, axis=1) / self._clocks
+        from_higher_s = -_least_of_first(-there_s[:, ::-1]).take(at.size - lower, axis=1)
+        least_s: Array = np.maximum(from_lower_s, from_higher_s)
+        return least_s
+
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Compare what was believed before with what these batches took."""
         believed = self._believed
@@ -274,6 +305,8 @@ class Machine:
         known = float(believed.known[rows, column] @ counts / counts.sum())
         measured_s = sum(times.total_s for times in batches.values())
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
+        least_s = float(self._least_s(believed.times_s)[rows, column] @ counts)
+        self._hope.observe(expected_s, least_s, measured_s, 1.0 - known)
 
     def tried(self) -> tuple[TriedSetting, ...]:
         """Return what was measured, by clock and batch, with the power that the latest tables have for it."""

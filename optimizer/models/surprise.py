@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 _FIRST, _LEAST = 0.04, 0.004
 _FIRST_VISITS = 1.0
 _MEMORY = 0.98
+_FIRST_SHARE, _FIRST_WAY = 0.5, 0.2
+"""As a share of the expected time: before anything was seen, as if half of a way of a fifth had been gone."""
+_EXAGGERATION = 1.5
 
 
 class Surprise:
@@ -22,3 +28,39 @@ class Surprise:
         """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
         self._visits = _MEMORY * self._visits + unknown
         self._errors = _MEMORY * self._errors + unknown * abs(error)
+
+
+class Hope:
+    """How much sooner than expected batches may end: the share of the way to the least time to reckon with.
+
+    Between the time that is expected somewhere and the least that physics allows there is a way. First visits
+    show how much of it the truth went, and that is hoped for the next time, exaggerated; at first half of it.
+    """
+
+    def __init__(self) -> None:
+        self._way, self._went = _FIRST_WAY, _FIRST_SHARE * _FIRST_WAY
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self._went / self._way
+
+    def export_state(self) -> list[float]:
+        """Return what was learned, for `import_state`."""
+        return [self._way, self._went]
+
+    def import_state(self, state: Sequence[float]) -> None:
+        """Start from an exported state. Raises ValueError or TypeError for anything else."""
+        way, went = (float(number) for number in state)
+        if not 0.0 <= went <= way < math.inf or way == 0.0:
+            raise ValueError(f"expected a way and how far it went, got {state}")
+        self._way, self._went = way, went
+
+    def observe(self, expected_s: float, least_s: float, measured_s: float, unknown: float) -> None:
+        """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
+        if min(expected_s, measured_s) <= 0.0:
+            return
+        way = max(0.0, 1.0 - least_s / expected_s)
+        went = min(way, max(0.0, _EXAGGERATION * (1.0 - measured_s / expected_s)))
+        self._way = _MEMORY * self._way + unknown * way
+        self._went = _MEMORY * self._went + unknown * went

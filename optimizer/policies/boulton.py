@@ -6,7 +6,8 @@ safe and steady:
 - Where nothing was measured it reckons with batches between the expected and the slowest that physics allows,
   the nearer to the slowest the worse such guesses came out before, and tries only what keeps the SLO even
   then. Settings nearly as good as the best are tried once.
-  The better such guesses came out, the less it tries.
+  The better such guesses came out, the less it tries. Where averages are scored (all forms but profit), it
+  tries as well what promises clearly more if batches take as much less time there as such guesses allow.
 - In calm it tries at its clock what waiting for batches to grow saves, where predictions cannot tell.
 - The clock moves only when that earns clearly more than to stay, the more clearly the shorter the calm has
   lasted; the delay moves freely. Where loads rise again and again, it stays at the clock for the highest of
@@ -53,12 +54,18 @@ from optimizer.telemetry import BatchTimes, Window
 STATE_VERSION = 1
 
 _SOUNDED = "the alarm was sounded"
+_MOST, _PERHAPS_MOST = "earns the most", "may earn the most, and is hardly known"
+_HELD = "saves the next surge from being late"
 _WORTH_MOVING, _PATIENCE = 0.01, 15.0
 """The gain a change of clock must promise at once; after so many calm windows half of it is enough."""
+_WORTH_TRYING = 0.02
+"""The gain that a clock must promise to be tried where much is hoped for."""
 _HOLD_AFTER_LATE, _HOLD_AFTER_ALARM = 2, 0
 _IDLE_WINDOWS = 5
 _REST_MARGIN = 1.25
 """What a clock can serve where it never ran is a guess, and at rest a higher clock costs next to nothing."""
+_MUCH_LOWER = 0.75
+"""As the traffic of before is forgotten, lower clocks would do: it goes there in few steps, not in many."""
 _ALTERNATIVES = 4
 _LITTLE_LESS, _LITTLE_MORE = 0.7, 1.15
 _ALARM_DEVIATIONS = 5.0
@@ -358,16 +365,19 @@ class BoultonPolicy:
 
     def _best(self, land: Landscape, column: int) -> _Choice:
         """Return the setting that earns the most; at the present clock, unless another earns clearly more."""
-        row, best = self._held_through(land, *land.most_promising(self._surprise.share))
+        promising = land.most_promising(self._surprise.share)
+        row, best = self._held_through(land, *promising)
+        why = _HELD if best != promising[1] else _MOST if best == land.best()[1] else _PERHAPS_MOST
         here = land.best_at(column)
         here_cost, cost = land.cost_per_s(*here), land.cost_per_s(row, best)
         if best == column:
-            return _Choice(row, best, "earns the most")
+            return _Choice(row, best, why)
         enough = _WORTH_MOVING / (1.0 + self._calm / _PATIENCE) * abs(here_cost)
         if math.isinf(here_cost) or here_cost - cost > enough:
-            return _Choice(row, best, "earns the most")
-        curiosity = self._surprise.share * (1.0 - float(land.tables.known[row, best]))
-        if here_cost - cost * (1.0 - curiosity) > enough:
+            return _Choice(row, best, why)
+        if land.hopes:
+            enough = max(enough, _WORTH_TRYING * abs(here_cost))
+        if here_cost - land.least_cost_per_s(best, self._surprise.share) > enough:
             return _Choice(row, best, "may earn more, and was never tried")
         return _Choice(*here, "no other clock earns clearly more")
 
@@ -402,20 +412,26 @@ class BoultonPolicy:
     def _resting_column(self, land: Landscape, column: int) -> int:
         """Return the lowest clock that could take up the traffic of before, should it come back."""
         needed = _REST_MARGIN * self._arrivals.peak_rate_per_s
-        clocks = range(len(self._grid.sm_clocks_mhz) or 1)
-        return next(
-            (at for at in clocks if land.capacity_per_s(at) >= needed and land.rests_in_time(at)), column
-        )
+        clocks_mhz = self._grid.sm_clocks_mhz or (1,)
+        enough = [
+            at
+            for at in range(len(clocks_mhz))
+            if land.capacity_per_s(at) >= needed and land.rests_in_time(at)
+        ]
+        lowest = enough[0] if enough else column
+        hardly_lower = clocks_mhz[lowest] > _MUCH_LOWER * clocks_mhz[column]
+        return column if self._idle > _IDLE_WINDOWS and column in enough and hardly_lower else lowest
 
     def _decision(self, land: Landscape, choice: _Choice, targets: Targets, learned: str) -> Decision:
         chosen = self._steadied(land.prediction(choice.row, choice.column))
-        others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column][:_ALTERNATIVES]
-        rivals = tuple(land.prediction(*place) for place in others)
+        others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column]
+        possible = [place for place in others if not math.isinf(land.cost_per_s(*place))]
+        rivals = tuple(land.prediction(*place) for place in possible[:_ALTERNATIVES])
         rival = rivals[0] if rivals else None
         infeasible = self._infeasible(land, targets, chosen)
         return Decision(
             point=chosen.point,
-            reason=self._reason(choice.why, chosen, rival, infeasible),
+            reason=self._reason(choice.why, chosen, rival, infeasible, targets.form),
             predicted_revenue_per_s=chosen.revenue_per_s,
             predicted_p99_ms=chosen.p99_ms,
             predicted_power_w=chosen.power_w,
@@ -480,13 +496,16 @@ class BoultonPolicy:
         if targets.power_cap_w is not None:
             wanted += f" under {targets.power_cap_w:g} W"
         rate = self._arrivals.rate_per_s
-        return f"{wanted} cannot be kept at {rate:.0f} images/s; expects {_text(chosen)} at best"
+        form = targets.form
+        return f"{wanted} cannot be kept at {rate:.0f} images/s; expects {_text(chosen, form)} at best"
 
-    def _reason(self, why: str, chosen: Prediction, rival: Prediction | None, infeasible: str | None) -> str:
+    def _reason(
+        self, why: str, chosen: Prediction, rival: Prediction | None, infeasible: str | None, form: str
+    ) -> str:
         load = f"{self._arrivals.rate_per_s:.0f} images/s"
-        against = f"; next best {rival.point}: {_text(rival)}" if rival else ""
+        against = f"; next best {rival.point}: {_text(rival, form)}" if rival else ""
         why = why if infeasible is None else f"{why}; {infeasible}"
-        return f"{chosen.point}: {why}; on {load} expects {_text(chosen)}{against}"
+        return f"{chosen.point}: {why}; on {load} expects {_text(chosen, form)}{against}"
 
     def _start(self, point: OperatingPoint) -> OperatingPoint:
         return replace(
@@ -525,7 +544,9 @@ def _without_clock(decision: Decision) -> Decision:
     )
 
 
-def _text(prediction: Prediction) -> str:
-    """Read as `1.23456/h, p99 12.3 ms, 143 W`."""
+def _text(prediction: Prediction, form: str) -> str:
+    """Read as `1.23456/h, p99 12.3 ms, 143 W`; but for profit as `edp -0.000123456, p99 12.3 ms, 143 W`."""
     power = "power not measured" if prediction.power_w is None else f"{prediction.power_w:.0f} W"
-    return f"{prediction.revenue_per_s * 3600:.6g}/h, p99 {prediction.p99_ms:.1f} ms, {power}"
+    worth = prediction.revenue_per_s
+    score = f"{worth * 3600:.6g}/h" if form == "profit" else f"{form} {worth:.6g}"
+    return f"{score}, p99 {prediction.p99_ms:.1f} ms, {power}"

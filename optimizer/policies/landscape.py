@@ -8,16 +8,16 @@ operating point, and all of them are scored at once.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.models.batch_regime import Load, largest_in_time, overflow_share, regimes
+from optimizer.models.batch_regime import Load, largest_in_time, mean_latency_s, overflow_share, regimes
 from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
-from optimizer.revenue import Outcome, Targets, most_revenue, score
+from optimizer.revenue import Outcome, Targets, most_revenue, score, weighs_latency
 
 Array = NDArray[np.float64]
 
@@ -109,11 +109,19 @@ class Landscape:
         return row if np.isfinite(self.merit[row, column]) else self.greedy_row(column)
 
     def most_promising(self, curiosity: float) -> tuple[int, int]:
-        """Return the setting with the least cost, where up to this share is taken off for what is unknown."""
-        cost = self._most_per_s - self._best_merits
+        """Return the setting that may cost least, where up to this share is taken off for what is unknown."""
+        return self.best_at(int(np.argmin(self._least_costs(curiosity))))
+
+    def least_cost_per_s(self, column: int, curiosity: float) -> float:
+        """Return what the best setting at a clock may cost at least; as for `most_promising`."""
+        return float(self._least_costs(curiosity)[column])
+
+    def _least_costs(self, curiosity: float) -> Array:
+        cost = self._most_per_s - np.maximum(self._best_merits, self._hoped_merits)
         unknown = 1.0 - self.tables.known[self._best_rows, self._columns]
         bonus = np.where(np.isfinite(cost), cost, 0.0) * curiosity * unknown
-        return self.best_at(int(np.argmin(cost - bonus)))
+        least: Array = cost - bonus
+        return least
 
     def top(self, count: int) -> list[tuple[int, int]]:
         """Return the best settings with different clocks, best first."""
@@ -188,7 +196,7 @@ class Landscape:
         self._late_share = np.minimum(1.0, regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0))
         late = np.maximum(rate * self._late_share, rate - capacity)
         self.power_w = self._power(machine)
-        typical_ms = 1e3 * (0.5 * regime.delay_s + self.tables.times_s)
+        typical_ms = self._typical_ms(self.tables.times_s, load, targets)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
         self._most_per_s = most_revenue(targets, 1.0, rate)
@@ -197,6 +205,37 @@ class Landscape:
         )
         self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
         self._judge(regime.possible & (capacity > rate), machine, targets, margins)
+        self.hopes = targets.form != "profit"
+        self._hoped_merits = self._hope(machine, load, targets, outcome)
+
+    def _typical_ms(self, times_s: Array, load: Load, targets: Targets) -> Array:
+        """Return the mean latency where batches take so long; nothing where the form does not ask."""
+        if not weighs_latency(targets):
+            return np.zeros_like(times_s)
+        delayed = self._regime.delay_s > 0.0
+        latency_ms: Array = 1e3 * mean_latency_s(self._sizes, times_s, self._caps, load, delayed)
+        return latency_ms
+
+    def _hope(self, machine: Machine, load: Load, targets: Targets, expected: Outcome[Array]) -> Array:
+        """Return what the best setting at each clock is worth if batches there end as soon as may be.
+
+        Only where averages are scored: there the times weigh more than what an exploration costs. What is
+        ruled out for the times to reckon with stays so.
+        """
+        merits: Array = self._best_merits
+        if not self.hopes:
+            return merits
+        hoped = machine.hoped()
+        power_w = expected.joules
+        if power_w is not None and hoped.running_w is not None and self.tables.running_w is not None:
+            busy = hoped.times_s / self.tables.cautious_times_s
+            drawn = hoped.running_w / np.maximum(1e-9, self.tables.running_w)
+            power_w = machine.idle_w + busy * drawn * (power_w - machine.idle_w)
+        typical_ms = self._typical_ms(hoped.times_s, load, targets)
+        best = replace(expected, joules=power_w, latency_ms=typical_ms)
+        worth = np.where(np.isfinite(self.merit), score(targets, best).total, -np.inf)
+        merits = worth[self._best_rows, self._columns]
+        return merits
 
     def _judge(self, served: NDArray[np.bool_], machine: Machine, targets: Targets, margins: Margins) -> None:
         """Say what each setting is worth, of those that serve the load; minus infinity for what is ruled out.

@@ -16,7 +16,8 @@ from optimizer.telemetry import Window
 class Prediction:
     """What is expected at a setting on the present load: currency per second, latency, mean power.
 
-    `power_w` is None when energy is not measured.
+    Under any other form than `profit` its score stands for currency, here and in `Decision`. `power_w` is
+    None when energy is not measured.
     """
 
     point: OperatingPoint

@@ -244,3 +244,31 @@ def test_a_power_cap_that_pauses_can_keep_is_kept_with_the_slo(cap_w: float) -> 
     for record in ours.records[20:]:
         assert record.decision.infeasible is None
         assert (record.window.device.energy.joules or 0.0) <= cap_w
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "rate", "form", "eta"),
+    [
+        ("a100", "vgg16", 800.0, "edp", 0.5),
+        ("v100", "resnet50", 1500.0, "edp", 0.5),
+        ("h200", "resnet50", 2000.0, "edp", 0.5),
+        ("h200", "resnet50", 2000.0, "ed2p", 0.5),
+        ("v100", "resnet50", 1500.0, "zeus", 0.9),
+        ("a100", "vgg16", 800.0, "energy", 0.5),
+    ],
+)
+def test_the_other_forms_are_pursued_as_well(
+    gpu: str, model: str, rate: float, form: str, eta: float
+) -> None:
+    targets = Targets(slo_p99_ms=100.0, form=form, zeus_eta=eta)
+    asked = Scenario(load_profile(gpu), model, poisson(rate, 60.0, seed=5), 60.0, targets, seed=2)
+    fast = default_point(asked)
+    clocks = load_profile(gpu).sm_clocks_mhz[::6]
+    default = simulate_fixed(asked, fast).revenue
+    best = max(simulate_fixed(asked, replace(fast, sm_clock_mhz=clock)).revenue for clock in clocks)
+    ours = simulate(asked, BoultonPolicy)
+    assert ours.images_late <= 0.01 * ours.images_arrived
+    if best > default + 0.02 * abs(default):
+        assert ours.revenue > default + 0.6 * (best - default)
+    else:
+        assert ours.revenue > default - 0.02 * abs(default)

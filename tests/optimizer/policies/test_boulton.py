@@ -451,6 +451,15 @@ def test_when_nothing_arrives_it_rests_at_a_low_clock_that_can_take_the_traffic_
         assert record.window.traffic.late == 0
 
 
+def test_while_nothing_arrives_the_clock_moves_in_few_steps() -> None:
+    made = loop(steps=40)
+    made.plant.rate_per_s = 0.0
+    resting = [mhz(record.decision.point) for record in made.run(60)]
+    steps = [(high, low) for high, low in pairwise(resting) if high != low]
+    assert 1 <= len(steps) <= 5
+    assert all(low < 0.8 * high for high, low in steps[1:]), "but for the first each is worth it"
+
+
 def test_after_a_long_rest_it_goes_lower_still() -> None:
     made = loop(steps=40)
     made.plant.rate_per_s = 0.0
@@ -599,3 +608,30 @@ def test_a_surge_is_answered_within_its_own_second() -> None:
     assert mhz(surge.window.point) == V100.boost_clock_mhz > mhz(records[29].decision.point)
     assert late_share(records[30:31]) < 0.1
     assert late_share(records[32:]) < 0.01
+
+
+# What it says
+
+
+@pytest.mark.parametrize("form", ["profit", "energy", "edp", "ed2p", "zeus"])
+def test_scores_are_said_as_the_form_defines_them(form: str) -> None:
+    made = loop(targets=replace(TARGETS, form=form), steps=20)
+    decision = made.decision
+    assert decision.predicted_revenue_per_s is not None
+    worth = decision.predicted_revenue_per_s
+    expected = f"{worth * 3600:.6g}/h," if form == "profit" else f"{form} {worth:.6g},"
+    assert f"expects {expected}" in decision.reason
+    assert ("/h" in decision.reason) == (form == "profit")
+
+
+@pytest.mark.parametrize(("rate", "form"), [(400.0, "profit"), (2000.0, "profit"), (400.0, "edp")])
+def test_it_claims_to_earn_the_most_only_where_nothing_else_is_expected_to_earn_more(
+    rate: float, form: str
+) -> None:
+    records = loop(rate, targets=replace(TARGETS, form=form), steps=60).records
+    claimed = [record.decision for record in records if "earns the most" in record.decision.reason]
+    assert claimed
+    for decision in claimed:
+        assert decision.predicted_revenue_per_s is not None
+        for other in decision.alternatives:
+            assert other.revenue_per_s <= decision.predicted_revenue_per_s

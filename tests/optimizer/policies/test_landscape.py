@@ -313,3 +313,28 @@ def test_without_energy_and_clocks_only_time_counts() -> None:
     assert chosen(found).sm_clock_mhz is None
     assert batch_s(chosen(found).batch_limit, 1500) < 0.012
     assert found.p99_ms(*found.best()) <= 12.0
+
+
+@pytest.mark.parametrize("form", ["profit", "energy", "edp", "ed2p", "zeus"])
+def test_hope_makes_settings_that_never_ran_cheaper_where_averages_are_scored(form: str) -> None:
+    machine = Machine(GRID)
+    for batch in (1, 4, 16):
+        window = measured(batch, CLOCKS[-1])
+        machine.learn_times(window.traffic.batches, CLOCKS[-1], CLOCKS[-1])
+        machine.learn_power(window, CLOCKS[-1])
+    found = land(rate=1000.0, targets=replace(TARGETS, form=form), machine=machine)
+    for column in range(len(CLOCKS) // 2, len(CLOCKS)):
+        cost, least = found.cost_per_s(*found.best_at(column)), found.least_cost_per_s(column, 0.0)
+        if form == "profit":
+            assert least == cost
+        elif column < len(CLOCKS) - 10:
+            assert least < 0.98 * cost
+    assert found.least_cost_per_s(len(CLOCKS) - 1, 0.0) > 0.7 * found.cost_per_s(
+        *found.best_at(len(CLOCKS) - 1)
+    )
+
+
+@pytest.mark.parametrize("form", ["edp", "ed2p", "zeus"])
+def test_where_the_form_looks_at_latency_batches_wait_less_to_grow(form: str) -> None:
+    patient = chosen(land(rate=1000.0, targets=replace(TARGETS, form="energy")))
+    assert chosen(land(rate=1000.0, targets=replace(TARGETS, form=form))).max_delay_ms < patient.max_delay_ms

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optimizer.devices.simulated import SimulatedGpu
-from optimizer.models.batch_regime import Load, regimes
+from optimizer.models.batch_regime import Load, mean_latency_s, regimes
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
 from optimizer.telemetry import LATEST_BATCHES, Traffic
@@ -82,6 +82,23 @@ def test_the_queueing_model_foretells_the_simulation(load: float, limit: int) ->
     assert 0.95 < foretold.longest_s(int(at_once), 0) * 1e3 / traffic.latency_p99_ms < 1.6, (
         "cautious, not absurdly so"
     )
+
+
+@pytest.mark.parametrize("delay_ms", [0.0, 4.0, 8.0])
+@pytest.mark.parametrize("load", [0.02, 0.1, 0.3, 0.6, 0.85])
+def test_the_queueing_model_foretells_the_mean_latency(load: float, delay_ms: float) -> None:
+    limit = 64
+    sizes = np.arange(1.0, limit + 1.0)
+    times_s, cap = (FIXED_S + PER_IMAGE_S * sizes)[:, None], np.array([limit - 1])
+    rate = load * limit / times_s[-1, 0]
+    foretold = regimes(sizes, times_s, cap, Load(rate, 1.0), limit_s=0.05)
+    row = max(round(rate * delay_ms / 1e3), int(foretold.possible[:, 0].argmax()))
+    clock = SimulatedClock()
+    server = SimulatedServer(SimulatedGpu(PROFILE, clock=clock), "net", clock, batch_limit=limit)
+    server.act(OperatingPoint(limit, 1000, max_delay_ms=1e3 * float(foretold.delay_s[row, 0])))
+    server.run(poisson(rate, 20_000 / rate, seed=1), 20_000 / rate + 100.0, 1e9, lambda: None)
+    mean_s = mean_latency_s(sizes, times_s, cap, Load(rate, 1.0), foretold.delay_s > 0.0)
+    assert mean_s[row, 0] == pytest.approx(server.latencies_ms.mean() / 1e3, rel=0.05)
 
 
 @pytest.mark.parametrize("images", [(4,), (8,), (1, 1, 2, 4, 8)])
