@@ -222,9 +222,9 @@ class Landscape:
         Only where averages are scored: there the times weigh more than what an exploration costs. What is
         ruled out for the times to reckon with stays so.
         """
-        merits: Array = self._best_merits
         if not self.hopes:
-            return merits
+            unchanged: Array = self._best_merits
+            return unchanged
         hoped = machine.hoped()
         power_w = expected.joules
         if power_w is not None and hoped.running_w is not None and self.tables.running_w is not None:
@@ -234,7 +234,7 @@ class Landscape:
         typical_ms = self._typical_ms(hoped.times_s, load, targets)
         best = replace(expected, joules=power_w, latency_ms=typical_ms)
         worth = np.where(np.isfinite(self.merit), score(targets, best).total, -np.inf)
-        merits = worth[self._best_rows, self._columns]
+        merits: Array = worth[self._best_rows, self._columns]
         return merits
 
     def _judge(self, served: NDArray[np.bool_], machine: Machine, targets: Targets, margins: Margins) -> None:
