@@ -21,12 +21,14 @@ safe and steady:
   when answers were late, it stays at the fast point until calm has lasted.
 - Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
   it uses more of the SLO.
+- Where a queue keeps batches so large that the power limit slows them, it tries smaller ones.
 - When batches take other times than at the same setting before, the machine has changed, and it forgets.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -47,9 +49,9 @@ from optimizer.policies.evidence import THROTTLED, SloWatch, clock_in_force_mhz,
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
 from optimizer.policies.stronghold import Stronghold
-from optimizer.revenue import Targets, late_images, window_revenue
+from optimizer.revenue import Targets, late_images, settled_images, window_revenue
 from optimizer.surge import Tripwire, surge_wire
-from optimizer.telemetry import BatchTimes, Window
+from optimizer.telemetry import BatchTimes, EventReason, Window
 
 STATE_VERSION = 1
 
@@ -77,6 +79,8 @@ _KEPT_AFTER_DRIFT = 0.1
 _FAMILIAR = 0.35
 _SLOWER = 0.02
 """Beyond what chance does to a batch or two."""
+_JAM_WINDOWS, _JAM_STEPS = 2, 3
+_MOST_LATE = 0.8
 _CLEAR_SAVING = 0.1
 """A delay that is predicted to save more than this is believed to: predictions are not so far off."""
 
@@ -124,6 +128,7 @@ class BoultonPolicy:
         self._unknown = 0.0
         self._hold = 0
         self._idle = self._calm = 0
+        self._jammed = 0
         self._surged = self._untried = self._slo_bound = self._relieved = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
@@ -144,6 +149,7 @@ class BoultonPolicy:
         self._caution.count(window)
         before_per_s = self._arrivals.rate_per_s
         surged = self._observe_arrivals(window)
+        self._jammed = self._jammed + 1 if _is_jammed(window) else 0
         self._surged = surged and not sounded and before_per_s > 0.0
         learned = self._learn_from_cut(window, last) or self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
@@ -423,7 +429,7 @@ class BoultonPolicy:
         return column if self._idle > _IDLE_WINDOWS and column in enough and hardly_lower else lowest
 
     def _decision(self, land: Landscape, choice: _Choice, targets: Targets, learned: str) -> Decision:
-        chosen = self._steadied(land.prediction(choice.row, choice.column))
+        chosen = self._unjammed(self._steadied(land.prediction(choice.row, choice.column)))
         others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column]
         possible = [place for place in others if not math.isinf(land.cost_per_s(*place))]
         rivals = tuple(land.prediction(*place) for place in possible[:_ALTERNATIVES])
@@ -453,6 +459,15 @@ class BoultonPolicy:
         ):
             return prediction
         return replace(prediction, point=replace(point, batch_limit=now.batch_limit))
+
+    def _unjammed(self, prediction: Prediction) -> Prediction:
+        """Try smaller batches where large ones keep a queue for ever: these may run at a higher clock."""
+        halvings = self._jammed // _JAM_WINDOWS % _JAM_STEPS
+        if not halvings:
+            return prediction
+        limits, wanted = self._grid.batch_limits, prediction.point.batch_limit >> halvings
+        limit = limits[max(0, bisect_right(limits, wanted) - 1)]
+        return replace(prediction, point=replace(prediction.point, batch_limit=limit))
 
     def _alarm(self, land: Landscape, choice: _Choice, point: OperatingPoint) -> Alarm | None:
         """Go to the fast point; but first only stop waiting, at a clock that held such a load before."""
@@ -534,6 +549,16 @@ def _came_up(last: OperatingPoint | None, now: OperatingPoint) -> bool:
     """Whether the clock was lower before, or may have been: then the first batches may say too much of it."""
     before_mhz = None if last is None else last.sm_clock_mhz
     return before_mhz is None or now.sm_clock_mhz is None or before_mhz < now.sm_clock_mhz
+
+
+def _is_jammed(window: Window) -> bool:
+    """Whether nearly all are late behind a queue, in batches so large that the power limit slows them down.
+
+    The queue keeps the batches large, and the slow batches the queue: that does not end by itself.
+    """
+    traffic, capped = window.traffic, EventReason.SW_POWER_CAP in window.device.event_reasons
+    most_late = late_images(traffic) > _MOST_LATE * settled_images(traffic)
+    return capped and most_late and traffic.queued > window.point.batch_limit // 2
 
 
 def _without_clock(decision: Decision) -> Decision:

@@ -61,3 +61,8 @@ def test_the_summary_counts_where_the_slo_can_be_kept() -> None:
     assert found["of these ours keeps it in"] == 1
     assert found["earns over 0.5 % less than the default setting in"] == 1
     assert found["the same, lowest"] == 0.9
+
+
+def test_a_queue_that_keeps_itself_is_broken_up() -> None:
+    """In large batches this card meets its power limit and is too slow for what comes: a queue would last."""
+    assert play(5176, 70.0).late < 0.15
