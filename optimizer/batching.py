@@ -200,9 +200,10 @@ class BatchQueue(Generic[T]):
         lane = self._lanes[level]
         if request in lane:
             raise ValueError("the request is already queued")
-        now_s = self._clock.advance(now_s)
-        deadline_s = None if request.deadline_s is None else request.deadline_s + self._clock.offset_s
-        entry = _Entry(request, level, now_s, deadline_s)
+        inner_s, deadline_s = self._clock.advance(now_s), request.deadline_s
+        if deadline_s is not None:
+            deadline_s = self._clock.inner(deadline_s, now_s)
+        entry = _Entry(request, level, inner_s, deadline_s)
         refusal = self._refusal(entry)
         if refusal is None:
             self._admit(entry)

@@ -40,6 +40,11 @@ class ForwardClock:
         self._now_s = inner_s
         return inner_s
 
+    def inner(self, caller_s: float, caller_now_s: float) -> float:
+        """Return the inner time of a caller's time; what is over for the caller is over, despite rounding."""
+        inner_s = caller_s + self.offset_s
+        return inner_s if caller_s > caller_now_s else min(inner_s, self._now_s)
+
     def to_caller(self, inner_s: float) -> float:
         """Return a time of the caller that `advance` turns into `inner_s` or, by rounding, just after it."""
         caller_s = inner_s - self.offset_s

@@ -8,8 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from server.errors import ConfigError
 from server.front_ends.arena import make_arena, open_arena
@@ -22,6 +23,7 @@ from server.inference.service import InferenceService
 MODULE = "server.front_ends.process"
 START_TIMEOUT_S = 60.0
 STOP_EXTRA_S = 5.0
+SAID_TIMEOUT_S = 2.0
 
 logger = logging.getLogger("boulton.front_ends")
 
@@ -41,6 +43,7 @@ class FrontEndProcess:
         self._desk: Desk | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._told: deque[asyncio.Future[None]] = deque()
         self.gone = asyncio.Event()
 
     async def start(self) -> None:
@@ -54,9 +57,14 @@ class FrontEndProcess:
         except TimeoutError:
             raise ConfigError(f"a front end did not start within {START_TIMEOUT_S:g} s") from None
 
-    def tell(self, *, serving: bool) -> None:
-        """Tell it what its health service is to say."""
+    async def tell(self, *, serving: bool) -> None:
+        """Tell it what its health service is to say, and wait until it does, but not for one that hangs."""
+        said = asyncio.get_running_loop().create_future()
+        self._told.append(said)
         self._link.send(pack_number(Kind.SERVING, serving))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SAID_TIMEOUT_S):
+                await said
 
     async def stop(self, grace_s: float) -> None:
         """Have it accept nothing more, and end after `grace_s` or a little later."""
@@ -89,7 +97,7 @@ class FrontEndProcess:
 
     def _receive(self, frames: Sequence[Frame]) -> None:
         if self._listening.done() and self._desk is not None:
-            self._desk.receive(frames)
+            self._desk.receive(self._without_said(frames) if self._told else frames)
             return
         first, *others = frames
         if first.kind == Kind.FAILED:
@@ -99,13 +107,26 @@ class FrontEndProcess:
         if others:
             self._receive(others)
 
+    def _without_said(self, frames: Sequence[Frame]) -> list[Frame]:
+        """Take the answers to `tell` out."""
+        for _ in range(sum(frame.kind == Kind.SAID for frame in frames)):
+            _settle(self._told.popleft())
+        return [frame for frame in frames if frame.kind != Kind.SAID]
+
     def _lost(self) -> None:
+        while self._told:
+            _settle(self._told.popleft())
         if self._desk is not None:
             self._desk.close()
             self._desk = None  # and with it the arena, however late the collector comes
         if not self._listening.done():
             self._listening.set_exception(ConfigError("a front end ended before it listened; see its log"))
         self.gone.set()
+
+
+def _settle(said: asyncio.Future[None]) -> None:
+    if not said.done():  # else nobody waits any more
+        said.set_result(None)
 
 
 def _spawn(settings: FrontEndSettings, link: int, arena: int) -> subprocess.Popen[bytes]:

@@ -38,6 +38,7 @@ class Kind(IntEnum):
     MESSAGE = 3  # a request as it came
     REFERRED = 4  # a ModelInferRequest whose raw contents are in the arena
     CANCEL = 5
+    SAID = 11  # its health says what SERVING told
     # from the core
     SERVING = 6  # what health is to say
     ANSWER = 7  # nobody reads the request's pixels any more

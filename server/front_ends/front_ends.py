@@ -61,8 +61,7 @@ class FrontEnds:
     async def set_serving(self, *, serving: bool) -> None:
         """Have every front end tell health checks and their watchers."""
         self._serving = serving
-        for one in self._running:
-            one.tell(serving=serving)
+        await asyncio.gather(*[one.tell(serving=serving) for one in self._running])
 
     async def stop(self, grace_s: float) -> None:
         """Accept no calls any more; after `grace_s` those still open are cancelled. Safe to call twice."""
@@ -81,7 +80,7 @@ class FrontEnds:
             await one.end()
             raise
         self._running.add(one)
-        one.tell(serving=self._serving)
+        await one.tell(serving=self._serving)
         return one
 
     async def _keep(self, one: FrontEndProcess) -> None:

@@ -100,9 +100,13 @@ class FrontEnd:
 
     def _tell(self, *, serving: bool) -> None:
         if self._server is not None:
-            task = asyncio.get_running_loop().create_task(self._server.set_serving(serving=serving))
+            task = asyncio.get_running_loop().create_task(self._say(self._server, serving=serving))
             self._busy.add(task)
             task.add_done_callback(self._busy.discard)
+
+    async def _say(self, server: GrpcServer, *, serving: bool) -> None:
+        await server.set_serving(serving=serving)
+        self._link.send(pack(Kind.SAID))
 
     def _core_gone(self) -> None:
         """End at once: clients then turn to a server that works."""

@@ -68,3 +68,12 @@ class TestDeadlineHeap:
 
 def pushed(heap: DeadlineHeap[Waiter]) -> list[Waiter]:
     return [waiter for _, _, waiter in heap._heap]
+
+
+def test_a_deadline_that_is_over_for_the_caller_is_over_despite_rounding() -> None:
+    clock = ForwardClock()
+    for caller_s in (1000.0, 0.538440821832, -4096.461559178168):
+        now_s = clock.advance(caller_s)
+        assert clock.inner(caller_s, caller_s) <= now_s
+        assert clock.inner(caller_s - 1.0, caller_s) < now_s
+        assert clock.inner(caller_s + 1.0, caller_s) > now_s
