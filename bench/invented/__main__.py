@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -23,10 +22,12 @@ from rich.table import Table
 from bench.console import make_console
 from bench.flags import number, whole
 from bench.invented.trial import LATE_ALLOWED, Trial, play
+from bench.progress import CountingBar
 from bench.serving.machine import this_machine
 from bench.serving.report import RESULTS
 
 _WORSE = 0.995
+_LINE_EVERY_S = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,16 +36,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.count)
     console = make_console()
     console.print(str(this_machine()), style="dim", highlight=False)
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        trials = []
-        for trial in pool.map(partial(play, duration_s=arguments.duration), seeds):
-            trials.append(trial)
-            print(f"\r{len(trials)} of {len(seeds)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    trials = _play(seeds, arguments.duration, arguments.processes)
     figures = summary(trials)
     _show(trials, figures, console)
     if arguments.save:
         console.print(f"saved {_save(trials, figures, arguments)}")
+
+
+def _play(seeds: range, duration_s: float, processes: int) -> list[Trial]:
+    trials = []
+    with (
+        CountingBar("playing", "played, last", _LINE_EVERY_S, len(seeds)) as progress,
+        ProcessPoolExecutor(processes) as pool,
+    ):
+        for trial in pool.map(partial(play, duration_s=duration_s), seeds):
+            trials.append(trial)
+            progress.done()
+            progress.doing(f"seed {trial.seed}, {trial.traffic}")
+    return trials
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, float]:
