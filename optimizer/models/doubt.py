@@ -7,14 +7,11 @@ ways, is how far to go the next time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-_FIRST_SHARE = 0.5
-_FIRST_WAY = 0.2
-"""As shares of the expected time: before anything was seen, as if ways of a fifth had gone half."""
+from optimizer.models.ways import Ways
+
 _LEAST_SHARE = 0.1
-_MEMORY = 0.98
 _SHORTEST_WAY = 0.005
 _CAUTION = 1.5
 """By how much what was seen is exaggerated."""
@@ -24,24 +21,20 @@ class Doubt:
     """The share of the way from the expected to the slowest time that is to be reckoned with."""
 
     def __init__(self) -> None:
-        self._way = _FIRST_WAY
-        self._went = _FIRST_SHARE * _FIRST_WAY
+        self._ways = Ways()
 
     @property
     def share(self) -> float:
         """From `_LEAST_SHARE` to 1."""
-        return min(1.0, max(_LEAST_SHARE, self._went / self._way))
+        return min(1.0, max(_LEAST_SHARE, self._ways.share))
 
     def export_state(self) -> list[float]:
         """Return what was learned, for `import_state`."""
-        return [self._way, self._went]
+        return self._ways.export_state()
 
     def import_state(self, state: Sequence[float]) -> None:
         """Start from an exported state. Raises ValueError or TypeError for anything else."""
-        way, went = (float(number) for number in state)
-        if not 0.0 <= went <= way < math.inf or way == 0.0:
-            raise ValueError(f"expected a way and how far it went, got {state}")
-        self._way, self._went = way, went
+        self._ways.import_state(state)
 
     def observe(self, expected_s: float, slowest_s: float, measured_s: float, unknown: float) -> None:
         """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
@@ -50,6 +43,4 @@ class Doubt:
         way = slowest_s / expected_s - 1.0
         if way < _SHORTEST_WAY or unknown <= 0.0:
             return
-        went = min(way, max(0.0, _CAUTION * (measured_s / expected_s - 1.0)))
-        self._way = _MEMORY * self._way + unknown * way
-        self._went = _MEMORY * self._went + unknown * went
+        self._ways.observe(way, _CAUTION * (measured_s / expected_s - 1.0), unknown)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+from optimizer.models.ways import Ways
 
 _FIRST, _LEAST = 0.04, 0.004
 _FIRST_VISITS = 1.0
 _MEMORY = 0.98
-_FIRST_SHARE, _FIRST_WAY = 0.5, 0.2
-"""As a share of the expected time: before anything was seen, as if half of a way of a fifth had been gone."""
 _EXAGGERATION = 1.5
 
 
@@ -38,29 +37,24 @@ class Hope:
     """
 
     def __init__(self) -> None:
-        self._way, self._went = _FIRST_WAY, _FIRST_SHARE * _FIRST_WAY
+        self._ways = Ways()
 
     @property
     def share(self) -> float:
         """From 0 to 1."""
-        return self._went / self._way
+        return self._ways.share
 
     def export_state(self) -> list[float]:
         """Return what was learned, for `import_state`."""
-        return [self._way, self._went]
+        return self._ways.export_state()
 
     def import_state(self, state: Sequence[float]) -> None:
         """Start from an exported state. Raises ValueError or TypeError for anything else."""
-        way, went = (float(number) for number in state)
-        if not 0.0 <= went <= way < math.inf or way == 0.0:
-            raise ValueError(f"expected a way and how far it went, got {state}")
-        self._way, self._went = way, went
+        self._ways.import_state(state)
 
     def observe(self, expected_s: float, least_s: float, measured_s: float, unknown: float) -> None:
         """Learn from a visit; `unknown` is 1 where nothing near was measured before, 0 where all was."""
         if min(expected_s, measured_s) <= 0.0:
             return
         way = max(0.0, 1.0 - least_s / expected_s)
-        went = min(way, max(0.0, _EXAGGERATION * (1.0 - measured_s / expected_s)))
-        self._way = _MEMORY * self._way + unknown * way
-        self._went = _MEMORY * self._went + unknown * went
+        self._ways.observe(way, _EXAGGERATION * (1.0 - measured_s / expected_s), unknown)
