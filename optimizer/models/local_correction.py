@@ -27,15 +27,13 @@ _MOST_WEIGHT = 4.0
 _ONE_THREAD = 2**18
 """Multiplications of a matrix product that OpenBLAS leaves to the calling thread."""
 _MOST_LOG_RATIO = math.log(3.0)
-_WEIGHT = 3
-"""The column of a cell's weight, after batch, clock and value."""
 
 
 class LocalCorrection:
     """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are logarithmic.
 
-    How near a cell is to every row and column is kept beside it: a window moves a few cells, and a table
-    needs all.
+    How near a cell is to every row and column is kept beside it: a window moves a few cells, if any, and a
+    table needs all. What is observed is kept as plain numbers until a table needs it in an array.
 
     Args:
         sizes: batch sizes of the table's rows, ascending.
@@ -46,8 +44,11 @@ class LocalCorrection:
         self._shape = sizes.size, clocks.size
         self._axes = np.concatenate([np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]])
         self._slots: dict[tuple[int, int], int] = {}
+        self._cells: list[tuple[float, float, float]] = []
+        self._weights = np.zeros(_MOST_CELLS)
+        self._changed: set[int] = set()
         self._moved: set[int] = set()
-        self._kept = np.zeros((_MOST_CELLS, 4))
+        self._kept = np.zeros((_MOST_CELLS, 3))
         self._near = np.zeros((_MOST_CELLS, self._axes.size))
 
     def age(self) -> None:
@@ -60,14 +61,20 @@ class LocalCorrection:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self._free_slot()
-            self._kept[slot] = batch, clock, value, weight
+            self._cells[slot : slot + 1] = [(float(batch), float(clock), value)]
+            self._weights[slot] = weight
+            self._moved.add(slot)
         else:
-            self._kept[slot] = _moved(self._kept[slot].tolist(), batch, clock, value, weight)
-        self._moved.add(slot)
+            before, its_weight = self._cells[slot], float(self._weights[slot])
+            self._cells[slot] = now = _moved(before, its_weight, batch, clock, value, weight)
+            self._weights[slot] = min(_MOST_WEIGHT, its_weight + weight)
+            if now[:2] != before[:2]:
+                self._moved.add(slot)
+        self._changed.add(slot)
 
     def forget(self, share: float) -> None:
         """Keep only this share of every cell's weight: the present is different from the past."""
-        self._kept[:, _WEIGHT] *= share
+        self._weights *= share
 
     def table(self, predict: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
         """Return the factor for every size (rows) and clock (columns), and how well each is known, 0 to 1.
@@ -78,20 +85,19 @@ class LocalCorrection:
         count = len(self._slots)
         if not count:
             return np.ones(self._shape), np.zeros(self._shape)
-        self._place()
-        batches, clocks, values, weights = self._kept[:count].T
+        self._write()
+        batches, clocks, values = self._kept[:count].T
         ratios = np.log(values / np.maximum(1e-12, predict(batches, clocks)))
         ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
         rows = self._shape[0]
-        near_size, near_clock = self._near[:count, :rows].T * weights, self._near[:count, rows:]
+        near_size, near_clock = self._near[:count, :rows].T * self._weights[:count], self._near[:count, rows:]
         known, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
         factor /= known + _PRIOR_WEIGHT
         return np.exp(factor, out=factor), known / (known + 1.0)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
-        kept: list[list[float]] = self._kept[list(self._slots.values())].tolist()
-        return kept
+        return [[*self._cells[slot], float(self._weights[slot])] for slot in self._slots.values()]
 
     def restore(self, state: Sequence[Sequence[float]]) -> None:
         """Start from what `state` returned. Raises ValueError or TypeError for anything else."""
@@ -107,31 +113,43 @@ class LocalCorrection:
         """Return the next slot; when all are taken that of the lightest cell, which is dropped."""
         if len(self._slots) < _MOST_CELLS:
             return len(self._slots)
-        lightest = int(self._kept[list(self._slots.values()), _WEIGHT].argmin())
+        lightest = int(self._weights[list(self._slots.values())].argmin())
         return self._slots.pop(list(self._slots)[lightest])
 
-    def _place(self) -> None:
-        """Find anew how near the cells that moved are to each size and clock: 1 where they meet."""
-        moved = list(self._moved)
+    def _write(self) -> None:
+        """Write what was observed into the arrays."""
+        changed = list(self._changed)
+        if changed:
+            self._kept[changed] = [self._cells[slot] for slot in changed]
+            self._changed.clear()
+        if self._moved:
+            self._place(list(self._moved))
+            self._moved.clear()
+
+    def _place(self, moved: list[int]) -> None:
+        """Find anew how near these cells are to each size and clock: 1 where they meet."""
         places = np.log(self._kept[moved, :2]) / _WIDTHS
         distance = self._axes - places.repeat(self._shape, axis=1)
         distance *= distance
         distance *= -0.5
         self._near[moved] = np.exp(distance, out=distance)
-        self._moved.clear()
 
 
 def _moved(
-    cell: Sequence[float], batch: float, clock: float, value: float, weight: float
-) -> tuple[float, ...]:
+    cell: tuple[float, float, float],
+    its_weight: float,
+    batch: float,
+    clock: float,
+    value: float,
+    weight: float,
+) -> tuple[float, float, float]:
     """Return a cell that moved towards a measurement."""
-    its_batch, its_clock, its_value, its_weight = cell
+    its_batch, its_clock, its_value = cell
     share = max(_NEW_WEIGHT * min(1.0, weight), weight / (its_weight + weight) if its_weight < 3 else 0.0)
     return (
         its_batch + share * (batch - its_batch),
         its_clock + share * (clock - its_clock),
         its_value * (value / its_value) ** share,
-        min(_MOST_WEIGHT, its_weight + weight),
     )
 
 

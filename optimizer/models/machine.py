@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from optimizer.models.doubt import Doubt
 from optimizer.models.local_correction import LocalCorrection
 from optimizer.models.power import PowerModel
 from optimizer.models.prior import Forecast, Prior
+from optimizer.models.reach import Reach
 from optimizer.models.surprise import Hope
 from optimizer.operating_point import OperatingGrid
 from optimizer.telemetry import BatchTimes, Window
@@ -28,8 +30,6 @@ _FULLY_COUNTED = 0.2
 """A window that was busy for this share says all about the power of running; a less busy one less."""
 _FULL_WEIGHT_BATCHES = 8
 _MOST_ANCHORS = 8
-_DOUBTFUL = 1.25
-"""How much longer than expected a batch of a size that never ran may take."""
 
 
 class Tables(NamedTuple):
@@ -62,6 +62,7 @@ class Machine:
         self._clocks_mhz = grid.sm_clocks_mhz or None
         self._clocks = np.array(grid.sm_clocks_mhz or (1,), float)
         self.sizes = batch_sizes(grid.batch_limits[-1])
+        self._sizes = self.sizes.tolist()
         self._highest = float(grid.sm_clocks_mhz[-1]) if grid.sm_clocks_mhz else 1.0
         self.forget()
 
@@ -76,6 +77,7 @@ class Machine:
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
         self._doubt, self._hope = Doubt(), Hope()
         self._believed: Tables | None = None
+        self._reached: Reach | None = None
 
     @property
     def ready(self) -> bool:
@@ -155,7 +157,7 @@ class Machine:
         if not self.ready:
             return None
         counts = np.array([times.count for times in ran.values()], float)
-        expected_s = float(counts @ self._times_at(np.array(list(ran), float), np.array(self._clock(mhz))))
+        expected_s = float(counts @ self._times_at(np.array(list(ran), float), self._clock(mhz)))
         total_s = sum(times.total_s for times in ran.values())
         return total_s / expected_s - 1.0 if expected_s > 0.0 else None
 
@@ -177,17 +179,22 @@ class Machine:
     def tables(self) -> Tables:
         """Return what is expected everywhere. Something must have been learned."""
         base_s = self._base_s()
-        factor, known = self._measured_times.table(self._times_at)
-        times_s = np.maximum(1e-9, base_s * factor)
-        slowest_s = np.maximum(times_s, self._slowest_s(times_s))
-        cautious_s = times_s + self._doubt.share * (1.0 - known) * (slowest_s - times_s)
+        times_s, known = self._measured_times.table(self._times_at)
+        times_s *= base_s
+        np.maximum(1e-9, times_s, out=times_s)
+        slowest_s = self._reach.slowest_s(times_s)
+        np.maximum(times_s, slowest_s, out=slowest_s)
+        cautious_s = np.subtract(1.0, known)
+        cautious_s *= self._doubt.share
+        cautious_s *= slowest_s - times_s
+        cautious_s += times_s
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
     def hoped(self) -> Hoped:
         """Return what the settings may come to at best, as far as first visits before allow such hopes."""
         told = self._believed or self.tables()
-        way_s = np.maximum(0.0, told.times_s - self._least_s(told.times_s))
+        way_s = np.maximum(0.0, told.times_s - self._reach.least_s(told.times_s))
         times_s = told.times_s - self._hope.share * (1.0 - told.known) * way_s
         return Hoped(times_s, self._running_w(times_s))
 
@@ -225,7 +232,7 @@ class Machine:
         """Return the clock as the tables have it: a device that refuses to set one runs at its highest."""
         return float(clock_mhz) if clock_mhz is not None and self._clocks_mhz else self._highest
 
-    def _times_at(self, batches: Array, clocks: Array) -> Array:
+    def _times_at(self, batches: Array, clocks: Array | float) -> Array:
         seconds = self._time.batch_s(batches, np.rint(clocks))
         shape = self._forecast.times if self._forecast is not None else None
         return seconds if shape is None or not shape.ready else shape.blended_at(batches, clocks, seconds)
@@ -241,9 +248,10 @@ class Machine:
     def _running_w(self, times_s: Array) -> Array | None:
         if not self.knows_power:
             return None
-        factor, _ = self._measured_power.table(self._running_at)
-        result: Array = self._base_w(times_s) * factor - self.idle_w
-        return np.maximum(0.0, result)
+        running_w = self._base_w(times_s)
+        running_w *= self._measured_power.table(self._running_at)[0]
+        running_w -= self.idle_w
+        return np.maximum(0.0, running_w, out=running_w)
 
     def _base_w(self, times_s: Array) -> Array:
         """Return the same of the power of a running batch, idle power included."""
@@ -261,51 +269,27 @@ class Machine:
         shape = self._forecast.power if self._forecast is not None else None
         return watts if shape is None or not shape.ready else shape.blended_at(batches, clocks, watts)
 
-    def _slowest_s(self, times_s: Array) -> Array:
-        """Return the longest times that what was measured somewhere allows elsewhere.
-
-        No batch slows down by more than the clock's period grows, nor takes longer than its images would one
-        batch after the other. So of what was measured at lower clocks the least time counts, and at higher
-        ones the least number of cycles.
-        """
-        at, largest = np.array(sorted(self._anchors.items()), float).reshape(-1, 2).T
-        columns = np.minimum(np.searchsorted(self._clocks, at), self._clocks.size - 1)
-        rows = np.minimum(np.searchsorted(self.sizes, largest), self.sizes.size - 1)
-        in_turn_s = times_s[rows, columns] * np.maximum(1.0, self.sizes[:, None] / largest)
-        there_s = np.minimum(in_turn_s, _DOUBTFUL * times_s[:, columns])
-        lower = np.searchsorted(at, self._clocks, side="right")
-        from_lower_s = _least_of_first(there_s).take(lower, axis=1)
-        from_higher_s = _least_of_first((there_s * at)[:, ::-1]).take(at.size - lower, axis=1) / self._clocks
-        slowest_s: Array = np.minimum(from_lower_s, from_higher_s)
-        return slowest_s
-
-    def _least_s(self, times_s: Array) -> Array:
-        """Return the shortest times that what was measured somewhere allows elsewhere.
-
-        No batch is quicker at a lower clock, nor gains more from a higher one than its period shrinks.
-        """
-        at = np.array(sorted(self._anchors), float)
-        there_s = times_s[:, np.minimum(np.searchsorted(self._clocks, at), self._clocks.size - 1)]
-        lower = np.searchsorted(at, self._clocks, side="right")
-        from_lower_s = -_least_of_first(-there_s * at).take(lower, axis=1) / self._clocks
-        from_higher_s = -_least_of_first(-there_s[:, ::-1]).take(at.size - lower, axis=1)
-        least_s: Array = np.maximum(from_lower_s, from_higher_s)
-        return least_s
+    @property
+    def _reach(self) -> Reach:
+        anchors = sorted(self._anchors.items())
+        if self._reached is None or self._reached.anchors != anchors:
+            self._reached = Reach(anchors, self.sizes, self._clocks)
+        return self._reached
 
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Compare what was believed before with what these batches took."""
         believed = self._believed
-        counts = np.array([times.count for times in batches.values()], float)
-        if believed is None or not counts.any():
+        if believed is None or not any(times.count for times in batches.values()):
             return
-        column = int(np.argmin(np.abs(self._clocks - clock)))
-        rows = np.minimum(np.searchsorted(self.sizes, list(batches)), self.sizes.size - 1)
+        counts = np.array([times.count for times in batches.values()], float)
+        column = int(np.abs(self._clocks - clock).argmin())
+        rows = [min(bisect_left(self._sizes, size), len(self._sizes) - 1) for size in batches]
         expected_s = float(believed.times_s[rows, column] @ counts)
         slowest_s = float(believed.slowest_s[rows, column] @ counts)
         known = float(believed.known[rows, column] @ counts / counts.sum())
         measured_s = sum(times.total_s for times in batches.values())
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
-        least_s = float(self._least_s(believed.times_s)[rows, column] @ counts)
+        least_s = float(self._reach.least_at_s(believed.times_s, rows, column) @ counts)
         self._hope.observe(expected_s, least_s, measured_s, 1.0 - known)
 
     def tried(self) -> tuple[TriedSetting, ...]:
@@ -330,13 +314,6 @@ class Machine:
     def doubt_share(self) -> float:
         """How far from the expected towards the slowest possible time guesses are taken to go, 0 to 1."""
         return self._doubt.share
-
-
-def _least_of_first(values: Array) -> Array:
-    """Return for every row the least of its first 0, 1, ... values; infinity of none."""
-    least = np.full((len(values), values.shape[1] + 1), np.inf)
-    np.minimum.accumulate(values, axis=1, out=least[:, 1:])
-    return least
 
 
 class Work(NamedTuple):

@@ -118,7 +118,7 @@ class Shape:
         predicted: Array = np.exp(upper + down * (lower - upper))
         return predicted
 
-    def blended_at(self, batches: Array, clocks: Array, other: Array) -> Array:
+    def blended_at(self, batches: Array, clocks: Array | float, other: Array) -> Array:
         """Return the mean of this and another opinion, by trust."""
         return self.trust * self._scale * self.predicted(batches, clocks) + (1.0 - self.trust) * other
 

@@ -22,17 +22,18 @@ class Stronghold:
 
     def __init__(self) -> None:
         self._seen: deque[_Seen] = deque(maxlen=_REMEMBERED)
+        self._rate_per_s = 0.0
+        self._clock_mhz: int | None = None
 
     @property
     def rate_per_s(self) -> float:
         """The load that it is for, in images a second; 0 when none was seen."""
-        return max((seen.rate_per_s for seen in self._seen), default=0.0)
+        return self._rate_per_s
 
     @property
     def clock_mhz(self) -> int | None:
         """The clock; None when none is known to do."""
-        enough = _AS_MUCH * self.rate_per_s
-        return next((seen.clock_mhz for seen in reversed(self._seen) if seen.rate_per_s >= enough), None)
+        return self._clock_mhz
 
     @property
     def surges_per_window(self) -> float:
@@ -43,6 +44,7 @@ class Stronghold:
         """Take in a window's load, the load before it, and the clock that was then chosen."""
         surged = rate_per_s > _SURGE * before_per_s > 0.0
         self._seen.append(_Seen(rate_per_s, clock_mhz, surged))
+        self._find()
 
     def lose(self, clock_mhz: int | None) -> None:
         """Forget a clock at which answers were late, and those below it."""
@@ -51,3 +53,11 @@ class Stronghold:
         for at, seen in enumerate(self._seen):
             if seen.clock_mhz is not None and seen.clock_mhz <= clock_mhz:
                 self._seen[at] = seen._replace(clock_mhz=None)
+        self._find()
+
+    def _find(self) -> None:
+        """Find the highest load, and the clock last chosen for as much: asked for more often than changed."""
+        self._rate_per_s = max((seen.rate_per_s for seen in self._seen), default=0.0)
+        enough = _AS_MUCH * self._rate_per_s
+        last = (seen.clock_mhz for seen in reversed(self._seen) if seen.rate_per_s >= enough)
+        self._clock_mhz = next(last, None)
