@@ -26,8 +26,11 @@ Mask = NDArray[np.bool_]
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
 _SPREAD_DEVIATIONS, _SPREAD_SHARES = (np.array(column) for column in zip(*_SPREAD, strict=True))
+_SPREAD_DEVIATIONS = _SPREAD_DEVIATIONS[:, None]
 _NORMAL = ((-1.0, 0.309), (0.0, 0.383), (1.0, 0.242), (2.0, 0.060), (3.0, 0.006))
 _DEVIATIONS, _SHARES = (np.array(column) for column in zip(*_NORMAL, strict=True))
+_DEVIATIONS = _DEVIATIONS[:, None]
+_SQUARES_LESS_1 = _DEVIATIONS**2 - 1.0
 _PAIRS = np.outer(_SHARES, _SHARES).ravel()
 _LONGEST = 2
 """The place in the spread of the batches whose latency all but a few images keep."""
@@ -94,13 +97,12 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
     rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
     arriving = load.rate_per_s * times_s
-    greedy = _first_sustained(sizes, arriving, load.request_images)
-    at_once, mean = _at_once(sizes, times_s, caps, load, arriving, greedy)
-    capped_s = times_s[caps, clocks]
+    at_once, mean, greedy = _at_once(sizes, times_s, caps, load, arriving)
     gathering_s = _gathering_s(sizes, load)
     waits = rows > greedy
-    late, gathered_longest_s = _delayed(sizes, times_s, capped_s, gathering_s, load, limit_s)
-    busy = np.minimum(1.0, arriving / sizes[:, None])
+    late, gathered_longest_s = _delayed(sizes, times_s, times_s[caps, clocks], gathering_s, load, limit_s)
+    busy = np.divide(arriving, sizes[:, None], out=arriving)
+    np.minimum(1.0, busy, out=busy)
     busy[at_once.rows, clocks] = at_once.busy
     late = np.where(waits, late, busy * at_once.late_share(limit_s))
     late[:, at_once.alone_s > limit_s] = 1.0
@@ -126,26 +128,24 @@ def mean_latency_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: L
         delayed: where batches gather; elsewhere the server takes what has come.
     """
     load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
-    arriving = load.rate_per_s * times_s
-    greedy = _first_sustained(sizes, arriving, load.request_images)
-    at_once, _ = _at_once(sizes, times_s, caps, load, arriving, greedy)
+    at_once, _, _ = _at_once(sizes, times_s, caps, load, load.rate_per_s * times_s)
     return np.where(delayed, _gathered_mean_s(sizes, times_s, caps, load), at_once.mean_s)
 
 
 def _at_once(
-    sizes: Array,
-    times_s: Array,
-    caps: NDArray[np.intp],
-    load: Load,
-    arriving: Array,
-    greedy: NDArray[np.intp],
-) -> tuple[AtOnce, Array]:
-    """Return what images meet where batches do not gather, and the mean batch there, one a clock."""
+    sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, arriving: Array
+) -> tuple[AtOnce, Array, NDArray[np.intp]]:
+    """Return what images meet where batches do not gather, the mean batch there, and its row, one a clock.
+
+    The row is the number of rows where no mean batch keeps up.
+    """
+    following = _followed_by(arriving, load.request_images)
+    greedy = _first_sustained(sizes, following)
     usual = np.minimum(greedy, sizes.size - 1)
-    met, mean = _usual_batch(sizes, arriving, usual, load.request_images)
+    met, mean = _usual_batch(sizes, arriving, following, usual)
     lasts = _Durations(sizes, times_s, np.maximum(caps, usual))
-    alone_s = times_s[min(int(np.searchsorted(sizes, load.own_images)), sizes.size - 1)]
-    return AtOnce(lasts, usual, met, load, np.minimum(1.0, met / mean), alone_s), mean
+    alone_s = times_s[min(int(sizes.searchsorted(load.own_images)), sizes.size - 1)]
+    return AtOnce(lasts, usual, met, load, np.minimum(1.0, met / mean), alone_s), mean, greedy
 
 
 def _gathering_s(sizes: Array, load: Load) -> Array:
@@ -154,20 +154,25 @@ def _gathering_s(sizes: Array, load: Load) -> Array:
     return gathering_s
 
 
-def _first_sustained(sizes: Array, arriving: Array, request_images: float) -> NDArray[np.intp]:
+def _first_sustained(sizes: Array, following: Array) -> NDArray[np.intp]:
     """Return the row of the smallest mean batch without delay, one a clock; the number of rows for none."""
-    sustained = _followed_by(arriving, request_images) <= sizes[:, None]
-    return np.where(sustained.any(axis=0), sustained.argmax(axis=0), sizes.size)
+    sustained = np.ones((sizes.size + 1, following.shape[1]), bool)
+    np.less_equal(following, sizes[:, None], out=sustained[:-1])
+    first: NDArray[np.intp] = sustained.argmax(axis=0)
+    return first
 
 
 def _followed_by(arriving: Array, request_images: float) -> Array:
     """Return the mean batch after one during which so many images come: these, or the next request alone."""
-    following: Array = arriving + request_images * np.exp(-arriving / request_images)
+    following: Array = arriving / -request_images
+    np.exp(following, out=following)
+    following *= request_images
+    following += arriving
     return following
 
 
 def _usual_batch(
-    sizes: Array, arriving: Array, usual: NDArray[np.intp], request_images: float
+    sizes: Array, arriving: Array, following: Array, usual: NDArray[np.intp]
 ) -> tuple[Array, Array]:
     """Return what arrives during the mean batch of a server that never waits, and that batch; one a clock.
 
@@ -176,10 +181,12 @@ def _usual_batch(
     """
     clocks, below = np.arange(usual.size), np.maximum(usual - 1, 0)
     met, met_below = arriving[usual, clocks], arriving[below, clocks]
-    over = sizes[usual] - _followed_by(met, request_images)
-    under = sizes[below] - _followed_by(met_below, request_images)
-    back = (over / np.maximum(1e-12, over - under)).clip(0.0, 1.0)
-    return met - back * (met - met_below), sizes[usual] - back * (sizes[usual] - sizes[below])
+    size, size_below = sizes[usual], sizes[below]
+    over = size - following[usual, clocks]
+    under = size_below - following[below, clocks]
+    back = over / np.maximum(1e-12, over - under)
+    np.minimum(1.0, np.maximum(0.0, back, out=back), out=back)
+    return met - back * (met - met_below), size - back * (size - size_below)
 
 
 def _delayed(
@@ -187,8 +194,8 @@ def _delayed(
 ) -> tuple[Array, Array]:
     """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
     others = np.maximum(0.0, sizes - load.request_images)
-    gathered = load.own_images + _deviated(others, load.dispersion, _SPREAD_DEVIATIONS[:, None])
-    own_s = np.minimum(times_s, capped_s).take(np.searchsorted(sizes, gathered), axis=0, mode="clip")
+    gathered = load.own_images + _deviated(others, load.dispersion, _SPREAD_DEVIATIONS)
+    own_s = np.minimum(times_s, capped_s).take(sizes.searchsorted(gathered), axis=0, mode="clip")
     wait_s = np.maximum(gathering_s, own_s)
     latency_s = np.add(own_s, wait_s, out=own_s)
     longest_s = latency_s[_LONGEST].copy()
@@ -205,9 +212,11 @@ def _gathered_mean_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load:
     """
     others = np.maximum(0.0, sizes - load.request_images)
     waited = (1.0 - 0.5 * others / sizes)[:, None]
-    rows = np.searchsorted(sizes, load.own_images + others)
+    rows = sizes.searchsorted(load.own_images + others)
     own_s = np.minimum(times_s, times_s[caps, np.arange(caps.size)]).take(rows, axis=0, mode="clip")
-    mean_s: Array = waited * np.maximum(_gathering_s(sizes, load), own_s) + own_s
+    mean_s = np.maximum(_gathering_s(sizes, load), own_s)
+    mean_s *= waited
+    mean_s += own_s
     return mean_s
 
 
@@ -222,19 +231,24 @@ class _Durations:
 
     def __init__(self, sizes: Array, times_s: Array, largest: NDArray[np.intp]) -> None:
         self._clocks = np.arange(largest.size)
-        self._slopes = np.zeros(times_s.shape)
-        np.divide(times_s[1:] - times_s[:-1], (sizes[1:] - sizes[:-1])[:, None], out=self._slopes[:-1])
-        self._starts = times_s - self._slopes * sizes[:, None]
+        self._slopes = np.empty(times_s.shape)
+        self._slopes[-1] = 0.0
+        np.subtract(times_s[1:], times_s[:-1], out=self._slopes[:-1])
+        self._slopes[:-1] /= (sizes[1:] - sizes[:-1])[:, None]
+        self._starts = self._slopes * sizes[:, None]
+        np.subtract(times_s, self._starts, out=self._starts)
         self._most = sizes[largest]
         whole = np.arange(sizes[-1] + 1.0)
-        self._lines = (np.searchsorted(sizes, whole, side="right") - 1) * largest.size
+        self._lines = (sizes.searchsorted(whole, side="right") - 1) * largest.size
 
     def __call__(self, images: Array) -> Array:
         """Return the seconds of batches of at least one image; the last axis is the clocks."""
         images = np.minimum(images, self._most)
         at = self._lines.take(images.astype(np.intp))
         at += self._clocks
-        lasting: Array = self._starts.take(at) + self._slopes.take(at) * images
+        lasting: Array = self._slopes.take(at)
+        lasting *= images
+        lasting += self._starts.take(at)
         return lasting
 
     def slopes(self, rows: NDArray[np.intp]) -> Array:
@@ -269,12 +283,14 @@ class AtOnce:
         alone_s: Array,
     ) -> None:
         self.rows, self.busy, self.alone_s = rows, busy, alone_s
-        rate, deviations = load.rate_per_s, _DEVIATIONS[:, None]
-        gain = (rate * lasts.slopes(rows)).clip(0.0, _MOST_GAIN)
-        before = _skewed(met, load.dispersion / (1.0 - gain**2), deviations)
-        before_s = lasts(np.maximum(load.request_images, before))
-        self._wait_s = np.repeat(before_s, _DEVIATIONS.size, axis=0)
-        came = _skewed(rate * before_s[:, None], load.dispersion, deviations) + (load.own_images - 1.0)
+        rate = load.rate_per_s
+        gain = rate * lasts.slopes(rows)
+        np.minimum(_MOST_GAIN, np.maximum(0.0, gain, out=gain), out=gain)
+        before = _skewed(met, load.dispersion / (1.0 - gain**2))
+        before_s = lasts(np.maximum(load.request_images, before, out=before))
+        self._wait_s = before_s.repeat(_DEVIATIONS.size, axis=0)
+        came = _skewed(rate * before_s[:, None], load.dispersion)
+        came += load.own_images - 1.0
         self._own_s = lasts(came.reshape(self._wait_s.shape))
         self._latency_s = self._wait_s + self._own_s
         self._all_s = _PAIRS @ self._wait_s
@@ -312,14 +328,15 @@ def _deviated(images: Array, dispersion: Array | float, deviation: Array | float
     return deviated
 
 
-def _skewed(images: Array, dispersion: Array | float, deviation: Array | float) -> Array:
-    """Return the same for counts of images that come by chance, which are skewed.
+def _skewed(images: Array, dispersion: Array | float) -> Array:
+    """Return the same, for all `_DEVIATIONS`, of counts of images that come by chance, which are skewed.
 
     The first term of Cornish and Fisher for a Poisson number of clumps: (z^2 - 1) / 6 of a clump.
     """
-    skewed = images + deviation * np.sqrt(dispersion * images) + dispersion * (deviation**2 - 1.0) / 6.0
-    result: Array = np.maximum(1.0, skewed)
-    return result
+    skewed: Array = _DEVIATIONS * np.sqrt(dispersion * images)
+    skewed += images
+    skewed += dispersion * _SQUARES_LESS_1 / 6.0
+    return np.maximum(1.0, skewed, out=skewed)
 
 
 def overflow_share(load: Load, capacity_per_s: Array, spare_images: Array) -> Array:
@@ -339,8 +356,9 @@ def overflow_share(load: Load, capacity_per_s: Array, spare_images: Array) -> Ar
 def largest_in_time(times_s: Array, limit_s: float) -> NDArray[np.intp]:
     """Return for each clock the last row whose batch takes at most `limit_s`; row 0 where none does."""
     fits = times_s <= limit_s
+    fits[0] = True
     last: NDArray[np.intp] = fits.shape[0] - 1 - fits[::-1].argmax(axis=0)
-    return np.where(fits.any(axis=0), last, 0)
+    return last
 
 
 def deviations(images: float, dispersion: float, count: float) -> float:
