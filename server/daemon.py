@@ -148,7 +148,9 @@ class Daemon:
         self._announce()
 
     async def leave(self) -> None:
-        """Tell load balancers to look elsewhere, and serve on until they have."""
+        """Tell load balancers to look elsewhere, and serve on until they have, if that is wanted."""
+        if not self._settings.shutdown_pause_s:
+            return
         self._lifecycle.phase = Phase.LEAVING
         await self._set_serving(serving=False)
         await asyncio.sleep(self._settings.shutdown_pause_s)

@@ -11,13 +11,17 @@ from typing import Any, TypeAlias
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from server.errors import ConfigError
-from server.transport.security import TokenInterceptor, load_tokens
+from server.transport.completions import binding
+from server.transport.completions.server import CompletionServer
+from server.transport.security import Guard, load_tokens
 from server.transport.tls import TlsFiles, server_credentials
 
 Handler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
+Server: TypeAlias = CompletionServer | grpc.aio.Server
+Options: TypeAlias = tuple[tuple[str, int], ...]
 
 # Telling a health watcher that reads nothing must not hold up the shutdown.
 HEALTH_TIMEOUT_S = 1.0
@@ -64,9 +68,11 @@ class GrpcServer:
     """
 
     def __init__(self, settings: PortSettings, services: Mapping[str, Handler]) -> None:
-        self._server = grpc.aio.server(interceptors=_interceptors(settings), options=_options(settings))
+        self._server = new_server(_options(settings))
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the stubs
         self._names = ("", *services)
+        if settings.token_file is not None:
+            self._server.add_generic_rpc_handlers((Guard(load_tokens(settings.token_file)),))
         register(self._server, services, self._health)
         self.port = _bind(self._server, settings)
 
@@ -92,17 +98,23 @@ class GrpcServer:
         await self._server.stop(grace_s)
 
 
+def new_server(options: Options = ()) -> Server:
+    """The server on the completion queue; gRPC's own where that cannot be used."""
+    return CompletionServer(options) if binding.USABLE else grpc.aio.server(options=options)
+
+
 def register(
-    server: grpc.aio.Server, services: Mapping[str, Handler], servicer: health_pb2_grpc.HealthServicer
+    server: Server, services: Mapping[str, Handler], servicer: health_pb2_grpc.HealthServicer
 ) -> None:
     """Register the services, health and reflection; `security.ROLE_NEEDED` must know every RPC."""
     server.add_generic_rpc_handlers(tuple(services.values()))
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     shown = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(shown, server)
+    reflecting = reflection.aio.ReflectionServicer(shown)  # type: ignore[attr-defined]  # unknown to the stubs
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
 
 
-def _options(settings: PortSettings) -> tuple[tuple[str, int], ...]:
+def _options(settings: PortSettings) -> Options:
     return (
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -111,16 +123,12 @@ def _options(settings: PortSettings) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _interceptors(settings: PortSettings) -> tuple[TokenInterceptor, ...]:
-    return (TokenInterceptor(load_tokens(settings.token_file)),) if settings.token_file else ()
-
-
 def address_of(settings: PortSettings) -> str:
     """Where it listens, as gRPC reads it."""
     return f"{bracketed(settings.host)}:{settings.port}"
 
 
-def _bind(server: grpc.aio.Server, settings: PortSettings) -> int:
+def _bind(server: Server, settings: PortSettings) -> int:
     address = address_of(settings)
     try:
         if settings.tls is None:

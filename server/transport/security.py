@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
 from server.errors import ConfigError, PermissionDenied, RequestError, Unauthenticated
 from server.files import read_file
+
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 MIN_TOKEN_CHARS = 16
 
@@ -143,26 +145,27 @@ def _bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
     raise Unauthenticated("this server needs a token: send the metadata 'authorization: Bearer TOKEN'")
 
 
-class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Answers calls that their token does not allow, before any of their messages is read."""
+class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Handles the calls that their token does not allow, before any of their messages is read.
+
+    To be registered first: calls that are allowed it leaves to those after it.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Let the call through, or answer it with UNAUTHENTICATED or PERMISSION_DENIED."""
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return what answers with UNAUTHENTICATED or PERMISSION_DENIED; None lets the call pass."""
         try:
             check_access(self._tokens, handler_call_details.method, handler_call_details.invocation_metadata)
         except RequestError as error:
             return _refusal(error)
-        return await continuation(handler_call_details)
+        return None
 
 
-def _refusal(error: RequestError) -> grpc.RpcMethodHandler[Any, Any]:
+def _refusal(error: RequestError) -> MethodHandler:
     """A handler for any kind of call: a stream of bytes fits them all and waits for no message."""
 
     async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401

@@ -9,6 +9,7 @@ import pytest
 
 from protos import grpc_service_pb2 as pb
 from server.errors import InvalidArgument, NotFound, RequestError, Unavailable
+from server.transport.grpc_server import new_server
 from server.transport.rpc import MAX_DETAILS_CHARS, Context, generic_handler, parse_message, unary
 
 RAISED: dict[str, Exception] = {
@@ -29,7 +30,7 @@ def raising(error: Exception) -> object:
 
 @pytest.fixture
 async def channel() -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server()
+    server = new_server()
     methods = {name: raising(error) for name, error in RAISED.items()}
     server.add_generic_rpc_handlers((generic_handler("test.Errors", methods),))
     port = server.add_insecure_port("127.0.0.1:0")

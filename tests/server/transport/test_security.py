@@ -8,10 +8,11 @@ import grpc
 import pytest
 
 from server.errors import ConfigError, PermissionDenied, Unauthenticated
+from server.transport.grpc_server import new_server
 from server.transport.security import (
     ROLE_NEEDED,
+    Guard,
     Role,
-    TokenInterceptor,
     check_access,
     load_tokens,
     parse_tokens,
@@ -143,8 +144,8 @@ class Echo(grpc.GenericRpcHandler):
 
 @asynccontextmanager
 async def guarded_channel() -> AsyncIterator[grpc.aio.Channel]:
-    server = grpc.aio.server(interceptors=(TokenInterceptor(TOKENS),))
-    server.add_generic_rpc_handlers((Echo(),))
+    server = new_server()
+    server.add_generic_rpc_handlers((Guard(TOKENS), Echo()))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

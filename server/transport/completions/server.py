@@ -1,0 +1,120 @@
+"""A server with the methods of `grpc.aio.Server` that are used here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from server.transport.completions.binding import Event, core
+from server.transport.completions.call import Call, Handler, Surroundings
+from server.transport.completions.poller import Poller
+
+CALLS_AWAITED = 32
+"""How many calls the core may hand over before the next is asked for; more wait inside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is known of a call before it is handled."""
+
+    method: str
+    invocation_metadata: Sequence[tuple[str, str | bytes]]
+
+
+class CompletionServer:
+    """Serves gRPC in the event loop that it is made in; the C core speaks HTTP/2 in threads of its own.
+
+    Args:
+        options: gRPC's channel arguments.
+    """
+
+    def __init__(self, options: Iterable[tuple[str, int]]) -> None:
+        self._poller = Poller(asyncio.get_running_loop())
+        self._server = core.Server([(name.encode(), value) for name, value in options], False)
+        self._server.register_completion_queue(self._poller.queue)
+        self._handlers: list[grpc.GenericRpcHandler[Any, Any]] = []
+        self._around = Surroundings(self._poller, set(), self._on_closed)
+        self._open = 0  # calls; belongs to the poller's thread
+        self._is_shut = False  # likewise
+        self._stopped: asyncio.Future[None] | None = None
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        """Ask these for who handles a call, in their order."""
+        self._handlers.extend(handlers)
+
+    def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
+        """Do nothing: generated code tells the same handlers twice."""
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen without TLS; return the port. Raises `RuntimeError`."""
+        return int(self._server.add_http2_port(address.encode()))
+
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        """Listen with TLS; return the port. Raises `RuntimeError`."""
+        return int(self._server.add_http2_port(address.encode(), credentials._credentials))  # type: ignore[attr-defined]  # noqa: SLF001  # as gRPC does
+
+    async def start(self) -> None:
+        """Answer calls."""
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._server.start()
+        for _ in range(CALLS_AWAITED):
+            self._await_call()
+        self._poller.start()
+
+    async def stop(self, grace_s: float | None) -> None:
+        """Accept no calls any more; after `grace_s` those still open are cancelled. Safe to call twice."""
+        if self._stopped is None:
+            return
+        self._server.shutdown(self._poller.queue, self._on_shut)
+        try:
+            async with asyncio.timeout(grace_s or 0.0):
+                await asyncio.shield(self._stopped)
+        except TimeoutError:
+            self._server.cancel_all_calls()
+            await asyncio.shield(self._stopped)
+        if self._around.running:
+            await asyncio.wait(self._around.running)
+        await asyncio.to_thread(self._poller.join)
+        self._server.destroy()
+
+    def _await_call(self) -> None:
+        self._server.request_call(self._poller.queue, self._poller.queue, self._on_call)
+
+    def _on_call(self, event: Event) -> None:
+        if not event.success:  # the server is shut
+            return
+        with suppress(ValueError):  # it has just been shut
+            self._await_call()
+        self._open += 1
+        details = Details(event.call_details.method.decode(), event.invocation_metadata)
+        Call(event, self._handler_of(details), self._around).begin()
+
+    def _handler_of(self, details: Details) -> Handler:
+        found = (handlers.service(details) for handlers in self._handlers)  # type: ignore[arg-type]  # a stand-in
+        return next((handler for handler in found if handler is not None), _UNKNOWN)
+
+    def _on_closed(self) -> None:
+        self._open -= 1
+        self._end_if_over()
+
+    def _on_shut(self, _event: object) -> None:
+        self._is_shut = True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self._is_shut and not self._open and self._stopped is not None:
+            self._poller.end()
+            self._poller.post(self._stopped.set_result, None)
+
+
+async def _unknown(_messages: object, context: Call) -> None:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+# A stream of bytes fits every kind of call, and waits for no message.
+_UNKNOWN = grpc.stream_stream_rpc_method_handler(_unknown)
