@@ -14,7 +14,6 @@ batch (I: index of dispersion, r: load over capacity), whose maximum has an expo
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -77,11 +76,13 @@ class Regime(NamedTuple):
     gathered_longest_s: Array
     at_once: AtOnce
 
-    def longest_s(self, row: int, column: int) -> float:
-        """Return the latency that all but a few images keep at a mean batch and clock."""
-        if row > self.at_once.rows[column]:
-            return float(self.gathered_longest_s[row, column])
-        return float(self.at_once.longest_s[column])
+    def longest_s(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Array:
+        """Return the latency that all but a few images keep at some mean batches and clocks."""
+        gathered = rows > self.at_once.rows[columns]
+        gathered_s = self.gathered_longest_s[rows, columns]
+        return (
+            gathered_s if gathered.all() else np.where(gathered, gathered_s, self.at_once.longest_s(columns))
+        )
 
 
 def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float) -> Regime:
@@ -297,20 +298,16 @@ class AtOnce:
 
     def late_share(self, limit_s: Array | float) -> Array:
         """Return the share of these images whose latency exceeds a limit, one a clock."""
-        late_s = self._latency_s - limit_s
-        np.maximum(late_s, 0.0, out=late_s)
-        np.minimum(late_s, self._wait_s, out=late_s)
-        share: Array = _PAIRS @ late_s / self._all_s
-        return share
+        return _late_share(self._latency_s, self._wait_s, self._all_s, limit_s)
 
-    @cached_property
-    def longest_s(self) -> Array:
-        """The latency that all but a few keep, one a clock, found by halving the interval where it lies."""
-        longest_s: Array = self._own_s.min(axis=0)
-        step_s = self._latency_s.max(axis=0) - longest_s
+    def longest_s(self, columns: NDArray[np.intp]) -> Array:
+        """Return the latency that all but a few keep at some clocks: the interval where it lies is halved."""
+        latency_s, wait_s, all_s = self._latency_s[:, columns], self._wait_s[:, columns], self._all_s[columns]
+        longest_s: Array = self._own_s[:, columns].min(axis=0)
+        step_s = latency_s.max(axis=0) - longest_s
         for _ in range(_HALVINGS):
             step_s *= 0.5
-            longest_s += step_s * (self.late_share(longest_s + step_s) > _FEW)
+            longest_s += step_s * (_late_share(latency_s, wait_s, all_s, longest_s + step_s) > _FEW)
         longest_s += step_s
         return longest_s
 
@@ -320,6 +317,16 @@ class AtOnce:
         met_s = _PAIRS @ (self._wait_s * (self._own_s + 0.5 * self._wait_s)) / self._all_s
         mean_s: Array = self.busy * met_s + (1.0 - self.busy) * self.alone_s
         return mean_s
+
+
+def _late_share(latency_s: Array, wait_s: Array, all_s: Array, limit_s: Array | float) -> Array:
+    """Return the share of images whose latency exceeds a limit; the limit may differ by clock."""
+    late_s = latency_s - limit_s
+    np.maximum(late_s, 0.0, out=late_s)
+    np.minimum(late_s, wait_s, out=late_s)
+    share: Array = _PAIRS @ late_s
+    share /= all_s
+    return share
 
 
 def _deviated(images: Array, dispersion: Array | float, deviation: Array | float) -> Array:

@@ -33,7 +33,7 @@ class LocalCorrection:
     """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are logarithmic.
 
     How near a cell is to every row and column is kept beside it: a window moves a few cells, if any, and a
-    table needs all. What is observed is kept as plain numbers until a table needs it in an array.
+    table needs all.
 
     Args:
         sizes: batch sizes of the table's rows, ascending.
@@ -45,10 +45,8 @@ class LocalCorrection:
         self._axes = np.concatenate([np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]])
         self._slots: dict[tuple[int, int], int] = {}
         self._cells: list[tuple[float, float, float]] = []
-        self._weights = np.zeros(_MOST_CELLS)
-        self._changed: set[int] = set()
+        self._batches, self._clocks, self._values, self._weights = np.zeros((4, _MOST_CELLS))
         self._moved: set[int] = set()
-        self._kept = np.zeros((_MOST_CELLS, 3))
         self._near = np.zeros((_MOST_CELLS, self._axes.size))
 
     def age(self) -> None:
@@ -61,16 +59,15 @@ class LocalCorrection:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self._free_slot()
-            self._cells[slot : slot + 1] = [(float(batch), float(clock), value)]
-            self._weights[slot] = weight
             self._moved.add(slot)
         else:
             before, its_weight = self._cells[slot], float(self._weights[slot])
-            self._cells[slot] = now = _moved(before, its_weight, batch, clock, value, weight)
-            self._weights[slot] = min(_MOST_WEIGHT, its_weight + weight)
-            if now[:2] != before[:2]:
+            batch, clock, value = _moved(before, its_weight, batch, clock, value, weight)
+            weight = min(_MOST_WEIGHT, its_weight + weight)
+            if (batch, clock) != before[:2]:
                 self._moved.add(slot)
-        self._changed.add(slot)
+        self._cells[slot : slot + 1] = [(float(batch), float(clock), value)]
+        self._values[slot], self._weights[slot] = value, weight
 
     def forget(self, share: float) -> None:
         """Keep only this share of every cell's weight: the present is different from the past."""
@@ -82,18 +79,29 @@ class LocalCorrection:
         Args:
             predict: the model's predictions at batch sizes and clocks, for the same quantity as observed.
         """
+        weight, factor = self._weighed(predict)
+        known = weight + 1.0
+        return factor, np.divide(weight, known, out=known)
+
+    def factor(self, predict: Callable[[Array, Array], Array]) -> Array:
+        """Return only the factor of `table`."""
+        return self._weighed(predict)[1]
+
+    def _weighed(self, predict: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
+        """Return the weight of what was measured around every size and clock, and the factor there."""
         count = len(self._slots)
         if not count:
-            return np.ones(self._shape), np.zeros(self._shape)
-        self._write()
-        batches, clocks, values = self._kept[:count].T
+            return np.zeros(self._shape), np.ones(self._shape)
+        if self._moved:
+            self._place()
+        batches, clocks, values = self._batches[:count], self._clocks[:count], self._values[:count]
         ratios = np.log(values / np.maximum(1e-12, predict(batches, clocks)))
-        ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
+        np.minimum(_MOST_LOG_RATIO, np.maximum(-_MOST_LOG_RATIO, ratios, out=ratios), out=ratios)
         rows = self._shape[0]
         near_size, near_clock = self._near[:count, :rows].T * self._weights[:count], self._near[:count, rows:]
-        known, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
-        factor /= known + _PRIOR_WEIGHT
-        return np.exp(factor, out=factor), known / (known + 1.0)
+        weight, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
+        factor /= weight + _PRIOR_WEIGHT
+        return weight, np.exp(factor, out=factor)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
@@ -116,23 +124,16 @@ class LocalCorrection:
         lightest = int(self._weights[list(self._slots.values())].argmin())
         return self._slots.pop(list(self._slots)[lightest])
 
-    def _write(self) -> None:
-        """Write what was observed into the arrays."""
-        changed = list(self._changed)
-        if changed:
-            self._kept[changed] = [self._cells[slot] for slot in changed]
-            self._changed.clear()
-        if self._moved:
-            self._place(list(self._moved))
-            self._moved.clear()
-
-    def _place(self, moved: list[int]) -> None:
-        """Find anew how near these cells are to each size and clock: 1 where they meet."""
-        places = np.log(self._kept[moved, :2]) / _WIDTHS
-        distance = self._axes - places.repeat(self._shape, axis=1)
+    def _place(self) -> None:
+        """Find anew how near the cells that moved are to each size and clock: 1 where they meet."""
+        moved = list(self._moved)
+        batches, clocks, _ = zip(*(self._cells[slot] for slot in moved), strict=True)
+        self._batches[moved], self._clocks[moved] = places = np.array((batches, clocks))
+        distance = self._axes - (np.log(places).T / _WIDTHS).repeat(self._shape, axis=1)
         distance *= distance
         distance *= -0.5
         self._near[moved] = np.exp(distance, out=distance)
+        self._moved.clear()
 
 
 def _moved(

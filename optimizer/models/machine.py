@@ -77,6 +77,7 @@ class Machine:
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
         self._doubt, self._hope = Doubt(), Hope()
         self._believed: Tables | None = None
+        self._power_factor: Array | None = None
         self._reached: Reach | None = None
 
     @property
@@ -188,14 +189,20 @@ class Machine:
         cautious_s *= self._doubt.share
         cautious_s *= slowest_s - times_s
         cautious_s += times_s
+        self._power_factor = self._measured_power.factor(self._running_at) if self.knows_power else None
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
     def hoped(self) -> Hoped:
         """Return what the settings may come to at best, as far as first visits before allow such hopes."""
         told = self._believed or self.tables()
-        way_s = np.maximum(0.0, told.times_s - self._reach.least_s(told.times_s))
-        times_s = told.times_s - self._hope.share * (1.0 - told.known) * way_s
+        way_s = self._reach.least_s(told.times_s)
+        np.subtract(told.times_s, way_s, out=way_s)
+        np.maximum(0.0, way_s, out=way_s)
+        times_s = np.subtract(1.0, told.known)
+        times_s *= self._hope.share
+        times_s *= way_s
+        np.subtract(told.times_s, times_s, out=times_s)
         return Hoped(times_s, self._running_w(times_s))
 
     def export_state(self) -> dict[str, object]:
@@ -246,10 +253,11 @@ class Machine:
         return base_s
 
     def _running_w(self, times_s: Array) -> Array | None:
-        if not self.knows_power:
+        """Return the power of batches that take so long, beyond idle power; as of the latest tables."""
+        if self._power_factor is None:
             return None
         running_w = self._base_w(times_s)
-        running_w *= self._measured_power.table(self._running_at)[0]
+        running_w *= self._power_factor
         running_w -= self.idle_w
         return np.maximum(0.0, running_w, out=running_w)
 

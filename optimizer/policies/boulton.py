@@ -429,10 +429,10 @@ class BoultonPolicy:
         return column if self._idle > _IDLE_WINDOWS and column in enough and hardly_lower else lowest
 
     def _decision(self, land: Landscape, choice: _Choice, targets: Targets, learned: str) -> Decision:
-        chosen = self._unjammed(self._steadied(land.prediction(choice.row, choice.column)))
         others = [place for place in land.top(_ALTERNATIVES + 1) if place[1] != choice.column]
         possible = [place for place in others if not math.isinf(land.cost_per_s(*place))]
-        rivals = tuple(land.prediction(*place) for place in possible[:_ALTERNATIVES])
+        best, *rivals = land.predictions([(choice.row, choice.column), *possible[:_ALTERNATIVES]])
+        chosen = self._unjammed(self._steadied(best))
         rival = rivals[0] if rivals else None
         infeasible = self._infeasible(land, targets, chosen)
         return Decision(
@@ -444,7 +444,7 @@ class BoultonPolicy:
             runner_up=rival.point if rival else None,
             runner_up_revenue_per_s=rival.revenue_per_s if rival else None,
             alarm=self._alarm(land, choice, chosen.point),
-            alternatives=rivals,
+            alternatives=tuple(rivals),
             infeasible=infeasible,
             learned=learned,
         )

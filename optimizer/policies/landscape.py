@@ -8,7 +8,8 @@ operating point, and all of them are scored at once.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,10 +82,10 @@ class Landscape:
         that size needs all it can get.
         """
         times_s = self.tables.times_s
-        request = min(int(np.searchsorted(self._sizes, load.largest_request)), self._sizes.size - 1)
+        request = min(int(self._sizes.searchsorted(load.largest_request)), self._sizes.size - 1)
         caps = np.maximum(request, largest_in_time(times_s, _LARGEST_BATCH * slo_s))
         capacity = self._sizes[caps] / times_s[caps, np.arange(caps.size)]
-        slow = np.flatnonzero(capacity < _AMPLE * load.rate_per_s)
+        (slow,) = (capacity < _AMPLE * load.rate_per_s).nonzero()
         if slow.size:
             quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
             caps[slow] = np.maximum(caps[slow], quickest)
@@ -110,7 +111,7 @@ class Landscape:
 
     def most_promising(self, curiosity: float) -> tuple[int, int]:
         """Return the setting that may cost least, where up to this share is taken off for what is unknown."""
-        return self.best_at(int(np.argmin(self._least_costs(curiosity))))
+        return self.best_at(int(self._least_costs(curiosity).argmin()))
 
     def least_cost_per_s(self, column: int, curiosity: float) -> float:
         """Return what the best setting at a clock may cost at least; as for `most_promising`."""
@@ -125,8 +126,8 @@ class Landscape:
 
     def top(self, count: int) -> list[tuple[int, int]]:
         """Return the best settings with different clocks, best first."""
-        order = np.argsort(-self._best_merits, kind="stable")[:count]
-        return [self.best_at(int(column)) for column in order]
+        order = (-self._best_merits).argsort(kind="stable")[:count]
+        return [self.best_at(column) for column in order.tolist()]
 
     def point(self, row: int, column: int) -> OperatingPoint:
         """Return the legal setting that has this mean batch at this clock."""
@@ -140,16 +141,25 @@ class Landscape:
         """Return the clock of a column; None where clocks are not governed."""
         return self._grid.sm_clocks_mhz[column] if self._grid.sm_clocks_mhz else None
 
-    def prediction(self, row: int, column: int) -> Prediction:
-        """Return what is expected there."""
+    def predictions(self, places: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Return what is expected at some settings, given by row and column; at least one."""
+        rows, columns = np.array(places).T
+        p99s_ms = 1e3 * (self._regime.longest_s(rows, columns) + self._overhead_s)
+        return [
+            self._prediction(*place, p99_ms) for place, p99_ms in zip(places, p99s_ms.tolist(), strict=True)
+        ]
+
+    def _prediction(self, row: int, column: int, p99_ms: float) -> Prediction:
         power_w = None if self.power_w is None else float(self.power_w[row, column])
-        return Prediction(
-            self.point(row, column), float(self.revenue_per_s[row, column]), self.p99_ms(row, column), power_w
-        )
+        return Prediction(self.point(row, column), float(self.revenue_per_s[row, column]), p99_ms, power_w)
+
+    def prediction(self, row: int, column: int) -> Prediction:
+        """Return the same of one setting."""
+        return self.predictions([(row, column)])[0]
 
     def p99_ms(self, row: int, column: int) -> float:
         """Return the latency expected there."""
-        return 1e3 * (self._regime.longest_s(row, column) + self._overhead_s)
+        return self.prediction(row, column).p99_ms
 
     def cost_per_s(self, row: int, column: int) -> float:
         """Return what a setting falls short of the most that could be earned."""
@@ -165,8 +175,7 @@ class Landscape:
 
     def greedy_row(self, column: int) -> int:
         """Return the mean batch that needs no delay at a clock; the largest where it is too slow."""
-        possible = self._regime.possible[:, column]
-        return int(possible.argmax()) if possible.any() else int(self._caps[column])
+        return int(min(self._regime.at_once.rows[column], self._caps[column]))
 
     def mean_images(self, row: int) -> float:
         """Return the mean batch of a row."""
@@ -193,8 +202,10 @@ class Landscape:
         regime, rate = self._regime, load.rate_per_s
         capacity = self._sizes[self._caps] / self.tables.times_s[self._caps, self._columns]
         overflow = overflow_share(load, capacity, self._sizes[self._caps] - regime.greedy_images)
-        self._late_share = np.minimum(1.0, regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0))
-        late = np.maximum(rate * self._late_share, rate - capacity)
+        self._late_share = regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0)
+        np.minimum(1.0, self._late_share, out=self._late_share)
+        late = rate * self._late_share
+        np.maximum(late, rate - capacity, out=late)
         self.power_w = self._power(machine)
         typical_ms = self._typical_ms(self.tables.times_s, load, targets)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
@@ -211,7 +222,7 @@ class Landscape:
     def _typical_ms(self, times_s: Array, load: Load, targets: Targets) -> Array:
         """Return the mean latency where batches take so long; nothing where the form does not ask."""
         if not weighs_latency(targets):
-            return np.zeros_like(times_s)
+            return np.zeros(())
         delayed = self._regime.delay_s > 0.0
         latency_ms: Array = 1e3 * mean_latency_s(self._sizes, times_s, self._caps, load, delayed)
         return latency_ms
@@ -225,16 +236,16 @@ class Landscape:
         if not self.hopes:
             unchanged: Array = self._best_merits
             return unchanged
-        hoped = machine.hoped()
-        power_w = expected.joules
+        hoped, best = machine.hoped(), (self._best_rows, self._columns)
+        power_w = None if expected.joules is None else expected.joules[best]
         if power_w is not None and hoped.running_w is not None and self.tables.running_w is not None:
-            busy = hoped.times_s / self.tables.cautious_times_s
-            drawn = hoped.running_w / np.maximum(1e-9, self.tables.running_w)
+            busy = hoped.times_s[best] / self.tables.cautious_times_s[best]
+            drawn = hoped.running_w[best] / np.maximum(1e-9, self.tables.running_w[best])
             power_w = machine.idle_w + busy * drawn * (power_w - machine.idle_w)
         typical_ms = self._typical_ms(hoped.times_s, load, targets)
-        best = replace(expected, joules=power_w, latency_ms=typical_ms)
-        worth = np.where(np.isfinite(self.merit), score(targets, best).total, -np.inf)
-        merits: Array = worth[self._best_rows, self._columns]
+        typical_ms = typical_ms[best] if typical_ms.ndim else typical_ms
+        outcome = Outcome(1.0, expected.in_time[best], expected.late[best], power_w, typical_ms)
+        merits: Array = np.where(np.isfinite(self._best_merits), score(targets, outcome).total, -np.inf)
         return merits
 
     def _judge(self, served: NDArray[np.bool_], machine: Machine, targets: Targets, margins: Margins) -> None:
@@ -245,20 +256,18 @@ class Landscape:
         """
         running, rows = self._running_under_cap(machine, targets), self._caps
         usable = self._usable(running, rows, served, margins)
-        if (
-            not (usable & self._in_time).any()
-            and targets.power_cap_w is not None
-            and self.power_w is not None
-        ):
-            mean = self.power_w <= _CAP_SHARE * targets.power_cap_w
-            usable = self._usable(running | mean, self._regime.at_once.rows, served, margins)
         safe = usable & self._in_time
         self.feasible = bool(safe.any())
+        if not self.feasible and targets.power_cap_w is not None and self.power_w is not None:
+            mean = self.power_w <= _CAP_SHARE * targets.power_cap_w
+            usable = self._usable(running | mean, self._regime.at_once.rows, served, margins)
+            safe = usable & self._in_time
+            self.feasible = bool(safe.any())
         with_late_answers = np.where(usable, self.revenue_per_s, -np.inf)
         if not self.feasible:
             usable = served & self._allowed & (self._regime.delay_s <= 0.0)
         self.merit = np.where(safe if self.feasible else usable, self.revenue_per_s, -np.inf)
-        if not usable.any() or self._late_share[usable].min() > _NOBODY_IN_TIME:
+        if not self.feasible and not (usable & (self._late_share <= _NOBODY_IN_TIME)).any():
             self._last_resort()
         self._best_rows = self.merit.argmax(axis=0)
         self._best_merits = self.merit[self._best_rows, self._columns]
@@ -288,8 +297,10 @@ class Landscape:
         Where nothing is delayed few latencies come near the longest; where batches are, a small error would
         make all of them late at once.
         """
-        longest_ms = 1e3 * (self._regime.gathered_longest_s + self._overhead_s)
-        kept: NDArray[np.bool_] = (self._regime.delay_s <= 0.0) | (longest_ms <= _EDGE * targets.slo_p99_ms)
+        longest_ms = self._regime.gathered_longest_s + self._overhead_s
+        longest_ms *= 1e3
+        kept = longest_ms <= _EDGE * targets.slo_p99_ms
+        kept |= self._regime.delay_s <= 0.0
         return kept
 
     def _last_resort(self) -> None:
@@ -315,10 +326,10 @@ class Landscape:
 
     def _fastest(self, allowed: NDArray[np.bool_], rows: NDArray[np.intp]) -> int:
         """Return the highest clock that is allowed at these batches, else the one that draws least."""
-        found = np.flatnonzero(allowed[rows, self._columns])
+        (found,) = allowed[rows, self._columns].nonzero()
         if found.size or self.power_w is None:
             return int(found[-1])
-        return int(np.argmin(self.power_w[self._regime.at_once.rows, self._columns]))
+        return int(self.power_w[self._regime.at_once.rows, self._columns].argmin())
 
     def _running_under_cap(self, machine: Machine, targets: Targets) -> NDArray[np.bool_]:
         running_w = self.tables.running_w
