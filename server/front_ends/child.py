@@ -57,14 +57,16 @@ class FrontEndProcess:
         except TimeoutError:
             raise ConfigError(f"a front end did not start within {START_TIMEOUT_S:g} s") from None
 
-    async def tell(self, *, serving: bool) -> None:
-        """Tell it what its health service is to say, and wait until it does, but not for one that hangs."""
+    async def tell(self, *, serving: bool) -> bool:
+        """Tell it what its health service is to say; whether it does so soon, or has ended."""
         said = asyncio.get_running_loop().create_future()
         self._told.append(said)
         self._link.send(pack_number(Kind.SERVING, serving))
         with suppress(TimeoutError):
             async with asyncio.timeout(SAID_TIMEOUT_S):
                 await said
+                return True
+        return False
 
     async def stop(self, grace_s: float) -> None:
         """Have it accept nothing more, and end after `grace_s` or a little later."""

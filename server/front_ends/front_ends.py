@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from server.errors import BoultonError
 from server.front_ends.child import FrontEndProcess
@@ -13,6 +14,8 @@ from server.inference.service import InferenceService
 from server.transport.grpc_server import PortSettings
 
 SOONEST_RESTART_S, LATEST_RESTART_S = 0.1, 5.0
+LOOK_EVERY_S, HUNG_AFTER_S = 5.0, 20.0
+"""A front end that has answered nothing for so long is killed: its clients turn to one that works."""
 
 logger = logging.getLogger("boulton.front_ends")
 
@@ -86,12 +89,24 @@ class FrontEnds:
     async def _keep(self, one: FrontEndProcess) -> None:
         """Have another one take its place whenever it dies; its clients meanwhile turn to the others."""
         while True:
-            await one.gone.wait()
+            await self._until_gone(one)
             self._running.discard(one)
             await one.end()
             self.restarts += 1
             logger.error("a front end has ended: what its clients asked is withdrawn, and it is started anew")
             one = await self._replacement()
+
+    async def _until_gone(self, one: FrontEndProcess) -> None:
+        """Wait until it has ended; one that hangs is killed."""
+        clock = asyncio.get_running_loop().time
+        answered_s = clock()
+        while not await _set_within(one.gone, LOOK_EVERY_S):
+            if await one.tell(serving=self._serving):
+                answered_s = clock()
+            elif clock() - answered_s > HUNG_AFTER_S:
+                logger.error("a front end has not answered for %.0f s: it is killed", clock() - answered_s)
+                await one.end()
+                return
 
     async def _replacement(self) -> FrontEndProcess:
         pause_s = SOONEST_RESTART_S
@@ -102,3 +117,11 @@ class FrontEnds:
             except (BoultonError, OSError) as error:
                 logger.error("a front end cannot be started: %s", error)  # the text says all
             pause_s = min(2 * pause_s, LATEST_RESTART_S)
+
+
+async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event, but not for ever; whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    return event.is_set()

@@ -21,6 +21,8 @@ from PIL import Image
 from bench.serving.processes import family
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
+from server.front_ends import child
+from server.front_ends import front_ends as keeping
 from server.front_ends.child import MODULE
 from server.front_ends.core import REFER_BYTES
 from server.front_ends.desk import Desk
@@ -223,6 +225,33 @@ async def test_nothing_of_a_front_end_that_dies_under_load_stays(served: Served,
     await served.stub.ModelInfer(gate(tiny), wait_for_ready=True)
     assert scheduler.statistics.success.count == 1
     await tiny.until(lambda: arenas() == 1)
+
+
+async def test_one_that_hangs_is_killed_and_replaced(
+    served: Served, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "SAID_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(keeping, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(keeping, "HUNG_AFTER_S", 0.5)
+    [hung] = children()
+    os.kill(hung, signal.SIGSTOP)
+    call = served.stub.ModelInfer(pair(tiny))
+    with pytest.raises(grpc.aio.AioRpcError) as lost:
+        await asyncio.wait_for(call, 60)
+    assert lost.value.code() is grpc.StatusCode.UNAVAILABLE
+    await tiny.until(lambda: served.server.restarts == served.server.running == 1)
+    assert outputs(await served.stub.ModelInfer(pair(tiny), wait_for_ready=True))
+    assert hung not in children()
+
+
+async def test_one_that_answers_is_left_in_peace(
+    served: Served, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "LOOK_EVERY_S", 0.01)
+    before = children()
+    await asyncio.sleep(1)
+    await served.stub.ModelInfer(pair(tiny))
+    assert (children(), served.server.restarts) == (before, 0)
 
 
 def arenas() -> int:
