@@ -1,4 +1,4 @@
-"""What a decision costs in processor time: `BoultonPolicy.decide` on a grid of 128 batches x 110 clocks.
+"""What a decision costs: `BoultonPolicy.decide` on a grid of 128 batches x 110 clocks.
 
     python -m bench.governor.decide_cost [--quick] [--rounds N] [--seconds S] [--save]
 
@@ -6,13 +6,25 @@ A simulated V100 is governed through a day of traffic that lasts `--seconds` dec
 windows are kept, and then decided on again, once a round, by a policy that knows nothing yet. So a round has
 every state that a policy comes through, from the first batch to a full memory. The V100 has 187 clocks; its
 highest 110 are the grid of the target, and all of them are measured beside it.
+
+In a row, a decision finds everything in the caches that it needs; once a second it does not. So the same is
+measured as well
+
+- within a simulation, where a simulated second lies between two decisions, as in the tournament;
+- after other work, which goes over more memory than the caches hold, and runs other code.
+
+Processor time is judged; a second figure is by the clock on the wall, with whatever else the machine did.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from rich.console import Console
@@ -39,85 +51,150 @@ _RATE_PER_S, _SWING = 900.0, 0.9
 _TARGETS = Targets(slo_p99_ms=100.0, price_per_1000_images=0.01, energy_price_per_kwh=0.3)
 
 
+_FORMS = ("energy", "edp")
+_SWEPT_BYTES = 48 << 20
+_IN_A_ROW, _SIMULATION, _OTHER_WORK = "in a row", "within a simulation", "after other work"
+MakeReady = Callable[[Window], Window]
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Windows that were measured one after the other, and the settings that they were chosen from."""
 
     grid: OperatingGrid
+    targets: Targets
     windows: Sequence[Window]
 
     def __str__(self) -> str:
         limits, clocks = len(self.grid.batch_limits), len(self.grid.sm_clocks_mhz)
-        return f"{limits} batches x {clocks} clocks"
+        form = "" if self.targets.form == "profit" else f", {self.targets.form}"
+        return f"{limits} batches x {clocks} clocks{form}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one decision cost: time of the processor, time on the wall, and pages that were faulted in."""
+
+    processor_ms: float
+    wall_ms: float
+    faults: int
 
 
 def run(settings: Settings, console: Console) -> Result:
     """Record, then decide again."""
     decisions = max(20, round(settings.seconds * DECISIONS_A_SECOND_OF_ROUND))
-    recordings = [record(clocks, decisions) for clocks in (CLOCKS, None)]
-    turns = {str(each): lambda each=each: decide_ms(each) for each in recordings}
+    judged, whole = record(CLOCKS, decisions), record(None, decisions)
+    averages = [record(CLOCKS, decisions, replace(_TARGETS, form=form)) for form in _FORMS]
+    work = OtherWork()
+    turns: dict[str, Callable[[], list[Cost]]] = {
+        f"{each}, {_IN_A_ROW}": partial(costs, each) for each in (judged, whole, *averages)
+    }
+    turns |= {f"{each}, {_OTHER_WORK}": partial(costs, each, work) for each in (judged, *averages)}
+    turns[f"{judged}, {_SIMULATION}"] = partial(costs_in_simulation, decisions)
     found = in_turns(turns, settings.rounds, console)
-    figures = [
-        figure
-        for each, at_most in zip(recordings, (AT_MOST_MS, None), strict=True)
-        for figure in _figures(str(each), found[str(each)], at_most)
-    ]
     conditions = (
         f"simulated {GPU}, {NETWORK}, a day of traffic in {decisions} decisions, from an empty memory",
         "processor time of the deciding thread (CLOCK_THREAD_CPUTIME_ID)",
+        f"other work: {_SWEPT_BYTES >> 20} MiB written to, a text of many numbers sorted, written and read",
     )
-    return Result("decide", "What a decision costs", figures, conditions)
+    return Result("decide", "What a decision costs", list(_figures(found, str(judged))), conditions)
 
 
-def record(clocks: int | None, decisions: int) -> Recording:
+def record(clocks: int | None, decisions: int, targets: Targets = _TARGETS) -> Recording:
     """Let the policy govern, a decision a second.
 
     Args:
         clocks: how many of the GPU's highest clocks it may set; None for all.
         decisions: how many it makes.
+        targets: what it pursues.
     """
-    scenario = _scenario(clocks, decisions)
+    scenario = _scenario(clocks, decisions, targets)
     windows: list[Window] = []
-    simulate(scenario, lambda grid: _Listener(grid, windows))
-    return Recording(grid_of(scenario), windows)
+    simulate(scenario, lambda grid: _Listener(grid, windows, []))
+    return Recording(grid_of(scenario), targets, windows)
 
 
-def decide_ms(recording: Recording) -> list[float]:
-    """Return the milliseconds of processor time that every decision took a fresh policy."""
-    policy, took_ms = BoultonPolicy(recording.grid), []
-    for window in recording.windows:
-        began_ns = time.thread_time_ns()
-        policy.decide(window, _TARGETS)
-        took_ms.append((time.thread_time_ns() - began_ns) / 1e6)
-    return took_ms
+def costs(recording: Recording, ready: MakeReady | None = None) -> list[Cost]:
+    """Return what every decision cost a fresh policy; `ready` is called before each, with its window."""
+    policy, ready = BoultonPolicy(recording.grid), ready or _as_it_is
+    return [_cost(policy, ready(window), recording.targets)[1] for window in recording.windows]
 
 
-def _figures(what: str, rounds: Sequence[Sequence[float]], at_most_ms: float | None) -> list[Figure]:
-    p50, p99 = (Spread.of([float(np.percentile(took, rank)) for took in rounds]) for rank in (50, 99))
-    return [Figure(f"{what}, p50", p50, "ms"), Figure(f"{what}, p99", p99, "ms", at_most=at_most_ms)]
+def costs_in_simulation(decisions: int) -> list[Cost]:
+    """Return what every decision cost between two simulated seconds."""
+    found: list[Cost] = []
+    simulate(_scenario(CLOCKS, decisions, _TARGETS), lambda grid: _Listener(grid, [], found))
+    return found
 
 
-def _scenario(clocks: int | None, decisions: int) -> Scenario:
+class OtherWork:
+    """What a process may do between two decisions: called, it leaves the caches full of other things."""
+
+    def __init__(self) -> None:
+        self._swept = np.zeros(_SWEPT_BYTES // 8)
+        self._numbers = [float(number % 997) for number in range(5_000)]
+
+    def __call__(self, window: Window) -> Window:
+        """Work; then return a window that was made just now, as when it is measured."""
+        self._swept += 1.0
+        self._numbers = json.loads(json.dumps(sorted(self._numbers, key=lambda number: -number)))
+        return copy.deepcopy(window)
+
+
+def _as_it_is(window: Window) -> Window:
+    return window
+
+
+def _cost(policy: BoultonPolicy, window: Window, targets: Targets) -> tuple[Decision, Cost]:
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    began_ns, began_wall_ns = time.thread_time_ns(), time.perf_counter_ns()
+    decision = policy.decide(window, targets)
+    took_ns, took_wall_ns = time.thread_time_ns() - began_ns, time.perf_counter_ns() - began_wall_ns
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    return decision, Cost(took_ns / 1e6, took_wall_ns / 1e6, faults)
+
+
+def _figures(found: Mapping[str, Sequence[Sequence[Cost]]], judged: str) -> Iterable[Figure]:
+    for what, rounds in found.items():
+        processor_ms = [[cost.processor_ms for cost in costs] for costs in rounds]
+        wall_ms = [[cost.wall_ms for cost in costs] for costs in rounds]
+        at_most = AT_MOST_MS if what.startswith(judged) and not any(form in what for form in _FORMS) else None
+        yield Figure(f"{what}, p50", _percentile(processor_ms, 50), "ms")
+        yield Figure(f"{what}, p99", _percentile(processor_ms, 99), "ms", at_most=at_most)
+        if what.endswith(_IN_A_ROW):
+            continue
+        yield Figure(f"{what}, on the wall, p99", _percentile(wall_ms, 99), "ms")
+        faults = Spread.of([float(np.mean([cost.faults for cost in costs])) for costs in rounds])
+        yield Figure(f"{what}, page faults, mean", faults, "pages")
+
+
+def _percentile(rounds: Sequence[Sequence[float]], rank: int) -> Spread:
+    return Spread.of([float(np.percentile(took, rank)) for took in rounds])
+
+
+def _scenario(clocks: int | None, decisions: int, targets: Targets) -> Scenario:
     profile = load_profile(GPU)
     axis = profile.sm_clocks_mhz[-(clocks or 0) :]
     arrivals_s = diurnal(_RATE_PER_S, _SWING, float(decisions), float(decisions), seed=1)
     profile = replace(profile, sm_clocks_mhz=axis)
-    return Scenario(profile, NETWORK, arrivals_s, float(decisions), _TARGETS, seed=1, max_batch=MAX_BATCH)
+    return Scenario(profile, NETWORK, arrivals_s, float(decisions), targets, seed=1, max_batch=MAX_BATCH)
 
 
 class _Listener:
-    """The policy, and who keeps the windows that it was shown."""
+    """The policy, and who keeps the windows that it was shown, and what it cost to decide on them."""
 
-    def __init__(self, grid: OperatingGrid, windows: list[Window]) -> None:
-        self._policy, self._windows = BoultonPolicy(grid), windows
+    def __init__(self, grid: OperatingGrid, windows: list[Window], found: list[Cost]) -> None:
+        self._policy, self._windows, self._found = BoultonPolicy(grid), windows, found
 
     @property
     def name(self) -> str:
         return self._policy.name
 
     def decide(self, window: Window, targets: Targets) -> Decision:
+        decision, cost = _cost(self._policy, window, targets)
         self._windows.append(window)
-        return self._policy.decide(window, targets)
+        self._found.append(cost)
+        return decision
 
 
 if __name__ == "__main__":

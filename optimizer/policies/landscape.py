@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.models.batch_regime import Load, largest_in_time, mean_latency_s, overflow_share, regimes
-from optimizer.models.machine import Machine
+from optimizer.models.machine import Hoped, Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
 from optimizer.revenue import Outcome, Targets, most_revenue, score, weighs_latency
@@ -207,7 +207,9 @@ class Landscape:
         late = rate * self._late_share
         np.maximum(late, rate - capacity, out=late)
         self.power_w = self._power(machine)
-        typical_ms = self._typical_ms(self.tables.times_s, load, targets)
+        self.hopes = targets.form != "profit"
+        hoped = machine.hoped() if self.hopes else None
+        typical_ms, hoped_ms = self._typical_ms(hoped, load, targets)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
         self.revenue_per_s = score(targets, outcome).total
         self._most_per_s = most_revenue(targets, 1.0, rate)
@@ -216,35 +218,37 @@ class Landscape:
         )
         self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
         self._judge(regime.possible & (capacity > rate), machine, targets, margins)
-        self.hopes = targets.form != "profit"
-        self._hoped_merits = self._hope(machine, load, targets, outcome)
+        self._hoped_merits = self._best_merits
+        if hoped is not None:
+            self._hoped_merits = self._hope(machine, targets, outcome, hoped, hoped_ms)
 
-    def _typical_ms(self, times_s: Array, load: Load, targets: Targets) -> Array:
-        """Return the mean latency where batches take so long; nothing where the form does not ask."""
-        if not weighs_latency(targets):
-            return np.zeros(())
-        delayed = self._regime.delay_s > 0.0
-        latency_ms: Array = 1e3 * mean_latency_s(self._sizes, times_s, self._caps, load, delayed)
-        return latency_ms
+    def _typical_ms(self, hoped: Hoped | None, load: Load, targets: Targets) -> tuple[Array, Array]:
+        """Return the mean latency expected and that hoped for; nothing where the form does not ask."""
+        if hoped is None or not weighs_latency(targets):
+            return np.zeros(()), np.zeros(())
+        both_s = np.concatenate((self.tables.times_s, hoped.times_s), axis=1)
+        delayed = np.concatenate((self._regime.delay_s > 0.0,) * 2, axis=1)
+        caps = np.concatenate((self._caps,) * 2)
+        both_ms = 1e3 * mean_latency_s(self._sizes, both_s, caps, load, delayed)
+        return both_ms[:, : self._caps.size], both_ms[:, self._caps.size :]
 
-    def _hope(self, machine: Machine, load: Load, targets: Targets, expected: Outcome[Array]) -> Array:
+    def _hope(
+        self, machine: Machine, targets: Targets, expected: Outcome[Array], hoped: Hoped, latency_ms: Array
+    ) -> Array:
         """Return what the best setting at each clock is worth if batches there end as soon as may be.
 
         Only where averages are scored: there the times weigh more than what an exploration costs. What is
         ruled out for the times to reckon with stays so.
         """
-        if not self.hopes:
-            unchanged: Array = self._best_merits
-            return unchanged
-        hoped, best = machine.hoped(), (self._best_rows, self._columns)
-        power_w = None if expected.joules is None else expected.joules[best]
-        if power_w is not None and hoped.running_w is not None and self.tables.running_w is not None:
-            busy = hoped.times_s[best] / self.tables.cautious_times_s[best]
-            drawn = hoped.running_w[best] / np.maximum(1e-9, self.tables.running_w[best])
-            power_w = machine.idle_w + busy * drawn * (power_w - machine.idle_w)
-        typical_ms = self._typical_ms(hoped.times_s, load, targets)
-        typical_ms = typical_ms[best] if typical_ms.ndim else typical_ms
-        outcome = Outcome(1.0, expected.in_time[best], expected.late[best], power_w, typical_ms)
+        best, power_w = (self._best_rows, self._columns), expected.joules
+        if power_w is not None:
+            power_w = power_w[best]
+            if hoped.running_w is not None and self.tables.running_w is not None:
+                busy = hoped.times_s[best] / self.tables.cautious_times_s[best]
+                drawn = hoped.running_w[best] / np.maximum(1e-9, self.tables.running_w[best])
+                power_w = machine.idle_w + busy * drawn * (power_w - machine.idle_w)
+        latency_ms = latency_ms[best] if latency_ms.ndim else latency_ms
+        outcome = Outcome(1.0, expected.in_time[best], expected.late[best], power_w, latency_ms)
         merits: Array = np.where(np.isfinite(self._best_merits), score(targets, outcome).total, -np.inf)
         return merits
 

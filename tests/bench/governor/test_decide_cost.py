@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from bench.governor.decide_cost import CLOCKS, MAX_BATCH, Recording, decide_ms, record
+from bench.governor.decide_cost import (
+    CLOCKS,
+    MAX_BATCH,
+    OtherWork,
+    Recording,
+    costs,
+    costs_in_simulation,
+    record,
+)
 
 DECISIONS = 8
 
@@ -22,9 +30,22 @@ def test_all_clocks_of_the_card_are_more() -> None:
 
 
 def test_every_window_is_decided_on_again_and_timed(recording: Recording) -> None:
-    took_ms = decide_ms(recording)
-    assert len(took_ms) == len(recording.windows) >= DECISIONS
-    assert min(took_ms) > 0.0
+    found = costs(recording)
+    assert len(found) == len(recording.windows) >= DECISIONS
+    assert min(min(cost.processor_ms, cost.wall_ms) for cost in found) > 0.0
+    assert min(cost.faults for cost in found) >= 0
+
+
+def test_decisions_within_a_simulation_are_timed() -> None:
+    assert len(costs_in_simulation(DECISIONS)) >= DECISIONS
+
+
+def test_other_work_changes_no_window(recording: Recording) -> None:
+    work = OtherWork()
+    for window in recording.windows:
+        made = work(window)
+        assert made == window
+        assert made is not window
 
 
 def test_the_windows_have_batches_to_learn_from(recording: Recording) -> None:
