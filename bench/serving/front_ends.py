@@ -1,8 +1,8 @@
 """What front ends are worth: the daemon in one process and through several, against PyTriton; a client in C.
 
 A client in Python takes a core for itself; on two cores it would hide what a second process can do. Bare echo
-servers in as many processes, which share a port, parse nothing, run nothing and answer a constant, say what
-any server on Python's gRPC could reach at most.
+servers on gRPC's own Python servers, in as many processes, which share a port, parse nothing, run nothing and
+answer a constant, say what a server on those could reach at most.
 """
 
 from __future__ import annotations
