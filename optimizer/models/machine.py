@@ -187,7 +187,7 @@ class Machine:
         np.maximum(times_s, slowest_s, out=slowest_s)
         cautious_s = np.subtract(1.0, known)
         cautious_s *= self._doubt.share
-        cautious_s *= slowest_s - times_s
+        cautious_s *= self._feared_s(times_s, slowest_s) - times_s
         cautious_s += times_s
         self._power_factor = self._measured_power.factor(self._running_at) if self.knows_power else None
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
@@ -283,6 +283,11 @@ class Machine:
         if self._reached is None or self._reached.anchors != anchors:
             self._reached = Reach(anchors, self.sizes, self._clocks)
         return self._reached
+
+    def _feared_s(self, times_s: Array, slowest_s: Array) -> Array:
+        """Return the longest times to reckon with: those of physics, or what a prediction leaves of them."""
+        shape = self._forecast.times if self._forecast is not None else None
+        return slowest_s if shape is None or not shape.ready else shape.narrowed(times_s, slowest_s)
 
     def _learn_doubt(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Compare what was believed before with what these batches took."""

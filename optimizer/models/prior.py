@@ -4,6 +4,9 @@ A prediction knows shapes better than levels: how batch times and power change w
 more than how high they are. So the first window that was measured gives it its level, and then its shape
 stands in for that of the models, which know nothing yet of other clocks. With every window it counts for
 less, the sooner the further off it was, until it is let go: what was measured decides in the end.
+
+Where nothing ran yet, physics alone allows much slower batches than are expected. A prediction narrows that,
+as far as it is believed, to what it doubts itself or to what it was off by before, whichever is more.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ _KEPT = 0.9
 _LET_GO = 0.05
 _LEAST_SPREAD = 0.1
 _LEVEL_WEIGHT = 0.5
+_DEVIATIONS, _LEAST_DOUBT = 2.0, 0.03
+"""So many deviations beyond what was predicted are reckoned with; one is never less than this."""
 _SHORTEST_WAY = 1e-12
 """Between a place on an axis and the next; there is none on an axis of one place."""
 _IDLE_SHARES = 0.05, 0.5
@@ -80,7 +85,7 @@ class Shape:
     def __init__(self, log_values: Array, log_sizes: Array, log_clocks: Array, spread: float) -> None:
         self._table = np.exp(log_values)
         self._values, self._sizes, self._clocks = log_values, log_sizes, log_clocks
-        self._spread = max(_LEAST_SPREAD, spread)
+        self._spread, self._deviation = max(_LEAST_SPREAD, spread), max(_LEAST_DOUBT, spread)
         self._level: float | None = None
         self.trust = 1.0
 
@@ -100,6 +105,7 @@ class Shape:
             self._level = found
         error = found - self._level
         self._level += _LEVEL_WEIGHT * error
+        self._deviation = max(self._deviation, abs(error))
         self.doubt(_KEPT * math.exp(-0.5 * (error / self._spread) ** 2))
 
     def doubt(self, share: float) -> None:
@@ -131,6 +137,16 @@ class Shape:
     @property
     def _scale(self) -> float:
         return math.exp(self._level or 0.0)
+
+    def narrowed(self, values: Array, worst: Array) -> Array:
+        """Return the worst to reckon with: as far as it is believed, what its own doubt leaves possible.
+
+        Args:
+            values: what is expected.
+            worst: what physics allows.
+        """
+        bound = values * math.exp(_DEVIATIONS * self._deviation)
+        return worst - self.trust * np.maximum(0.0, worst - bound)
 
 
 class Forecast:

@@ -193,3 +193,28 @@ def test_a_shape_that_was_far_off_is_no_longer_believed() -> None:
     assert right.ready
     assert right.trust > 0.7
     assert not wrong.ready
+
+
+def test_a_prediction_narrows_what_is_to_be_feared_where_nothing_ran() -> None:
+    """Measured at the highest clock only: at the lowest, physics allows for three times the time."""
+    ways = []
+    for spread in (0.0, 0.2, 5.0, 50.0):
+        machine = Machine(GRID, replace(PRIOR, times_s=times_s(power=0.1), spread=spread))
+        machine.gauge(window(16, 1500, times_s()[2, -1], None), 1500)
+        tables = machine.tables()
+        ways.append(float((tables.cautious_times_s / tables.times_s)[0, 0]) - 1.0)
+    assert 0.0 < ways[0] < 0.05, "never of no doubt at all"
+    assert ways[0] < ways[1] == pytest.approx(machine.doubt_share * (np.exp(2.0 * 0.2) - 1.0), rel=1e-6)
+    assert ways[1] < ways[2] == ways[3], "where it doubts more than physics does, physics decides"
+
+
+def test_a_prediction_that_was_off_narrows_the_less() -> None:
+    axis, values, worst = np.log(np.array([1.0, 2.0])), np.ones(2), np.full(2, 3.0)
+    fine, off = (Shape(np.zeros((2, 2)), axis, axis, 0.02) for _ in range(2))
+    for shape, measured in ((fine, 1.0), (off, 1.15)):
+        shape.gauge(1.0, 1.0)
+        shape.observe(measured, 1.0)
+    assert (fine.narrowed(values, worst) < off.narrowed(values, worst)).all()
+    assert (off.narrowed(values, worst) < worst).all()
+    off.doubt(0.0)
+    assert (off.narrowed(values, worst) == worst).all()
