@@ -2,8 +2,11 @@
 
 The cells are the tournament's with steady traffic: GPUs x networks x low and high load x three SLOs. In each
 the governor starts twice on the same arrivals, once knowing nothing and once with what a layer-wise predictor
-says of the network, which that predictor was not fitted to. `--wrong` bends the prediction and tries again:
-that must cost next to nothing. Exits 1 when the prediction does not halve the decisions.
+says of the network, which that predictor was not fitted to. The networks take what their layers take
+(`layered`): as in practice, the predictor was fitted to the machine that serves. With `--whole` they are the
+twin's own, another machine of the same name, of which predictions are off by up to a half. `--wrong` bends
+the prediction and tries again: that must cost next to nothing. Exits 1 when the prediction does not halve the
+decisions, in the mean over all cells and over those where a cold start needs two or more.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.console import make_console
@@ -26,8 +30,9 @@ from bench.flags import number, whole
 from bench.serving.machine import this_machine
 from bench.serving.report import RESULTS
 from bench.tournament.plan import SLOS, STEADY, Cell
+from bench.warm_start.layered import write_layered
 from bench.warm_start.summary import kept, show, summary
-from bench.warm_start.trials import RIGHT, WRONG, Sources, Trial, try_cell
+from bench.warm_start.trials import RIGHT, WRONG, Sources, Tried, try_cell
 
 GPUS = ("v100", "t4", "a100")
 MODELS = ("resnet50", "vgg16", "mobilenetv2", "efficientnet-lite0")
@@ -36,25 +41,43 @@ MODELS = ("resnet50", "vgg16", "mobilenetv2", "efficientnet-lite0")
 def main(argv: Sequence[str] | None = None) -> int:
     """Play, show and save; 0 when the promise was kept, 1 when not."""
     arguments = _parser().parse_args(argv)
-    axes = (arguments.gpu or GPUS, arguments.model or MODELS, arguments.traffic or STEADY, SLOS)
-    cells = [Cell(*names) for names in product(*axes)]
-    Random(0).shuffle(cells)  # whatever is played when the time is up is a fair sample
+    models = arguments.model or MODELS
     bent = (RIGHT, *WRONG) if arguments.wrong else (RIGHT,)
-    trials = sorted(play(cells, arguments, bent), key=lambda trial: (trial.cell, trial.seed))
-    if not trials:
+    with TemporaryDirectory() as folder:
+        gpus = [_machine(gpu, models, arguments, Path(folder)) for gpu in arguments.gpu or GPUS]
+        cells = [Cell(*names) for names in product(gpus, models, arguments.traffic or STEADY, SLOS)]
+        Random(0).shuffle(cells)  # whatever is played when the time is up is a fair sample
+        played = [_named(tried) for tried in play(cells, arguments, bent)]
+    if not played:
         return 1
-    figures = summary(trials, round(arguments.duration))
-    show(trials, figures, make_console())
+    trials = sorted((t for tried in played for t in tried.trials), key=lambda trial: (trial.cell, trial.seed))
+    paces = sorted((p for tried in played for p in tried.paces), key=lambda pace: pace.cell)
+    figures = summary(trials, paces, round(arguments.duration))
+    show(trials, paces, figures, make_console())
     if arguments.save:
-        print(f"saved {_save(trials, figures, len(cells))}")
+        print(f"saved {_save(Tried(tuple(trials), tuple(paces)), figures, arguments, len(cells))}")
     return 0 if kept(figures) else 1
 
 
-def play(cells: Sequence[Cell], arguments: argparse.Namespace, bent: tuple[str, ...]) -> list[Trial]:
+def _machine(gpu: str, models: Sequence[str], arguments: argparse.Namespace, folder: Path) -> str:
+    """Return a shipped profile's name, or the path of the one of the same name whose networks are layers."""
+    networks = [arguments.networks / f"{model}.onnx" for model in models]
+    return gpu if arguments.whole else str(write_layered(gpu, networks, folder))
+
+
+def _named(tried: Tried) -> Tried:
+    """Call GPUs by their names: where their profiles lay for a while says nothing."""
+    return Tried(
+        tuple(replace(one, cell=replace(one.cell, gpu=one.cell.gpu_name)) for one in tried.trials),
+        tuple(replace(one, cell=replace(one.cell, gpu=one.cell.gpu_name)) for one in tried.paces),
+    )
+
+
+def play(cells: Sequence[Cell], arguments: argparse.Namespace, bent: tuple[str, ...]) -> list[Tried]:
     """Play cells, several at once, until all are or the time is up; say how far it is."""
     sources = Sources(arguments.networks, arguments.predictors)
     end_s = time.monotonic() + 60.0 * arguments.minutes
-    trials: list[Trial] = []
+    found: list[Tried] = []
     with ProcessPoolExecutor(arguments.processes) as pool:
         playing = [
             pool.submit(try_cell, cell, sources, arguments.seeds, arguments.duration, bent) for cell in cells
@@ -64,9 +87,9 @@ def play(cells: Sequence[Cell], arguments: argparse.Namespace, bent: tuple[str, 
                 pool.shutdown(wait=False, cancel_futures=True)
             if job.cancelled():
                 break
-            trials += job.result()
+            found.append(job.result())
             print(f"{done} of {len(cells)}: {cell}", file=sys.stderr)
-    return trials
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,10 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpu", action="append", metavar="NAME", help=f"may be repeated (default: {', '.join(GPUS)})")
     add("--model", action="append", metavar="NAME", help=f"may be repeated (default: {', '.join(MODELS)})")
     add("--traffic", action="append", choices=STEADY, help="may be repeated (default: both)")
-    add("--seeds", type=whole(1, 100), default=1, metavar="N", help="of arrivals and noise (default: 1)")
+    add("--seeds", type=whole(1, 100), default=8, metavar="N", help="of arrivals and noise (default: 8)")
     add("--duration", type=number(40.0, 3600.0), default=60.0, metavar="S", help="of a run (default: 60)")
     add("--processes", type=whole(1, 256), default=2, metavar="N", help="at once (default: 2)")
     add("--minutes", type=number(0.1, 1e4), default=600.0, metavar="N", help=_MINUTES)
+    add("--whole", action="store_true", help="play the twin's own networks, which are no sums of layers")
     add("--wrong", action="store_true", help="try wrong predictions as well")
     add("--save", action="store_true", help=f"keep the result as JSON in {RESULTS.name}/")
     return parser
@@ -90,7 +114,7 @@ _PREDICTORS = "NAME.npz of each GPU, by `boulton calibrate --simulated NAME --ou
 _MINUTES = "begin no cell after so long; cells come in an order drawn by lot (default: 600)"
 
 
-def _save(trials: Sequence[Trial], figures: dict[str, Any], planned: int) -> Path:
+def _save(tried: Tried, figures: dict[str, Any], arguments: argparse.Namespace, planned: int) -> Path:
     now = datetime.now(UTC)
     path = RESULTS / f"warm-start-{now:%Y%m%d-%H%M%S}.json"
     result = {
@@ -100,9 +124,11 @@ def _save(trials: Sequence[Trial], figures: dict[str, Any], planned: int) -> Pat
         "simulated": "GPUs, traffic, energy, and what the predictors were fitted to",
         "kept": kept(figures),
         "cells_planned": planned,
-        "cells_played": len({trial.cell for trial in trials}),
+        "cells_played": len({pace.cell for pace in tried.paces}),
+        "networks": "the twin's own" if arguments.whole else "sums of the layers that predictors saw",
         "figures": figures,
-        "trials": [asdict(trial) for trial in trials],
+        "paces": [asdict(pace) for pace in tried.paces],
+        "trials": [asdict(trial) for trial in tried.trials],
     }
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,14 +1,19 @@
 """When a run has settled, counted in decisions, and what was lost until then.
 
-The first count is the tournament's, against a run's own final rate. It forgives a run that settles for less,
-and one that looks settled by chance; so there is a stricter one: against the higher final rate of both runs
-that are compared, and to stay. What was lost needs no threshold at all.
+The count that is judged by looks at the same cell with many seeds. The revenue of a window, in the mean over
+seeds, has little chance left in it, so that it shows each decision; it is held against the higher final rate
+of both starts, so that none is settled that settled for less.
+
+Single runs need means over ten windows to tell a rate from chance, and these hide what the first decisions
+do. The first such count is the tournament's, against a run's own final rate; a stricter one is against the
+higher final rate of both, and to stay. What was lost needs no threshold at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 from bench.tournament.judging import FINAL_SHARE, RATE_WINDOWS, decisions_until_final
@@ -55,6 +60,21 @@ def settling(series: Series, score: Score, final: float, interval_s: float) -> S
         late_share=score.late_share,
         final_per_s=final_rate(revenue) / interval_s,
     )
+
+
+def decisions_in_the_mean(runs: Sequence[Sequence[float]], final: float) -> int | None:
+    """Return after how many decisions the revenue rate was 95 % of a final one, in the mean over seeds.
+
+    That window and, against chance, it and the next together; None: never, or the final rate is not positive.
+
+    Args:
+        runs: revenue by window of each seed.
+        final: rate to come to, per window.
+    """
+    rates = [fmean(windows) for windows in zip(*runs, strict=True)]
+    enough = FINAL_SHARE * final
+    reached = (at for at, pair in enumerate(pairwise(rates)) if min(pair[0], fmean(pair)) >= enough)
+    return next(reached, None) if final > 0.0 else None
 
 
 def decisions_to_stay(revenue: Sequence[float], final: float) -> int | None:

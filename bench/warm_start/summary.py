@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.warm_start.settling import Settling
-from bench.warm_start.trials import RIGHT, Trial
+from bench.warm_start.trials import RIGHT, Pace, Trial
 
 AT_MOST = 0.5
 """The ratio of decisions, warm over cold, that is to be reached."""
@@ -20,13 +19,27 @@ LATE_MORE = 0.01
 FINAL_LESS = 0.01
 
 
-def summary(trials: Sequence[Trial], windows: int) -> dict[str, Any]:
+def summary(trials: Sequence[Trial], paces: Sequence[Pace], windows: int) -> dict[str, Any]:
     """Return figures by kind of prior. A run that never settled counts as if it had needed all `windows`."""
     names = list(dict.fromkeys(trial.prior for trial in trials))
-    return {name: _figures([trial for trial in trials if trial.prior == name], windows) for name in names}
+    return {
+        name: {
+            **_of_paces([pace for pace in paces if pace.prior == name], windows),
+            **_of_trials([trial for trial in trials if trial.prior == name], windows),
+        }
+        for name in names
+    }
 
 
-def _figures(trials: Sequence[Trial], windows: int) -> dict[str, Any]:
+def _of_paces(paces: Sequence[Pace], windows: int) -> dict[str, Any]:
+    slow = [pace for pace in paces if _count(pace.cold, windows) >= NOTEWORTHY]
+    return {
+        "in_the_mean": _compared([(pace.cold, pace.warm) for pace in paces], windows),
+        "in_the_mean_where_cold_needs_two": _compared([(pace.cold, pace.warm) for pace in slow], windows),
+    }
+
+
+def _of_trials(trials: Sequence[Trial], windows: int) -> dict[str, Any]:
     slow = [trial for trial in trials if _count(trial.cold.decisions, windows) >= NOTEWORTHY]
     late = [trial.warm.late_share - trial.cold.late_share for trial in trials]
     finals = [
@@ -73,26 +86,28 @@ def _means(cold: Sequence[float], warm: Sequence[float]) -> dict[str, float | No
 
 def kept(figures: dict[str, Any]) -> bool:
     """Whether a right prior halves the decisions, in all cells and in those that leave something to save."""
-    ratios = [figures[RIGHT][name]["ratio"] for name in ("decisions", "decisions_where_cold_needs_two")]
+    ratios = [figures[RIGHT][name]["ratio"] for name in ("in_the_mean", "in_the_mean_where_cold_needs_two")]
     return all(ratio is not None and ratio <= AT_MOST for ratio in ratios)
 
 
-def show(trials: Sequence[Trial], figures: dict[str, Any], console: Console) -> None:
+def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any], console: Console) -> None:
     """Print every cell with the right prior, and the figures for each kind."""
     console.print("SIMULATED: GPUs, traffic, energy and the predictors' measurements", style="bold")
     cells = Table(title="cold / warm, by cell: decisions to 95 % of the final revenue rate")
-    for title in ("cell", "seed", "own final rate", "higher one, to stay", "revenue lost, s", "late"):
+    for title in ("cell", "in the mean over seeds", "revenue lost, s", "late"):
         cells.add_column(title, justify="left" if title == "cell" else "right")
-    for trial in trials:
-        if trial.prior == RIGHT:
-            cells.add_row(str(trial.cell), str(trial.seed), *_row(trial.cold, trial.warm))
+    for pace in paces:
+        if pace.prior == RIGHT:
+            own = [trial for trial in trials if (trial.cell, trial.prior) == (pace.cell, RIGHT)]
+            cells.add_row(str(pace.cell), *_row(pace, own))
     console.print(cells)
     table = Table(title="cold / warm, means; a run that never settled counts as all of its windows")
-    for title in ("prior", "decisions", "where cold needs 2", "to stay", "lost, s", "late", "most later"):
+    for title in ("prior", "in the mean", "where cold needs 2", "single runs", "to stay", "lost, s", "late"):
         table.add_column(title, justify="left" if title == "prior" else "right")
+    table.add_column("most later", justify="right")
     table.add_column("final rate, mean, lowest", justify="right")
     for name, found in figures.items():
-        parts = [found[key] for key in ("decisions", "decisions_where_cold_needs_two", "sustained", "lost_s")]
+        parts = [found[key] for key in _SHOWN]
         late = found["late_share"]
         table.add_row(
             name,
@@ -104,16 +119,15 @@ def show(trials: Sequence[Trial], figures: dict[str, Any], console: Console) -> 
     console.print(table)
 
 
-def _row(cold: Settling, warm: Settling) -> list[str]:
-    def pair(one: object, other: object) -> str:
-        return f"{'never' if one is None else one} / {'never' if other is None else other}"
+_SHOWN = ("in_the_mean", "in_the_mean_where_cold_needs_two", "decisions", "sustained", "lost_s")
 
-    return [
-        pair(cold.decisions, warm.decisions),
-        pair(cold.sustained, warm.sustained),
-        f"{cold.lost_s:.1f} / {warm.lost_s:.1f}",
-        f"{cold.late_share:.2%} / {warm.late_share:.2%}",
-    ]
+
+def _row(pace: Pace, trials: Sequence[Trial]) -> list[str]:
+    both = [[trial.cold for trial in trials], [trial.warm for trial in trials]]
+    counts = ["never" if count is None else str(count) for count in (pace.cold, pace.warm)]
+    lost_s = [f"{fmean(one.lost_s for one in runs):.2f}" for runs in both]
+    late = [f"{fmean(one.late_share for one in runs):.2%}" for runs in both]
+    return [" / ".join(pair) for pair in (counts, lost_s, late)]
 
 
 def _pair(found: dict[str, Any]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from bench.tournament.plan import Cell, Settings
 from bench.tournament.playing import series_of
 from bench.tournament.results import Series
 from bench.tournament.score import Score
-from bench.warm_start.settling import Settling, final_rate, settling
+from bench.warm_start.settling import Settling, decisions_in_the_mean, final_rate, settling
 from optimizer.foresight import check_device, prior_of, steps_of_file
 from optimizer.layers.fusion import Step
 from optimizer.layers.saved import load_predictor
@@ -59,33 +60,56 @@ class Trial:
     warm: Settling
 
 
-def try_cell(
-    cell: Cell, sources: Sources, seeds: int, duration_s: float, bent: tuple[str, ...]
-) -> list[Trial]:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One cell: after how many decisions both starts had settled in the mean over seeds; None: never."""
+
+    cell: Cell
+    prior: str
+    cold: int | None
+    warm: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of a cell: its runs, and how they began in the mean."""
+
+    trials: tuple[Trial, ...]
+    paces: tuple[Pace, ...]
+
+
+def try_cell(cell: Cell, sources: Sources, seeds: int, duration_s: float, bent: tuple[str, ...]) -> Tried:
     """Play a cell cold, and warm with every prior that is named. Everything is simulated."""
     _steps(sources.networks / f"{cell.model}.onnx")
     targets = lay_ground(cell, Settings(duration_s=PRICED_S)).targets
-    return [
-        trial
-        for seed in range(seeds)
-        for trial in _trials(cell, sources, Settings(duration_s=duration_s, seed=seed), targets, bent)
-    ]
-
-
-def _trials(
-    cell: Cell, sources: Sources, settings: Settings, targets: Targets, bent: tuple[str, ...]
-) -> Iterator[Trial]:
-    grid = grid_of(scenario_of(cell, settings, targets))
-    prior = predicted(cell, sources, grid)
-    cold = _play(cell, settings, targets, None)
+    every = [Settings(duration_s=duration_s, seed=seed) for seed in range(seeds)]
+    prior = predicted(cell, sources, grid_of(scenario_of(cell, every[0], targets)))
+    cold = [_play(cell, settings, targets, None) for settings in every]
+    trials, paces = [], []
     for name in bent:
-        warm = _play(cell, settings, targets, bend(prior, name))
-        final = max(final_rate(cold[0].revenue), final_rate(warm[0].revenue))
-        both = (settling(*run, final, settings.interval_s) for run in (cold, warm))
-        yield Trial(cell, settings.seed, name, *both)
+        warm = [_play(cell, settings, targets, bend(prior, name)) for settings in every]
+        runs = zip(every, cold, warm, strict=True)
+        trials += [_trial(cell, settings, name, one, other) for settings, one, other in runs]
+        paces.append(_pace(cell, name, cold, warm))
+    return Tried(tuple(trials), tuple(paces))
 
 
-def _play(cell: Cell, settings: Settings, targets: Targets, prior: Prior | None) -> tuple[Series, Score]:
+Play = tuple[Series, Score]
+
+
+def _trial(cell: Cell, settings: Settings, name: str, cold: Play, warm: Play) -> Trial:
+    final = max(final_rate(series.revenue) for series, _ in (cold, warm))
+    both = (settling(*run, final, settings.interval_s) for run in (cold, warm))
+    return Trial(cell, settings.seed, name, *both)
+
+
+def _pace(cell: Cell, name: str, cold: Sequence[Play], warm: Sequence[Play]) -> Pace:
+    revenues = [[series.revenue for series, _ in plays] for plays in (cold, warm)]
+    final = max(fmean(map(final_rate, runs)) for runs in revenues)
+    return Pace(cell, name, *(decisions_in_the_mean(runs, final) for runs in revenues))
+
+
+def _play(cell: Cell, settings: Settings, targets: Targets, prior: Prior | None) -> Play:
     scenario = scenario_of(cell, settings, targets)
     run = simulate(scenario, lambda grid: BoultonPolicy(grid, prior))
     return series_of(run.records), Score.of(run, run.images_arrived, targets)
@@ -93,8 +117,8 @@ def _play(cell: Cell, settings: Settings, targets: Targets, prior: Prior | None)
 
 def predicted(cell: Cell, sources: Sources, grid: OperatingGrid) -> Prior:
     """Predict a cell's network. Raises ValueError or DatasetError for a file that is missing or another's."""
-    predictor = load_predictor(sources.predictors / f"{cell.gpu}.npz")
-    check_device(predictor, cell.gpu, simulated=True)
+    predictor = load_predictor(sources.predictors / f"{cell.gpu_name}.npz")
+    check_device(predictor, cell.gpu_name, simulated=True)
     steps = _steps(sources.networks / f"{cell.model}.onnx")
     return prior_of(predictor, steps, grid.batch_limits[-1], grid.sm_clocks_mhz)
 
