@@ -1,10 +1,14 @@
 """Timing the steps of a network on ONNX Runtime's CPU engine, on a machine that others use too.
 
-One thread runs the network, timed and untimed runs in turns. Others must not be counted in: a whole run is
+One thread runs the network, first untimed, then timed. Others must not be counted in: a whole run is
 counted in the processor time of its thread; before each run the thread sleeps, so that the system lets it run
 at once and for a while; and a step's time is the lowest tenth of its runs. Long steps may still have been
 interrupted in nearly all of their runs: where the steps add up to more than the processor time of the whole,
 the long ones are shortened in proportion until they do not.
+
+What others do to shared caches is in every time, for seconds or minutes on end: steps that wait for memory
+take up to twice as long. No number of runs in a row sees past that. So one look at a network is short, and a
+calibration looks in several rounds, of which the shortest times count.
 """
 
 from __future__ import annotations
@@ -30,9 +34,9 @@ from optimizer.layers.features import features
 from optimizer.layers.fusion import Step, fuse
 
 METHOD = (
-    "single thread, nice 0; a step's time is the lowest tenth of its timed runs, which take turns with "
-    "untimed ones, long steps shortened so that they add up to the run; a run's time is the lowest tenth "
-    "of its thread's processor time"
+    "single thread, nice 0; a step's time is the lowest tenth of its timed runs, long steps shortened so "
+    "that they add up to the run; a run's time is the lowest tenth of its thread's processor time; of "
+    "several rounds the shortest"
 )
 
 _LOWER = 0.1
@@ -40,18 +44,19 @@ _SLEEP_S = 0.01
 _LONG_S = 0.3e-3
 """Steps that are shorter are seldom interrupted in most of their runs."""
 _ROUNDED_OFF_S = 0.5e-6  # the profiler counts whole microseconds and leaves off the rest
-_BLOCKS = 3
+_FIRSTS = (0, 1, 2)
+"""Runs on cold caches: of the network, and after the other session's."""
 _RENAMED = re.compile(r"(?P<answer>.+?)(_bn)?_nchwc(_token_\d+)?")
 _LAYOUT = frozenset({"ReorderInput", "ReorderOutput"})
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to look at one network: timed runs, and seconds for all of them."""
+    """How long to look at one network at a time: timed runs, and seconds for all of them."""
 
-    least_runs: int = 6
-    most_runs: int = 30
-    most_s: float = 0.3
+    least_runs: int = 3
+    most_runs: int = 12
+    most_s: float = 0.15
 
 
 def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwork:
@@ -62,8 +67,8 @@ def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwor
     with TemporaryDirectory() as folder:
         alone = open_on_cpu(path, cpu_options(1))
         watched = open_on_cpu(path, profiling_options(1, Path(folder)))
-        alone_s, firsts = _take_turns(alone, watched, inputs, effort)
-        profile = read_profile(Path(watched.end_profiling()), skipped=firsts)
+        alone_s = _watch(alone, watched, inputs, effort)
+        profile = read_profile(Path(watched.end_profiling()), skipped=_FIRSTS)
         executed = onnx.load(Path(folder, EXECUTED), load_external_data=False)
     seconds, layout_s = _assigned(steps, executed, profile)
     seconds = without_interruptions(seconds, alone_s - layout_s)
@@ -82,25 +87,21 @@ def without_interruptions(seconds: Array, whole_s: float) -> Array:
     return np.where(long, np.maximum(seconds * factor, _LONG_S / 2.0), seconds)
 
 
-def _take_turns(
+def _watch(
     alone: Any,  # noqa: ANN401
     watched: Any,  # noqa: ANN401
     inputs: dict[str, Any],
     effort: Effort,
-) -> tuple[float, list[int]]:
-    """Return the processor seconds of an untimed run, and which of the timed ones ran on cold caches."""
-    _had_s(watched, inputs)
-    wanted = np.clip(effort.most_s / _had_s(watched, inputs), effort.least_runs, effort.most_runs)
-    each = -(-int(wanted) // _BLOCKS)
-    alone_s: list[float] = []
-    firsts = [0, 1]
-    for block in range(_BLOCKS):
-        _had_s(alone, inputs)
-        alone_s += [_had_s(alone, inputs) for _ in range(-(-each // 2))]
-        firsts.append(2 + block * (each + 1))
-        for _ in range(each + 1):
-            _had_s(watched, inputs)
-    return _lower(alone_s), firsts
+) -> float:
+    """Run both; return the processor seconds of an untimed run. The first timed runs are `_FIRSTS`."""
+    for _ in _FIRSTS[:-1]:
+        had_s = _had_s(watched, inputs)
+    runs = int(np.clip(effort.most_s / had_s, effort.least_runs, effort.most_runs))
+    _had_s(alone, inputs)
+    alone_s = [_had_s(alone, inputs) for _ in range(-(-runs // 2))]
+    for _ in range(runs + 1):
+        _had_s(watched, inputs)
+    return _lower(alone_s)
 
 
 def _had_s(session: Any, inputs: dict[str, Any]) -> float:  # noqa: ANN401
