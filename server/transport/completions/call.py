@@ -120,6 +120,7 @@ class Call:
             return
         self._task = asyncio.get_running_loop().create_task(self._run(message))
         self._surroundings.running.add(self._task)
+        self._task.add_done_callback(self._over)
 
     def _cancel(self, _nothing: None) -> None:
         self._gone = True
@@ -136,10 +137,11 @@ class Call:
         except Exception:
             logger.exception("unexpected error while answering a call")
             self._refuse(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
-        finally:
-            if self._task is not None:
-                self._surroundings.running.discard(self._task)
-                self._task = None
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Let go of the task and its message. No part of the task does it: it may end before it began."""
+        self._surroundings.running.discard(task)
+        self._task = None
 
     async def _answered(self, message: bytes | None) -> bytes | None:
         """Run the handler; return what is left to send: the one answer of a call that streams none."""

@@ -273,6 +273,30 @@ async def test_what_is_over_is_forgotten() -> None:
     assert [found for found in gc.get_objects() if isinstance(found, Call)] == []
 
 
+async def test_calls_cancelled_at_any_moment_leave_nothing_behind() -> None:
+    server, methods = MAKERS["completions"](), Methods()
+    server.add_generic_rpc_handlers((methods,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async def give_up(after_s: float) -> None:
+        call = channel.unary_unary("/t.T/hang")(bytes(50_000))
+        await asyncio.sleep(after_s)
+        call.cancel()
+
+    gc.collect()
+    gc.disable()  # what only the collector finds, a server under load keeps for long
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await asyncio.gather(*(give_up(number * 1e-4) for number in range(300)))
+            async with asyncio.timeout(10):
+                while any(isinstance(found, Call) for found in gc.get_objects()):
+                    await asyncio.sleep(0.1)  # noqa: ASYNC110  # nobody sets an event for it
+    finally:
+        gc.enable()
+        await server.stop(0)
+
+
 async def test_a_server_that_was_never_started_can_be_stopped() -> None:
     await CompletionServer(()).stop(1)
 
