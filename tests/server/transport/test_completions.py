@@ -290,8 +290,8 @@ async def test_calls_cancelled_at_any_moment_leave_nothing_behind() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             await asyncio.gather(*(give_up(number * 1e-4) for number in range(300)))
             async with asyncio.timeout(10):
-                while any(isinstance(found, Call) for found in gc.get_objects()):
-                    await asyncio.sleep(0.1)  # noqa: ASYNC110  # nobody sets an event for it
+                while any(isinstance(found, Call) for found in gc.get_objects()):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
     finally:
         gc.enable()
         await server.stop(0)
