@@ -63,6 +63,7 @@ class Machine:
         self._clocks = np.array(grid.sm_clocks_mhz or (1,), float)
         self.sizes = batch_sizes(grid.batch_limits[-1])
         self._sizes = self.sizes.tolist()
+        self._columns = {clock: column for column, clock in enumerate(self._clocks.tolist())}
         self._highest = float(grid.sm_clocks_mhz[-1]) if grid.sm_clocks_mhz else 1.0
         self.forget()
 
@@ -295,7 +296,7 @@ class Machine:
         if believed is None or not any(times.count for times in batches.values()):
             return
         counts = np.array([times.count for times in batches.values()], float)
-        column = int(np.abs(self._clocks - clock).argmin())
+        column = self._column(clock)
         rows = [min(bisect_left(self._sizes, size), len(self._sizes) - 1) for size in batches]
         expected_s = float(believed.times_s[rows, column] @ counts)
         slowest_s = float(believed.slowest_s[rows, column] @ counts)
@@ -304,6 +305,11 @@ class Machine:
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
         least_s = float(self._reach.least_at_s(believed.times_s, rows, column) @ counts)
         self._hope.observe(expected_s, least_s, measured_s, 1.0 - known)
+
+    def _column(self, clock: float) -> int:
+        """Return the column of the nearest clock."""
+        column = self._columns.get(clock)
+        return int(np.abs(self._clocks - clock).argmin()) if column is None else column
 
     def tried(self) -> tuple[TriedSetting, ...]:
         """Return what was measured, by clock and batch, with the power that the latest tables have for it."""
@@ -339,10 +345,11 @@ class Work(NamedTuple):
 
 def window_work(window: Window) -> Work:
     """Sum up a window's batches."""
-    batches = window.traffic.batches
-    count = sum(times.count for times in batches.values())
-    images = sum(size * times.count for size, times in batches.items())
-    total_s = sum(times.total_s for times in batches.values())
+    count, images, total_s = 0, 0, 0.0
+    for size, times in window.traffic.batches.items():
+        count += times.count
+        images += size * times.count
+        total_s += times.total_s
     if not count or window.duration_s <= 0.0:
         return Work(0.0, 1.0, 0.0)
     return Work(min(1.0, total_s / window.duration_s), images / count, images / window.duration_s)

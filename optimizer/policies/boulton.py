@@ -104,6 +104,7 @@ class BoultonPolicy:
 
     def __init__(self, grid: OperatingGrid, prior: Prior | None = None) -> None:
         self._grid, self._prior = grid, prior
+        self._columns: dict[int | None, int] = {mhz: at for at, mhz in enumerate(grid.sm_clocks_mhz)}
         self._machine = Machine(grid, prior)
         self.forget()
 
@@ -454,6 +455,7 @@ class BoultonPolicy:
         point, now = prediction.point, self._last_point
         if (
             now is None
+            or now.batch_limit == point.batch_limit
             or not _LITTLE_LESS * point.batch_limit <= now.batch_limit <= _LITTLE_MORE * point.batch_limit
             or now.batch_limit < self._requests.largest <= point.batch_limit
         ):
@@ -480,8 +482,7 @@ class BoultonPolicy:
             return Alarm(soon, to_fast)
         row = land.greedy_row(choice.column)
         late = Alarm(self._wire(land, row, choice.column, self._known_rate), to_fast)
-        at_once = replace(point, max_delay_ms=0.0)
-        return Alarm(soon, at_once, late) if point.max_delay_ms else late
+        return Alarm(soon, replace(point, max_delay_ms=0.0), late) if point.max_delay_ms else late
 
     @property
     def _known_rate(self) -> float:
@@ -490,10 +491,8 @@ class BoultonPolicy:
 
     def _strong_column(self, land: Landscape) -> int:
         """Return the clock that held the highest load of late; the fast one where none did."""
-        clock_mhz = self._stronghold.clock_mhz
-        if clock_mhz not in self._grid.sm_clocks_mhz:
-            return land.fast_column
-        return min(land.fast_column, self._grid.sm_clocks_mhz.index(clock_mhz))
+        strong = self._columns.get(self._stronghold.clock_mhz, land.fast_column)
+        return min(land.fast_column, strong)
 
     def _wire(self, land: Landscape, row: int, column: int, expected_per_s: float) -> Tripwire:
         """Trip when more wait than this clock can answer in time or chance explains, or when more come."""
@@ -528,8 +527,7 @@ class BoultonPolicy:
         )
 
     def _column(self, point: OperatingPoint) -> int:
-        clocks = self._grid.sm_clocks_mhz
-        return clocks.index(point.sm_clock_mhz) if point.sm_clock_mhz in clocks else max(0, len(clocks) - 1)
+        return self._columns.get(point.sm_clock_mhz, max(0, len(self._columns) - 1))
 
     def insight(self) -> Insight:
         """Tell what was learned, for a person to read."""

@@ -200,8 +200,9 @@ class Landscape:
 
     def _score(self, machine: Machine, load: Load, targets: Targets, margins: Margins) -> None:
         regime, rate = self._regime, load.rate_per_s
-        capacity = self._sizes[self._caps] / self.tables.times_s[self._caps, self._columns]
-        overflow = overflow_share(load, capacity, self._sizes[self._caps] - regime.greedy_images)
+        largest = self._sizes[self._caps]
+        capacity = largest / self.tables.times_s[self._caps, self._columns]
+        overflow = overflow_share(load, capacity, largest - regime.greedy_images)
         self._late_share = regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0)
         np.minimum(1.0, self._late_share, out=self._late_share)
         late = rate * self._late_share
