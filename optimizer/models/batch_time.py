@@ -48,12 +48,10 @@ class BatchTimeModel:
         if not seen:
             return
         self._fit.forget()
-        lag = self._lag(clock_mhz)
-        self._fit.observe(
-            [(1.0, size, lag, size * lag) for size in seen],
-            [times.total_s / times.count for times in seen.values()],
-            [min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT for times in seen.values()],
-        )
+        lag = float(self._lag(clock_mhz))
+        for size, times in seen.items():
+            weight = min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT
+            self._fit.observe((1.0, size, lag, size * lag), times.total_s / times.count, weight)
         largest = max(seen)
         self._typical = largest, seen[largest].total_s / seen[largest].count
         self._solve()
@@ -96,4 +94,4 @@ class BatchTimeModel:
             ((-share * scale, -share * scale * size, scale, scale * size), 0.0),
         )
         fixed, per_image, clocked_fixed, clocked_per_image = self._fit.solve(beliefs, _BELIEF_WEIGHT)
-        self._theta = float(fixed), float(per_image), float(clocked_fixed), float(clocked_per_image)
+        self._theta = fixed, per_image, clocked_fixed, clocked_per_image

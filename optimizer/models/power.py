@@ -49,7 +49,7 @@ class PowerModel:
         if watts < _LEAST_W or not (self.ready or (busy > 0.0 and images_per_s > 0.0)):
             return
         self._fit.forget()
-        self._fit.observe(self._features(busy, images_per_s, clock_mhz), watts)
+        self._fit.observe(self._features(float(busy), float(images_per_s), clock_mhz), float(watts))
         self._believe(watts, busy, images_per_s)
 
     def _believe(self, watts: float, busy: float, images_per_s: float) -> None:
@@ -67,7 +67,7 @@ class PowerModel:
             ((0.0, 0.0, scale, 0.0), clocked),
             ((0.0, 0.0, 0.0, scale * full_images_per_s), work),
         )
-        self._theta = tuple(float(value) for value in self._fit.solve(beliefs, _BELIEF_WEIGHT))
+        self._theta = self._fit.solve(beliefs, _BELIEF_WEIGHT)
 
     def watts(self, busy: float, images_per_s: float, clock_mhz: int | None) -> float:
         """Return the mean power of a load."""

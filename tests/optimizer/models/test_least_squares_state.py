@@ -20,8 +20,7 @@ def taught() -> ForgettingLeastSquares:
 
 
 def theta(fit: ForgettingLeastSquares) -> list[float]:
-    solved: list[float] = fit.solve(BELIEFS, 1e-9).tolist()
-    return solved
+    return list(fit.solve(BELIEFS, 1e-9))
 
 
 def test_what_was_observed_survives_json() -> None:
@@ -42,6 +41,23 @@ def test_a_share_of_nothing_leaves_the_beliefs_alone() -> None:
     fit = taught()
     fit.forget(0.0)
     assert np.allclose(fit.solve(BELIEFS, 1.0), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_solves_the_normal_equations(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    theta = draw.uniform(0.5, 2.0, 4)
+    fit = ForgettingLeastSquares(4, 0.9)
+    rows, weights = draw.uniform(0.1, 1.0, (12, 4)), draw.uniform(0.2, 1.0, 12)
+    measured = rows @ theta * draw.uniform(0.999, 1.001, 12)
+    for x, y, weight in zip(rows.tolist(), measured.tolist(), weights.tolist(), strict=True):
+        fit.observe(x, y, weight)
+    belief = [1.0, 0.0, 0.0, 0.0]
+    relative, root = rows / measured[:, None], np.sqrt(weights)
+    whole = np.vstack([relative * root[:, None], belief])
+    wanted, *_ = np.linalg.lstsq(whole, np.append(root, 1.1 * theta[0]))
+    assert (wanted > 0.0).all()
+    assert fit.solve([(belief, 1.1 * float(theta[0]))], 1.0) == pytest.approx(wanted.tolist(), rel=1e-6)
 
 
 GOOD = {"gram": [[1.0, 0.0], [0.0, 1.0]], "moment": [1.0, 1.0]}
