@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,9 +20,10 @@ from rich.table import Table
 from bench.console import make_console
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.fitting import fit_predictor
-from optimizer.layers.judging import PUBLISHED, PUBLISHED_NETWORKS, Score, judge, ours, plain
+from optimizer.layers.judging import PUBLISHED, PUBLISHED_NETWORKS, Held, Score, held, judge, ours, plain
 from optimizer.layers.neuralpower import fit_neuralpower
 from optimizer.layers.paleo import fit_paleo
+from optimizer.layers.predictor import LayerPredictor
 from server.errors import ConfigError
 
 _NEEDED = ("sklearn", "scipy")
@@ -45,28 +46,38 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
     try:
         training, held_out = load_dataset(arguments.training), load_dataset(arguments.held_out)
-        result = compare(training, held_out)
+        _check_apart(training, held_out)
+        predictor = fit_predictor(training)
+        result = compare(training, held_out, predictor)
     except (DatasetError, ConfigError) as error:
         parser.error(str(error))
+    doubts = held(_judged(held_out), predictor)
     _show(result, training, held_out)
+    _show_doubts(doubts)
     if arguments.save is not None:
-        report = as_json(result, training, held_out)
+        report = {**as_json(result, training, held_out), "doubts_of_ours": _as_table(doubts)}
         arguments.save.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def compare(training: Dataset, held_out: Dataset) -> dict[str, Score]:
-    """Fit all three and judge them. Raises ConfigError when a network is on both sides."""
-    both = {one.network for one in training.measured} & {one.network for one in held_out.measured}
-    if both:
-        raise ConfigError(f"held out and trained on: {', '.join(sorted(both))}")
-    highest = training.at_clock(training.clocks_mhz[-1] if training.clocks_mhz else None)
-    judged = held_out.at_clock(held_out.clocks_mhz[-1] if held_out.clocks_mhz else None)
-    rows = highest.rows()
+def compare(training: Dataset, held_out: Dataset, predictor: LayerPredictor) -> dict[str, Score]:
+    """Fit the rivals of ours to what ours was fitted to, and judge all three."""
+    rows, judged = _judged(training).rows(), _judged(held_out)
     return {
-        "ours": judge(judged, ours(fit_predictor(training))),
+        "ours": judge(judged, ours(predictor)),
         "NeuralPower": judge(judged, plain(fit_neuralpower(rows))),
         "Paleo-like": judge(judged, plain(fit_paleo(rows))),
     }
+
+
+def _check_apart(training: Dataset, held_out: Dataset) -> None:
+    both = {one.network for one in training.measured} & {one.network for one in held_out.measured}
+    if both:
+        raise ConfigError(f"held out and trained on: {', '.join(sorted(both))}")
+
+
+def _judged(dataset: Dataset) -> Dataset:
+    """All are judged at the highest clock: the rivals know of no clocks."""
+    return dataset.at_clock(dataset.clocks_mhz[-1] if dataset.clocks_mhz else None)
 
 
 def as_json(result: dict[str, Score], training: Dataset, held_out: Dataset) -> dict[str, Any]:
@@ -118,6 +129,20 @@ def _show(result: dict[str, Score], training: Dataset, held_out: Dataset) -> Non
     console.print(networks)
     names = sorted({one.network for one in held_out.measured})
     console.print(f"held out: {', '.join(names)}; fitted to {len(training.measured)} runs", highlight=False)
+
+
+def _show_doubts(doubts: Mapping[str, Held]) -> None:
+    table = Table(title="how much lay within what ours states (meant: 68 %, 95 %, 90 %)")
+    for name in ("", "measured", "1 deviation", "2 deviations", "90 % band"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, one in doubts.items():
+        shares = ["-" if share is None else f"{share:.0%}" for share in (one.one, one.two, one.band)]
+        table.add_row(name, str(one.count), *shares)
+    make_console().print(table)
+
+
+def _as_table(doubts: Mapping[str, Held]) -> dict[str, Any]:
+    return {name: asdict(one) for name, one in doubts.items()}
 
 
 def _percent(value: float | None) -> str:

@@ -48,6 +48,23 @@ class Guess:
         return float(self.seconds @ self.watts) / float(self.seconds.sum()) * self.run_s
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How much of what was measured lay as near to the prediction as was stated.
+
+    Args:
+        count: of measurements; those of one network go astray together.
+        one: share within one standard deviation; 0.68 is meant.
+        two: within two; 0.95 of a Gaussian's.
+        band: within the band for 90 %; None for steps, for which none is stated.
+    """
+
+    count: int
+    one: float
+    two: float
+    band: float | None = None
+
+
 Guesser = Callable[[MeasuredNetwork], Guess]
 
 
@@ -88,6 +105,27 @@ def judge(held_out: Dataset, guesser: Guesser) -> Score:
     return Score(
         {k: v for k, v in layers.items() if v is not None}, tuple(_network(*pair) for pair in guesses)
     )
+
+
+def held(held_out: Dataset, predictor: LayerPredictor) -> dict[str, Held]:
+    """Return how well stated doubts hold: of `runs`, and of the steps of each kind by its name."""
+    steps: dict[str, list[Array]] = {}
+    runs = []
+    for one in held_out.measured:
+        said = predictor.predict(one.table, () if one.clock_mhz is None else (one.clock_mhz,))
+        seconds, spread = said.seconds[:, 0], said.spread[:, 0]
+        astray = np.log(seconds / one.seconds) / spread
+        for kind in set(one.table.kinds):
+            steps.setdefault(kind.value, []).append(astray[one.table.of(kind)])
+        run_error = np.log((seconds.sum() + predictor.besides_s(one.table)) / one.run_s)
+        runs.append(run_error / float(predictor.doubt.of_runs(seconds, spread)))
+    of_steps = {kind: _held(np.concatenate(found)) for kind, found in sorted(steps.items())}
+    return {"runs": _held(np.array(runs), predictor.doubt.tail), **of_steps}
+
+
+def _held(astray: Array, tail: float | None = None) -> Held:
+    one, two = (float(np.mean(np.abs(astray) < width)) for width in (1.0, 2.0))
+    return Held(len(astray), one, two, None if tail is None else float(np.mean(np.abs(astray) < tail)))
 
 
 def ours(predictor: LayerPredictor) -> Guesser:

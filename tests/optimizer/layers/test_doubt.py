@@ -13,6 +13,7 @@ from optimizer.layers.features import NAMES, FeatureTable
 from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.fusion import Kind
 from optimizer.layers.gaussian import constant_process
+from optimizer.layers.judging import held
 
 _STEPS = 6
 
@@ -46,6 +47,25 @@ def test_a_deviation_holds_two_thirds_and_the_tail_nine_tenths(kind: Kind, distu
     assert np.mean(np.abs(of_steps) < 1.0) == pytest.approx(0.68, abs=0.1)
     assert np.mean(np.abs(of_runs) < 1.0) == pytest.approx(0.68, abs=0.1)
     assert np.mean(np.abs(of_runs) < predictor.doubt.tail) == pytest.approx(0.9, abs=0.07)
+
+
+def test_what_lay_within_stated_doubts_is_counted_by_kind_and_for_runs() -> None:
+    known, new = (
+        Dataset({"simulated": True}, tuple(moved(seed, Kind.MOVE, 0.1) for seed in seeds))
+        for seeds in (range(60), range(200, 300))
+    )
+    predictor = fit_predictor(known)
+    found = held(new, predictor)
+    assert found.keys() == {"runs", "move"}
+    runs, steps = found["runs"], found["move"]
+    assert (runs.count, steps.count) == (100, 600)
+    assert runs.one <= runs.two <= 1.0
+    assert runs.one == pytest.approx(0.68, abs=0.15)
+    assert runs.band == pytest.approx(0.9, abs=0.1)
+    assert steps.band is None
+    narrow = replace(predictor, doubt=RunDoubt(0.01, 1.0))
+    assert held(new, narrow)["runs"].two < 0.1
+    assert held(new, narrow)["move"] == steps
 
 
 def test_too_few_networks_leave_the_assumed_doubt() -> None:
