@@ -1,8 +1,8 @@
 """A bare echo server: a constant answer to every request, no parsing, no batching. The price of gRPC itself.
 
-Two forms, `aio` and `sync`, as gRPC's Python package offers them. With `--tuned` the process is prepared as
-Boulton prepares its own (uvloop, freed pages kept); that comparison is printed beside the bare one. With
-`--processes` several of them share one port.
+Two forms, `aio` and `sync`, as gRPC offers them in Python, and `completions`, the server that Boulton has of
+its own. With `--tuned` the process is prepared as Boulton prepares its own (uvloop, freed pages kept); that
+is printed beside the bare one. With `--processes` several of them share one port.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ import uvloop
 
 from bench.serving.messages import INFER
 from server.memory import keep_pages
+from server.transport.completions.server import CompletionServer
+from server.transport.grpc_server import Server
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -66,13 +68,12 @@ def serve_sync(port: int, ready: Callable[[int], None]) -> None:
     server.stop(None).wait()
 
 
-async def serve_aio(port: int, ready: Callable[[int], None]) -> None:
-    """Serve with gRPC's asyncio server until SIGTERM."""
+async def serve_asyncio(server: Server, port: int, ready: Callable[[int], None]) -> None:
+    """Serve with an asyncio server until SIGTERM."""
 
     async def answer(_request: bytes, _context: object) -> bytes:
         return ANSWER
 
-    server = grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((_Everything(grpc.unary_unary_rpc_method_handler(answer)),))
     port = server.add_insecure_port(f"{HOST}:{port}")
     await server.start()
@@ -92,7 +93,13 @@ def serve(echo: Echo, ready: Callable[[int], None]) -> None:
         return
     new_loop = uvloop.new_event_loop if echo.tuned else None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(serve_aio(echo.port, ready))
+        runner.run(_serve_asyncio(echo, ready))
+
+
+async def _serve_asyncio(echo: Echo, ready: Callable[[int], None]) -> None:
+    # Made where it is to run: inside the event loop.
+    server = CompletionServer(OPTIONS) if echo.form == "completions" else grpc.aio.server(options=OPTIONS)
+    await serve_asyncio(server, echo.port, ready)
 
 
 def serve_together(echo: Echo, processes: int, ready: Callable[[int], None]) -> None:
@@ -124,7 +131,7 @@ def _nobody(_port: int) -> None:
 def main() -> None:
     """Run one form until SIGTERM; write the port into the ready file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("form", choices=("aio", "sync"))
+    parser.add_argument("form", choices=("aio", "sync", "completions"))
     parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--ready-file", type=Path, required=True)

@@ -1,8 +1,8 @@
 """What front ends are worth: the daemon in one process and through several, against PyTriton; a client in C.
 
 A client in Python takes a core for itself; on two cores it would hide what a second process can do. Bare echo
-servers on gRPC's own Python servers, in as many processes, which share a port, parse nothing, run nothing and
-answer a constant, say what a server on those could reach at most.
+servers in as many processes, which share a port, parse nothing, run nothing and answer a constant, say what a
+server could reach at most: on grpc.aio, and on the server that Boulton has of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from server.engines.engine import Array
 FRONT_ENDS = 2
 ALONE, THROUGH = "boulton", f"boulton, {FRONT_ENDS} front ends"
 PEER = "pytriton"
-BOUND = f"echo, {FRONT_ENDS} processes"
+BOUNDS = {f"{form} echo, {FRONT_ENDS} processes": form for form in ("aio", "completions")}
 WIRE, SHARED = "wire", "shared memory"
 
 
@@ -78,7 +78,8 @@ def _measure(datatype: str, repository: Path, settings: Settings, console: Conso
         }
         if _peer(settings):
             servers[PEER] = stack.enter_context(START[PEER](repository, model, settings.peers))
-        bound = stack.enter_context(echo(BOUND, "aio", "--tuned", "--processes", str(FRONT_ENDS)))
+        processes = ("--tuned", "--processes", str(FRONT_ENDS))
+        bounds = {name: stack.enter_context(echo(name, form, *processes)) for name, form in BOUNDS.items()}
         subjects = {}
         for name, server in servers.items():
             (region,) = stack.enter_context(registered_regions(server.url, tensor, 1))
@@ -86,9 +87,9 @@ def _measure(datatype: str, repository: Path, settings: Settings, console: Conso
                 rate = partial(h2load.requests_per_s, server, model, message)
                 subjects[_key(name, form)] = partial(_take, server, rate, settings.seconds)
         for form, message in _messages(model, tensor, "a-region-of-this-name").items():
-            subjects[_key(BOUND, form)] = partial(
-                _take, bound, partial(h2load.echoes_per_s, bound, message), settings.seconds
-            )
+            for name, server in bounds.items():
+                rate = partial(h2load.echoes_per_s, server, message)
+                subjects[_key(name, form)] = partial(_take, server, rate, settings.seconds)
         return in_turns(subjects, settings.rounds, console)
 
 
@@ -132,7 +133,7 @@ def _against_peer(datatype: str, rate: Mapping[str, Sequence[float]]) -> list[Fi
             at_least[form] if name == THROUGH else None,
         )
         for form in (WIRE, SHARED)
-        for name in (ALONE, THROUGH, BOUND)
+        for name in (ALONE, THROUGH, *BOUNDS)
     ]
 
 
