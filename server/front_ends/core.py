@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.errors import InvalidArgument
-from server.front_ends.arena import Blocks, aligned
+from server.front_ends.arena import Blocks, aligned, give_pages_back
 from server.front_ends.frames import (
     METHODS,
     Frame,
@@ -97,6 +97,10 @@ class Core:
             asked.answer.set_result(frame.body)
         elif frame.kind == Kind.REFUSAL:
             asked.answer.set_exception(error_of(unpack_refusal(frame.body)))
+
+    def trim(self) -> None:
+        """Give memory back that no request has needed since the last time."""
+        give_pages_back(self._arena, *self._blocks.trim())
 
     def _forget(self, asked: Asked) -> None:
         del self._asked[asked.call]

@@ -31,6 +31,7 @@ from server.transport.rpc import Caller, MethodHandler, UnaryHandler, bidirectio
 from server.transport.tls import TlsFiles
 
 EXIT_CORE_GONE = 1
+TRIM_EVERY_S = 10.0
 
 logger = logging.getLogger("boulton.front_end")
 
@@ -86,7 +87,9 @@ class FrontEnd:
         await self._server.start()
         self._link.send(pack(Kind.READY))
         spare_collector()
+        trimming = asyncio.create_task(self._trim())
         await self._server.stop(await self._stopped)
+        trimming.cancel()
         self._link.close()
 
     def _receive(self, frames: Sequence[Frame]) -> None:
@@ -107,6 +110,11 @@ class FrontEnd:
     async def _say(self, server: GrpcServer, *, serving: bool) -> None:
         await server.set_serving(serving=serving)
         self._link.send(pack(Kind.SAID))
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_EVERY_S)
+            self._core.trim()
 
     def _core_gone(self) -> None:
         """End at once: clients then turn to a server that works."""

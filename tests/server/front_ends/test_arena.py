@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.front_ends.arena import ALIGNMENT, ARENA_BYTES, Blocks, aligned, make_arena, open_arena
+from server.front_ends.arena import (
+    ALIGNMENT,
+    ARENA_BYTES,
+    Blocks,
+    aligned,
+    give_pages_back,
+    make_arena,
+    open_arena,
+)
 
 NBYTES = 1 << 18
 
@@ -20,6 +28,10 @@ def test_blocks_in_use_never_overlap_and_always_lie_inside(steps: list[tuple[boo
             offset = blocks.take(number)
             if offset is not None:
                 taken[offset] = number
+        elif number % 7 == 0:
+            start, stop = blocks.trim()
+            assert all(offset + nbytes <= start for offset, nbytes in taken.items())
+            assert stop <= NBYTES
         elif taken:
             offset = sorted(taken)[number % len(taken)]
             blocks.give_back(offset)
@@ -70,6 +82,35 @@ def test_blocks_of_one_size_make_room_for_another_though_some_are_taken() -> Non
     blocks.give_back(small[0])
     assert blocks.take(1) == small[0]
     assert blocks.take(NBYTES // 2) is None
+
+
+def test_what_no_request_has_needed_for_a_while_is_given_up() -> None:
+    blocks, size = Blocks(NBYTES), 1 << 14
+    burst = [blocks.take(1) for _ in range(4)]
+    for offset in burst:
+        blocks.give_back(offset)
+    assert blocks.trim() == (4 * size, 4 * size)  # the burst was since the last time
+    blocks.give_back(blocks.take(1))
+    assert blocks.trim() == (size, 4 * size)
+    assert blocks.trim() == (0, size)
+    held = [blocks.take(1) for _ in range(3)]
+    blocks.give_back(held[0])
+    blocks.trim()
+    assert blocks.trim() == (3 * size, 3 * size)  # the third is still taken
+    assert [blocks.take(1), blocks.take(1)] == [held[0], 3 * size]
+
+
+def test_pages_that_are_given_back_take_no_memory() -> None:
+    descriptor = make_arena()
+    arena = open_arena(os.dup(descriptor))
+    arena[: 1 << 20] = b"x" * (1 << 20)
+    before = os.fstat(descriptor).st_blocks
+    give_pages_back(arena, 5000, (1 << 20) - 5000)
+    assert os.fstat(descriptor).st_blocks * 512 <= 5 * 4096 < before * 512
+    assert (arena[4999], arena[5000], arena[(1 << 20) - 5000]) == (ord("x"),) * 3
+    assert arena[9000] == 0
+    give_pages_back(arena, 100, 100)
+    os.close(descriptor)
 
 
 def test_more_than_the_arena_holds_has_no_block() -> None:
