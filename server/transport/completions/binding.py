@@ -40,8 +40,8 @@ class CallDetails(Protocol):
 class RawCall(Protocol):
     """The core's call."""
 
-    def start_server_batch(self, operations: Sequence[Operation], tag: Tag) -> object:
-        """Start operations; the tag is called when all are done."""
+    def start_server_batch(self, operations: Sequence[Operation], tag: Tag) -> int:
+        """Start operations; the tag is called when all are done. Returns 0, or what is wrong with them."""
 
 
 class Event(Protocol):
@@ -67,9 +67,24 @@ core = _core()
 USABLE = all(hasattr(core, name) for name in NEEDED)
 
 
+def start(call: RawCall, operations: Sequence[Operation], tag: Tag) -> None:
+    """Start operations; the tag is called when all are done.
+
+    Raises:
+        TypeError, ValueError: an operation holds something else than it must.
+        RuntimeError: the core does not take them, so that the tag will never be called.
+    """
+    if (error := call.start_server_batch(operations, tag)) != 0:
+        names = ", ".join(type(operation).__name__ for operation in operations)
+        raise RuntimeError(
+            f"gRPC does not take {names} (its error {error}); "
+            "await each write before the next, and send metadata of legal keys and values"
+        )
+
+
 def receive_close(call: RawCall, tag: Tag) -> None:
     """Be told when the call is over, see `was_cancelled`."""
-    call.start_server_batch((core.ReceiveCloseOnServerOperation(0),), tag)
+    start(call, (core.ReceiveCloseOnServerOperation(0),), tag)
 
 
 def was_cancelled(event: Event) -> bool:
@@ -79,7 +94,7 @@ def was_cancelled(event: Event) -> bool:
 
 def receive_message(call: RawCall, tag: Tag) -> None:
     """Be told when the next message has come, see `message_of`."""
-    call.start_server_batch((core.ReceiveMessageOperation(0),), tag)
+    start(call, (core.ReceiveMessageOperation(0),), tag)
 
 
 def message_of(event: Event) -> bytes | None:

@@ -102,7 +102,8 @@ class Call:
 
     async def write(self, message: Any) -> None:  # noqa: ANN401  # what the handler's serializer takes
         """Send a message of a stream; waits until the client has room for it. Cancelled when it is gone."""
-        event = await self._batch((*self._opening(), binding.message(self._serialized(message))))
+        content = binding.message(self._serialized(message))
+        event = await self._awaited(lambda tag: self._start((content,), tag))
         if not event.success:
             raise asyncio.CancelledError
 
@@ -129,14 +130,21 @@ class Call:
 
     async def _run(self, message: bytes | None) -> None:
         try:
+            await self._answer(message)
+        except BaseException as error:  # whatever it is, the client must not wait for ever
+            logger.exception("unexpected error while answering a call")
+            self._refuse(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
+            if not isinstance(error, Exception):
+                raise
+
+    async def _answer(self, message: bytes | None) -> None:
+        """Run the handler and end the call. Raises what the handler raises, or its answer causes."""
+        try:
             self._end(await self._answered(message))
         except Aborted as wish:
             self._refuse(wish.code, wish.details, wish.trailing)
         except asyncio.CancelledError:
             self._refuse(grpc.StatusCode.CANCELLED, "the server has withdrawn this call")
-        except Exception:
-            logger.exception("unexpected error while answering a call")
-            self._refuse(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """Let go of the task and its message. No part of the task does it: it may end before it began."""
@@ -162,8 +170,11 @@ class Call:
             await answers
 
     def _serialized(self, answer: Any) -> bytes:  # noqa: ANN401  # what the handler's serializer takes
-        write: Callable[[Any], bytes] = self._handler.response_serializer or bytes
-        return write(answer)
+        write = self._handler.response_serializer
+        content = answer if write is None else write(answer)
+        if not isinstance(content, bytes):
+            raise TypeError(f"a handler answered with {type(content).__name__}; gRPC sends bytes")
+        return content
 
     def _request(self, message: bytes | None) -> Any:  # noqa: ANN401
         if message is None:
@@ -181,24 +192,21 @@ class Call:
     def _end(self, answer: bytes | None) -> None:
         """Send what is left to send, if anything, and that all went well."""
         last = () if answer is None else (binding.message(answer),)
-        self._send((*self._opening(), *last, binding.status(grpc.StatusCode.OK)))
+        self._send((*last, binding.status(grpc.StatusCode.OK)))
 
     def _refuse(self, code: grpc.StatusCode, details: str, trailing: Metadata = ()) -> None:
-        self._send((*self._opening(), binding.status(code, details, trailing)))
+        self._send((binding.status(code, details, trailing),))
 
     def _send(self, operations: tuple[Operation, ...]) -> None:
         if not self._gone:
-            self._call.start_server_batch(operations, _ignore)
+            self._start(operations, _ignore)
 
-    def _opening(self) -> tuple[Operation, ...]:
-        """What must go before the first thing sent, and only before that."""
-        if self._opened:
-            return ()
+    def _start(self, operations: tuple[Operation, ...], tag: Tag) -> None:
+        """Send something, after what must go before the first thing sent. Raises as `binding.start`."""
+        if not self._opened:
+            operations = (binding.initial_metadata(), *operations)
+        binding.start(self._call, operations, tag)
         self._opened = True
-        return (binding.initial_metadata(),)
-
-    async def _batch(self, operations: tuple[Operation, ...]) -> Event:
-        return await self._awaited(lambda tag: self._call.start_server_batch(operations, tag))
 
     async def _awaited(self, start: Callable[[Tag], object]) -> Event:
         """Start something, and wait for its event."""

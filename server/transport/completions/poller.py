@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from server.transport.completions.binding import Event, core
+from server.transport.completions.binding import core
 
 LONGEST_WAIT_S = 1.0
 
@@ -68,14 +68,10 @@ class Poller:
     def _run(self) -> None:
         timeout = core.CompletionType.queue_timeout
         while not self._ended:
-            event = self.queue.poll(time.time() + LONGEST_WAIT_S)
-            if event.completion_type != timeout:
-                _deliver(event)
-            del event  # it holds a call, which must not outlive what it is for
-
-
-def _deliver(event: Event) -> None:
-    try:
-        event.tag(event)
-    except Exception:  # this thread serves all calls
-        logger.exception("unexpected error in gRPC's thread")
+            try:
+                event = self.queue.poll(time.time() + LONGEST_WAIT_S)
+                if event.completion_type != timeout:
+                    event.tag(event)
+            except Exception:  # this thread serves all calls
+                logger.exception("unexpected error in gRPC's thread")
+            event = None  # it holds a call, which must not outlive what it is for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from server.transport.completions.poller import Poller
 
 CALLS_AWAITED = 32
 """How many calls the core may hand over before the next is asked for; more wait inside it."""
+
+LAST_WORDS_S = 2.0
+"""How long cancelled handlers may take to end before the server stops without them."""
+
+logger = logging.getLogger("boulton.grpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +66,30 @@ class CompletionServer:
 
     async def start(self) -> None:
         """Answer calls."""
-        self._stopped = asyncio.get_running_loop().create_future()
-        self._server.start()
+        self._listen()
         for _ in range(CALLS_AWAITED):
             self._await_call()
-        self._poller.start()
 
     async def stop(self, grace_s: float | None) -> None:
-        """Accept no calls any more; after `grace_s` those still open are cancelled. Safe to call twice."""
-        if self._stopped is None:
-            return
+        """Accept no calls any more; after `grace_s` those still open are cancelled. Safe to call twice.
+
+        Handlers that go on though they are cancelled are left behind after a while, and logged.
+        """
+        if self._stopped is None:  # the core lets go of the ports of no server that was never started
+            self._listen()
+        await self._shut(grace_s)
+        await self._last_words()
+        self._poller.join()
+        self._server.destroy()
+
+    def _listen(self) -> None:
+        self._server.start()
+        self._stopped = asyncio.get_running_loop().create_future()
+        self._poller.start()
+
+    async def _shut(self, grace_s: float | None) -> None:
+        """Wait until all calls are over."""
+        assert self._stopped is not None  # noqa: S101  # for the type checker
         self._server.shutdown(self._poller.queue, self._on_shut)
         try:
             async with asyncio.timeout(grace_s or 0.0):
@@ -77,10 +97,12 @@ class CompletionServer:
         except TimeoutError:
             self._server.cancel_all_calls()
             await asyncio.shield(self._stopped)
+
+    async def _last_words(self) -> None:
         if self._around.running:
-            await asyncio.wait(self._around.running)
-        await asyncio.to_thread(self._poller.join)
-        self._server.destroy()
+            _, deaf = await asyncio.wait(self._around.running, timeout=LAST_WORDS_S)
+            if deaf:
+                logger.error("%d handlers go on %g s after they were cancelled", len(deaf), LAST_WORDS_S)
 
     def _await_call(self) -> None:
         self._server.request_call(self._poller.queue, self._poller.queue, self._on_call)
@@ -91,12 +113,16 @@ class CompletionServer:
         with suppress(ValueError):  # it has just been shut
             self._await_call()
         self._open += 1
-        details = Details(event.call_details.method.decode(), event.invocation_metadata)
+        details = Details(event.call_details.method.decode(errors="replace"), event.invocation_metadata)
         Call(event, self._handler_of(details), self._around).begin()
 
     def _handler_of(self, details: Details) -> Handler:
         found = (handlers.service(details) for handlers in self._handlers)  # type: ignore[arg-type]  # a stand-in
-        return next((handler for handler in found if handler is not None), _UNKNOWN)
+        try:
+            return next((handler for handler in found if handler is not None), _UNKNOWN)
+        except Exception:
+            logger.exception("unexpected error while choosing who answers a call")
+            return _FAILED
 
     def _on_closed(self) -> None:
         self._open -= 1
@@ -116,5 +142,10 @@ async def _unknown(_messages: object, context: Call) -> None:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
+async def _failed(_messages: object, context: Call) -> None:
+    await context.abort(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
+
+
 # A stream of bytes fits every kind of call, and waits for no message.
 _UNKNOWN = grpc.stream_stream_rpc_method_handler(_unknown)
+_FAILED = grpc.stream_stream_rpc_method_handler(_failed)
