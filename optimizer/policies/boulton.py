@@ -16,6 +16,7 @@ safe and steady:
   Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
   chosen for such a load before, it first only stops waiting for batches to grow.
 - What ran last before an alarm tells how slow the clock was, though the window that was cut short does not.
+  Where batches were as quick as expected, late answers tell that more must be kept free.
 - While more comes than expected it goes to no lower clock: what rises may rise on.
 - After an alarm it goes to the clock that was last chosen for such a load, if one is known; otherwise, and
   when answers were late, it stays at the fast point until calm has lasted.
@@ -152,7 +153,10 @@ class BoultonPolicy:
         surged = self._observe_arrivals(window)
         self._jammed = self._jammed + 1 if _is_jammed(window) else 0
         self._surged = surged and not sounded and before_per_s > 0.0
-        learned = self._learn_from_cut(window, last) or self._learn(window, targets, unfit, surged=surged)
+        from_cut = self._learn_from_cut(window, last)
+        if not from_cut and not surged:
+            self._learn_from_crowd(window, targets)
+        learned = from_cut or self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         self._untried = not settled and not surged and not sounded
         self._calm = self._calm + 1 if settled and not surged and not sounded else 0
@@ -264,6 +268,17 @@ class BoultonPolicy:
             return ""
         self._machine.learn_times(slower, mhz, mhz)
         return f"batches took {error:+.1%} of the expected when the alarm was sounded"
+
+    def _learn_from_crowd(self, window: Window, targets: Targets) -> None:
+        """Learn from an alarm at the clock decided on that neither batches nor arrivals explain.
+
+        Then images waited longer than was reckoned; without this it would be believed, and tried, again.
+        """
+        decided, cut, traffic = self._decided, window.cut, window.traffic
+        if decided is None or cut is None or cut.point.sm_clock_mhz != decided.point.sm_clock_mhz:
+            return
+        if late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0:
+            self._caution.crowded(window, targets, decided.predicted_p99_ms)
 
     def _took_longer(self, size: int, times: BatchTimes, mhz: int | None) -> bool:
         error = self._machine.error_of({size: times}, mhz)

@@ -73,6 +73,12 @@ class Caution:
         if expected_p99_ms is not None and window.traffic.queued <= 2 * window.point.batch_limit:
             self._learn_overhead(window, targets, expected_p99_ms)
 
+    def crowded(self, window: Window, targets: Targets, expected_p99_ms: float | None) -> None:
+        """Learn from late answers that an alarm ended, though batches took no longer than expected."""
+        measured_ms = window.traffic.latency_p99_ms
+        if expected_p99_ms is not None and measured_ms is not None and measured_ms > expected_p99_ms:
+            self._learn_overhead(window, targets, expected_p99_ms)
+
     def _learn_share(self, window: Window, targets: Targets, *, slo_bound: bool, hopeless: bool) -> None:
         """Use more of the SLO where late answers are left and there is use for them; less where none are."""
         room = self._room(late_images(window.traffic) / max(1, settled_images(window.traffic)))

@@ -138,3 +138,12 @@ def test_late_answers_that_come_together_leave_less_to_aim_at() -> None:
         return slo_share(caution)
 
     assert used(1) > used(10)
+
+
+def test_a_crowd_that_an_alarm_ended_leaves_more_of_the_slo_free_and_calm_does_not() -> None:
+    crowded, calm, unforeseen = Caution(), Caution(), Caution()
+    crowded.crowded(window(50, p99_ms=14.0), TARGETS, 9.0)
+    calm.crowded(window(50, p99_ms=8.0), TARGETS, 9.0)
+    unforeseen.crowded(window(50, p99_ms=14.0), TARGETS, None)
+    assert 0.0 < crowded.overhead_ms <= 5.0
+    assert calm.overhead_ms == unforeseen.overhead_ms == 0.0
