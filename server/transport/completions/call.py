@@ -82,7 +82,7 @@ class Call:
         self._gone = False
 
     def begin(self) -> None:
-        """Read what must be read before the handler runs, and have it run. In the poller's thread."""
+        """Read what must be read before the handler runs, and have it run. In either thread."""
         binding.receive_close(self._call, self._on_close)
         if self._handler.request_streaming:
             self._surroundings.poller.post(self._handle, None)

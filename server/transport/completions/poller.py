@@ -49,7 +49,7 @@ class Poller:
         self._thread.join()
 
     def post(self, callback: Callable[[Any], object], argument: object) -> None:
-        """Have the event loop call something, in the order of posting; only from the thread."""
+        """Have the event loop call something, in the order of posting; from either thread."""
         self._posted.append((callback, argument))
         if not self._woken:
             self._woken = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from server.transport.completions.poller import Poller
 CALLS_AWAITED = 32
 """How many calls the core may hand over before the next is asked for; more wait inside it."""
 
+QUIET_S = 0.02
+HOLDS = 5
+"""Before a server shuts, it holds new calls back until none has come for so long, at most so many times."""
 LAST_WORDS_S = 2.0
 """How long cancelled handlers may take to end before the server stops without them."""
 
@@ -48,6 +52,8 @@ class CompletionServer:
         self._open = 0  # calls; belongs to the poller's thread
         self._is_shut = False  # likewise
         self._stopped: asyncio.Future[None] | None = None
+        self._holding = False
+        self._held: deque[Call] = deque()
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
         """Ask these for who handles a call, in their order."""
@@ -90,13 +96,40 @@ class CompletionServer:
     async def _shut(self, grace_s: float | None) -> None:
         """Wait until all calls are over."""
         assert self._stopped is not None  # noqa: S101  # for the type checker
-        self._server.shutdown(self._poller.queue, self._on_shut)
+        try:
+            if grace_s:
+                await self._hold_back()
+            self._server.shutdown(self._poller.queue, self._on_shut)
+        finally:
+            self._let_go()
         try:
             async with asyncio.timeout(grace_s or 0.0):
                 await asyncio.shield(self._stopped)
         except TimeoutError:
             self._server.cancel_all_calls()
             await asyncio.shield(self._stopped)
+
+    async def _hold_back(self) -> None:
+        """Let new calls wait, so that clients which call again and again soon have none under way.
+
+        The core ends with CANCELLED what comes between its shutdown and the client's hearing of it. What is
+        held back is handled after that: its answer comes when the client knows.
+        """
+        self._holding = True
+        for _ in range(HOLDS):
+            before = len(self._held)
+            await asyncio.sleep(QUIET_S)
+            if len(self._held) == before:
+                return
+
+    def _let_go(self) -> None:
+        self._holding = False
+        self._begin_held()
+
+    def _begin_held(self) -> None:
+        with suppress(IndexError):  # no more; both threads take from it
+            while True:
+                self._held.popleft().begin()
 
     async def _last_words(self) -> None:
         if self._around.running:
@@ -114,7 +147,15 @@ class CompletionServer:
             self._await_call()
         self._open += 1
         details = Details(event.call_details.method.decode(errors="replace"), event.invocation_metadata)
-        Call(event, self._handler_of(details), self._around).begin()
+        self._begin(Call(event, self._handler_of(details), self._around))
+
+    def _begin(self, call: Call) -> None:
+        if not self._holding:
+            call.begin()
+            return
+        self._held.append(call)
+        if not self._holding:  # the loop may have looked before it was there
+            self._begin_held()
 
     def _handler_of(self, details: Details) -> Handler:
         found = (handlers.service(details) for handlers in self._handlers)  # type: ignore[arg-type]  # a stand-in

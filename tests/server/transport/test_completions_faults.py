@@ -221,6 +221,37 @@ async def test_stopping_twice_at_once() -> None:
     await rig.server.stop(None)
 
 
+async def test_what_comes_while_the_server_begins_to_stop_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(completions, "QUIET_S", 0.5)
+    rig = Rig()
+    await rig.server.start()
+    async with grpc.aio.insecure_channel(rig.address) as channel:
+        echo = channel.unary_unary("/t.T/echo")
+        assert await echo(b"x") == b"x"
+        stopping = asyncio.create_task(rig.server.stop(10))
+        await asyncio.sleep(0)
+        assert await asyncio.gather(*(echo(b"x", timeout=10) for _ in range(50))) == [b"x"] * 50
+        await asyncio.wait_for(stopping, 10)
+
+
+async def test_an_impatient_stop_lets_go_of_what_a_patient_one_holds_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(completions, "QUIET_S", 0.5)
+    rig = Rig()
+    await rig.server.start()
+    async with grpc.aio.insecure_channel(rig.address) as channel:
+        patient = asyncio.create_task(rig.server.stop(10))
+        call = channel.unary_unary("/t.T/hang")(b"")
+        while not rig.server._held:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.gather(patient, rig.server.stop(0)), 10)
+        assert await call.code() is not grpc.StatusCode.OK
+    assert not rig.server._held
+
+
 async def test_a_server_leaves_no_thread_behind() -> None:
     before = set(threading.enumerate())
     rig = Rig()
