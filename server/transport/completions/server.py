@@ -79,7 +79,8 @@ class CompletionServer:
     async def stop(self, grace_s: float | None) -> None:
         """Accept no calls any more; after `grace_s` those still open are cancelled. Safe to call twice.
 
-        Handlers that go on though they are cancelled are left behind after a while, and logged.
+        With a grace, some 20 to 100 ms pass before it accepts none. Handlers that go on though they are
+        cancelled are left behind after a while, and logged.
         """
         if self._stopped is None:  # the core lets go of the ports of no server that was never started
             self._listen()
