@@ -8,6 +8,8 @@ _WEIGHT, _LEAST_WEIGHT = 0.3, 0.08
 _DRIFT_WEIGHT, _DRIFT = 0.3, 1.0
 _NO_CHANCE = 3.0
 """Deviations that one window in a thousand shows by chance."""
+_STEADY = 0.1
+"""Counts of two windows that differ by more than this share and chance are taken for two rates."""
 _DISPERSION_WEIGHT = 0.1
 _MOST_DISPERSION = 50.0
 _LARGEST_RISE = 4.0
@@ -31,6 +33,7 @@ class ArrivalModel:
         self._dispersion = 1.0
         self._weight = _WEIGHT
         self._drift = 0.0
+        self._steady = False
 
     @property
     def rate_per_s(self) -> float:
@@ -46,6 +49,11 @@ class ArrivalModel:
     def dispersion(self) -> float:
         """Variance over mean of the number of images in an interval, at least 1."""
         return self._dispersion
+
+    @property
+    def steady(self) -> bool:
+        """Whether about as many images came in the last window as in the one before."""
+        return self._steady
 
     @property
     def cautious_rate_per_s(self) -> float:
@@ -68,6 +76,7 @@ class ArrivalModel:
         chance = self._deviation
         self._observe_drift(rise / chance if chance > 0.0 else math.inf)
         self._rate_per_s += rise if rise > _NO_CHANCE * chance else self._weight * rise
+        self._steady = False
         if self._last is not None:
             self._observe_dispersion(images, duration_s, *self._last)
         self._last = images, duration_s
@@ -88,6 +97,8 @@ class ArrivalModel:
         mean = (images + before_scaled) / 2.0
         if mean <= 0.0:
             return
+        change = abs(images - before_scaled)
+        self._steady = change <= _STEADY * mean + _NO_CHANCE * math.sqrt(2.0 * mean)
         most = min(_MOST_DISPERSION, _LARGEST_RISE * self._dispersion)  # one jump is a change, no burstiness
         sample = min(most, (images - before_scaled) ** 2 / 2.0 / mean)
         self._dispersion = max(1.0, self._dispersion + _DISPERSION_WEIGHT * (sample - self._dispersion))

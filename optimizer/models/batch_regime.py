@@ -14,13 +14,14 @@ batch (I: index of dispersion, r: load over capacity), whose maximum has an expo
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Amount = TypeVar("Amount", float, NDArray[np.float64])
 
 _SPREAD = ((0.0, 0.69), (1.0, 0.24), (2.0, 0.06), (3.0, 0.01))
 """Batches of a normal spread, by deviations above the mean and share; the smaller half counts as the mean."""
@@ -34,7 +35,11 @@ _PAIRS = np.outer(_SHARES, _SHARES).ravel()
 _LONGEST = 2
 """The place in the spread of the batches whose latency all but a few images keep."""
 _FEW, _HALVINGS = 0.01, 8
-_MOST_GAIN = 0.9
+_MOST_GAIN = 0.97
+_FAR_DEVIATIONS, _STEPS, _EVENLY = 3.0, 4, math.sqrt(3.0)
+"""A batch is hardly larger than that; an even spread of one deviation reaches as far as the last."""
+_HARMLESS = 0.4
+"""The share of the limit up to which usual latencies do not come near it, however batches follow."""
 _LEAST_RATE_PER_S = 1e-3
 
 
@@ -101,7 +106,12 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     at_once, mean, greedy = _at_once(sizes, times_s, caps, load, arriving)
     gathering_s = _gathering_s(sizes, load)
     waits = rows > greedy
-    late, gathered_longest_s = _delayed(sizes, times_s, times_s[caps, clocks], gathering_s, load, limit_s)
+    usual_s = gathering_s + times_s
+    asked = waits & (rows <= caps) & (usual_s < limit_s) & (usual_s > _HARMLESS * limit_s)
+    fed_back = _fed_back(sizes, arriving, asked, load)
+    late, gathered_longest_s = _delayed(
+        sizes, times_s, times_s[caps, clocks], gathering_s, fed_back, load, limit_s
+    )
     busy = np.divide(arriving, sizes[:, None], out=arriving)
     np.minimum(1.0, busy, out=busy)
     busy[at_once.rows, clocks] = at_once.busy
@@ -131,6 +141,15 @@ def mean_latency_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: L
     load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
     at_once, _, _ = _at_once(sizes, times_s, caps, load, load.rate_per_s * times_s)
     return np.where(delayed, _gathered_mean_s(sizes, times_s, caps, load), at_once.mean_s)
+
+
+def late_share_at_once(
+    sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float
+) -> Array:
+    """Return which share of a load is late where batches do not gather, one a clock; as for `regimes`."""
+    at_once, _, greedy = _at_once(sizes, times_s, caps, load, load.rate_per_s * times_s)
+    late: Array = np.where(greedy <= caps, at_once.busy * at_once.late_share(limit_s), 1.0)
+    return late
 
 
 def _at_once(
@@ -191,19 +210,89 @@ def _usual_batch(
 
 
 def _delayed(
-    sizes: Array, times_s: Array, capped_s: Array, gathering_s: Array, load: Load, limit_s: float
+    sizes: Array,
+    times_s: Array,
+    capped_s: Array,
+    gathering_s: Array,
+    fed_back: _FedBack,
+    load: Load,
+    limit_s: float,
 ) -> tuple[Array, Array]:
     """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
     others = np.maximum(0.0, sizes - load.request_images)
     gathered = load.own_images + _deviated(others, load.dispersion, _SPREAD_DEVIATIONS)
-    own_s = np.minimum(times_s, capped_s).take(sizes.searchsorted(gathered), axis=0, mode="clip")
+    shortest_s = np.minimum(times_s, capped_s)
+    nearest = (sizes[1:] + sizes[:-1]) / 2.0
+    own_s = shortest_s.take(nearest.searchsorted(gathered), axis=0)
     wait_s = np.maximum(gathering_s, own_s)
+    if fed_back.places.size:
+        deviation = _SPREAD_DEVIATIONS * np.stack((np.ones_like(fed_back.alike), fed_back.alike))[:, None]
+        images = load.own_images + _deviated(fed_back.others, fed_back.dispersion, deviation)
+        rows, columns = np.divmod(fed_back.places, times_s.shape[1])
+        at = nearest.searchsorted(np.arange(sizes[-1] + 1.0)).take(
+            (np.minimum(sizes[-1], images) + 0.5).astype(np.intp)
+        )
+        fed_own_s, fed_before_s = shortest_s.take(at * times_s.shape[1] + columns)
+        own_s.reshape(len(own_s), -1)[:, fed_back.places] = fed_own_s
+        fed_wait_s = np.maximum(gathering_s[rows, 0], fed_before_s)
+        wait_s.reshape(len(wait_s), -1)[:, fed_back.places] = fed_wait_s
     latency_s = np.add(own_s, wait_s, out=own_s)
     longest_s = latency_s[_LONGEST].copy()
     late = np.subtract(latency_s, limit_s, out=latency_s)
     late /= wait_s
     late.clip(0.0, 1.0, out=late)
     return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(times_s.shape), longest_s
+
+
+class _FedBack(NamedTuple):
+    """Where batches at times last longer than the next gathers, and what then joins its first request.
+
+    Args:
+        places: of the settings in a flattened table.
+        others: mean number of images that join it.
+        dispersion: their variance over mean.
+        alike: the correlation with the batch before.
+    """
+
+    places: NDArray[np.intp]
+    others: Array
+    dispersion: Array
+    alike: Array
+
+
+def _fed_back(sizes: Array, arriving: Array, asked: Mask, load: Load) -> _FedBack:
+    """Return how batches that gather follow each other where one may last longer than the next gathers.
+
+    A batch of n is followed by the first request and Poisson(l * max(D, t(n))). As long as t(n) stays below D
+    that is Poisson(l * D). Where it does not, a large batch makes the next one large, the more the nearer to
+    1 is what an image more in a batch adds to the next (g = l*dt/dn). Mean and spread of batches that follow
+    each other like that are found step by step; what exceeds D counts as if spread evenly.
+    """
+    others = np.maximum(0.0, sizes - load.request_images)[:-1, None]
+    gains = arriving[1:] - arriving[:-1]
+    gains /= (sizes[1:] - sizes[:-1])[:, None]
+    spares = others - arriving[:-1]
+    near = spares < _FAR_DEVIATIONS * np.sqrt(load.dispersion * others) * gains
+    near &= asked[:-1]
+    (places,) = near.ravel().nonzero()
+    mean, spare = others[places // arriving.shape[1], 0], spares.take(places)
+    gain = np.minimum(_MOST_GAIN, np.maximum(1e-6, gains.take(places)))
+    more, alike, dispersion = np.zeros(mean.size), gain, np.full(mean.size, load.dispersion)
+    for _ in range(_STEPS if places.size else 0):
+        deviation = np.sqrt(dispersion * (mean + more))
+        carried = gain * deviation
+        beyond = (gain * more - spare) / carried
+        longer = np.minimum(1.0, np.maximum(0.0, 0.5 + beyond / (2.0 * _EVENLY)))
+        excess = _EVENLY * longer * longer + np.maximum(0.0, beyond - _EVENLY)
+        alike = gain * longer
+        more += (carried * excess - more) / (1.0 - alike)
+        dispersion = load.dispersion / (1.0 - gain * gain * carried_over(longer))
+    return _FedBack(places, mean + more, dispersion, alike)
+
+
+def carried_over(longer: Amount) -> Amount:
+    """Return the share of the batches' variance that is passed on where such a share outlasts the delay."""
+    return longer * longer * longer * (4.0 - 3.0 * longer)
 
 
 def _gathered_mean_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load) -> Array:

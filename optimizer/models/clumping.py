@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from optimizer.models.batch_regime import carried_over
 from optimizer.telemetry import BatchTimes, Traffic
 
 _WEIGHT = 0.2
@@ -12,6 +13,7 @@ _LEAST_BATCHES = 10
 _LEAST_GATHERED = 0.25
 _MOST_CUT = 0.05
 _MOST = 200.0
+_LARGEST_RISE = 4.0
 _MOST_GAIN = 0.9
 _ROUNDS = 4
 _REQUEST_MEMORY, _LARGEST_MEMORY = 0.8, 0.98
@@ -63,7 +65,7 @@ class ClumpModel:
         return self._dispersion
 
     def observe(
-        self, batches: Mapping[int, BatchTimes], batch_limit: int, rate_per_s: float, *, delayed: bool
+        self, batches: Mapping[int, BatchTimes], batch_limit: int, rate_per_s: float, delay_s: float
     ) -> None:
         """Learn from a window's batches; not from few, from single images, or where the limit cut them.
 
@@ -71,8 +73,8 @@ class ClumpModel:
             batches: by size.
             batch_limit: in images.
             rate_per_s: images that came a second.
-            delayed: whether batches waited to gather images. Where they did not, each took what came during
-                the one before, and a long one makes the next long: that alone spreads their sizes.
+            delay_s: how long batches waited to gather images. One that took longer, or any without a delay,
+                made the next take what came meanwhile, and so long ones long: that alone spreads their sizes.
         """
         count = sum(times.count for times in batches.values())
         cut = sum(times.count for size, times in batches.items() if size >= batch_limit)
@@ -82,24 +84,29 @@ class ClumpModel:
         if mean - 1.0 < _LEAST_GATHERED:
             return
         variance = sum((size - mean) ** 2 * times.count for size, times in batches.items()) / count
-        alone = mean - 1.0 if delayed else _spread_at_once(batches, mean, variance, rate_per_s)
-        sample = min(_MOST, max(1.0, variance / alone))
+        alone = _spread_of_single_images(batches, mean, variance, rate_per_s, delay_s)
+        most = min(_MOST, _LARGEST_RISE * self._dispersion)  # one jump is a change of the rate, no burstiness
+        sample = min(most, max(1.0, variance / alone))
         self._dispersion += _WEIGHT * (sample - self._dispersion)
 
 
-def _spread_at_once(
-    batches: Mapping[int, BatchTimes], mean: float, variance: float, rate_per_s: float
+def _spread_of_single_images(
+    batches: Mapping[int, BatchTimes], mean: float, variance: float, rate_per_s: float, delay_s: float
 ) -> float:
-    """Return the variance that images coming alone would give batches that never wait.
+    """Return the variance that images coming alone would give the batches.
 
-    n' = Poisson(l*t(n)) has the variance of what comes, over 1 - g^2 with g = l*dt/dn: see `batch_regime`.
+    n' = Poisson(l*max(D, t(n))) has the variance of what comes, over 1 - g^2 with g = l*dt/dn where all t(n)
+    exceed the delay D, and less the fewer do: see `batch_regime`.
     """
     ran = [(size, times) for size, times in batches.items() if times.count]
-    mean_s = sum(times.total_s for _, times in ran) / sum(times.count for _, times in ran)
+    count = sum(times.count for _, times in ran)
+    mean_s = sum(times.total_s for _, times in ran) / count
     covariance = sum((size - mean) * (times.total_s - times.count * mean_s) for size, times in ran)
-    slope_s = covariance / (variance * sum(times.count for _, times in ran)) if variance > 0.0 else 0.0
+    slope_s = covariance / (variance * count) if variance > 0.0 else 0.0
     gain = min(_MOST_GAIN, max(0.0, rate_per_s * slope_s))
+    longer = sum(times.count for _, times in ran if times.total_s > delay_s * times.count) / count
     met = mean
     for _ in range(_ROUNDS):
         met = mean - math.exp(-met)
-    return met / (1.0 - gain * gain)
+    alone = met if delay_s <= 0.0 else mean - 1.0
+    return alone / (1.0 - gain * gain * carried_over(longer))

@@ -14,7 +14,8 @@ safe and steady:
   them unless a lower one saves more than the surges then cost.
 - Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
   Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
-  chosen for such a load before, it first only stops waiting for batches to grow.
+  chosen for such a load before, it first only stops waiting for batches to grow. For a window after an alarm
+  it does not wait for them either, because the rate that was counted is behind the one that comes.
 - What ran last before an alarm tells how slow the clock was, though the window that was cut short does not.
   Where batches were as quick as expected, late answers tell that more must be kept free.
 - While more comes than expected it goes to no lower clock: what rises may rise on.
@@ -131,7 +132,7 @@ class BoultonPolicy:
         self._hold = 0
         self._idle = self._calm = 0
         self._jammed = 0
-        self._surged = self._untried = self._slo_bound = self._relieved = False
+        self._surged = self._rising = self._untried = self._slo_bound = self._relieved = False
         self._last_point: OperatingPoint | None = None
         self._decided: Decision | None = None
 
@@ -162,6 +163,7 @@ class BoultonPolicy:
         self._calm = self._calm + 1 if settled and not surged and not sounded else 0
         relieved = sounded and window.traffic.queued <= window.point.batch_limit
         held = self._decided_mhz == window.point.sm_clock_mhz
+        self._rising = sounded
         self._relieved = relieved and (trouble == _SOUNDED or held or self._caution.overspent < 0.0)
         decision = self._choose(window, targets, trouble, learned)
         self._stronghold.observe(self._arrivals.rate_per_s, before_per_s, decision.point.sm_clock_mhz)
@@ -231,12 +233,13 @@ class BoultonPolicy:
         if self._power_drifted(window):
             self._machine.doubt_power(_KEPT_AFTER_DRIFT)
         self._machine.learn_power(window, mhz)
-        self._clumps.observe(
-            window.traffic.batches,
-            window.point.batch_limit,
-            window.traffic.arrived / window.duration_s,
-            delayed=window.point.max_delay_ms > 0.0,
-        )
+        if self._arrivals.steady:  # batches of two rates in one window differ for that alone
+            self._clumps.observe(
+                window.traffic.batches,
+                window.point.batch_limit,
+                window.traffic.arrived / window.duration_s,
+                window.point.max_delay_ms / 1e3,
+            )
         if self._decided is not None and window.point == self._decided.point:
             expected_ms = self._decided.predicted_p99_ms
             self._caution.observe(
@@ -345,7 +348,8 @@ class BoultonPolicy:
         dispersion = max(self._clumps.dispersion, requests.own_images)
         rate = self._arrivals.rate_per_s
         load = Load(rate, dispersion, requests.images, requests.own_images, requests.largest)
-        margins = self._caution.margins(self._peaks.rate_per_s)
+        held = self._stronghold
+        margins = self._caution.margins(self._peaks.rate_per_s, held.rate_per_s, held.surges_per_window)
         land = Landscape(self._grid, self._machine, load, targets, margins)
         self._slo_bound = land.slo_binds
         if point.sm_clock_mhz is None and self._grid.sm_clocks_mhz:
@@ -368,7 +372,10 @@ class BoultonPolicy:
             return _Choice(land.best_row(column), column, "the clock was just set: waits for what it does")
         choice, here = self._best(land, column), land.best_at(column)
         if self._surged and choice.column < column and math.isfinite(land.cost_per_s(*here)):
-            return _Choice(*here, "more came than expected: goes to no lower clock now")
+            choice = _Choice(*here, "more came than expected: goes to no lower clock now")
+        if self._rising and choice.row != land.greedy_row(choice.column):
+            row = land.greedy_row(choice.column)
+            return _Choice(row, choice.column, "still more may come: does not wait for batches to grow")
         return choice if choice.column != column else self._without_delay(land, choice)
 
     def _without_delay(self, land: Landscape, choice: _Choice) -> _Choice:
@@ -505,9 +512,9 @@ class BoultonPolicy:
         return max(self._arrivals.cautious_rate_per_s, _KNOWN_MARGIN * self._stronghold.rate_per_s)
 
     def _strong_column(self, land: Landscape) -> int:
-        """Return the clock that held the highest load of late; the fast one where none did."""
-        strong = self._columns.get(self._stronghold.clock_mhz, land.fast_column)
-        return min(land.fast_column, strong)
+        """Return the clock that held the highest load of late, or a lower one that will; or the fast one."""
+        strong = self._columns.get(self._stronghold.clock_mhz)
+        return land.fast_column if strong is None else land.holds_surge(min(land.fast_column, strong))
 
     def _wire(self, land: Landscape, row: int, column: int, expected_per_s: float) -> Tripwire:
         """Trip when more wait than this clock can answer in time or chance explains, or when more come."""

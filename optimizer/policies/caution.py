@@ -38,9 +38,9 @@ class Caution:
         """The latency beside what is predicted, as learned."""
         return self._overhead_ms
 
-    def margins(self, reserve_per_s: float) -> Margins:
-        """Return what to keep free now; `reserve_per_s` is passed on."""
-        return Margins(self._slo_share, self._overhead_ms, reserve_per_s)
+    def margins(self, reserve_per_s: float, surge_per_s: float = 0.0, surges: float = 0.0) -> Margins:
+        """Return what to keep free now; what is known of loads is passed on."""
+        return Margins(self._slo_share, self._overhead_ms, reserve_per_s, surge_per_s, surges)
 
     def count(self, window: Window) -> None:
         """Count the late answers of any window: whatever made them late, they are no longer allowed for."""

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.models.batch_regime import Load, largest_in_time, mean_latency_s, overflow_share, regimes
+from optimizer.models.batch_regime import (
+    Load,
+    largest_in_time,
+    late_share_at_once,
+    mean_latency_s,
+    overflow_share,
+    regimes,
+)
 from optimizer.models.machine import Hoped, Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
@@ -26,9 +33,14 @@ _LARGEST_BATCH = 0.9
 """The share of the SLO that the largest batch may take: beyond, nobody in it is answered in time."""
 _NEARLY = 0.98
 _AMPLE = 1.2
+_HARDLY_MORE = 1.05
+_UNSEEN_SHARE = 0.95
+"""The share of the SLO that may be used on a load other than the present, which teaches caution."""
+_UNTIL_FAST_S = 0.25
+"""What it takes at most until another clock is in force, from the alarm on."""
 _LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
-_EDGE = 0.98
+_EDGE = 0.94
 _CLEARLY_MORE = 0.0
 _NOBODY_IN_TIME = 0.9
 _CAP_SHARE = 0.985
@@ -43,11 +55,15 @@ class Margins:
         slo_share: the share of the SLO that a predicted latency may reach.
         overhead_ms: latency that was measured beyond the predicted.
         reserve_per_s: images a second that the capacity must reach; that of the fast point is enough.
+        surge_per_s: images a second that come in a surge, ...
+        surges: ... and how many surges begin a second.
     """
 
     slo_share: float
     overhead_ms: float
     reserve_per_s: float
+    surge_per_s: float = 0.0
+    surges: float = 0.0
 
 
 class Landscape:
@@ -90,6 +106,13 @@ class Landscape:
             quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
             caps[slow] = np.maximum(caps[slow], quickest)
         return caps
+
+    def holds_surge(self, column: int) -> int:
+        """Return the lowest clock that is expected to hold a surge, if that is lower than this one."""
+        if self._surge_late is None:
+            return column
+        holds = self._surge_late <= _LATE_ALLOWED
+        return min(column, int(holds.argmax())) if holds[column] else column
 
     @property
     def fast_column(self) -> int:
@@ -212,8 +235,9 @@ class Landscape:
         hoped = machine.hoped() if self.hopes else None
         typical_ms, hoped_ms = self._typical_ms(hoped, load, targets)
         outcome = Outcome(1.0, rate - late, late, self.power_w, typical_ms)
-        self.revenue_per_s = score(targets, outcome).total
         self._most_per_s = most_revenue(targets, 1.0, rate)
+        self._surge_loss = self._lost_to_surges(load, targets, margins)
+        self.revenue_per_s = score(targets, outcome).total - self._surge_loss
         self._steady_per_s = (
             self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
         )
@@ -222,6 +246,23 @@ class Landscape:
         self._hoped_merits = self._best_merits
         if hoped is not None:
             self._hoped_merits = self._hope(machine, targets, outcome, hoped, hoped_ms)
+
+    def _lost_to_surges(self, load: Load, targets: Targets, margins: Margins) -> Array:
+        """Return what is lost a second, at each clock, to images that are late until the fast one is set."""
+        self._surge_late: Array | None = None
+        if margins.surges <= 0.0 or margins.surge_per_s <= _HARDLY_MORE * load.rate_per_s:
+            return np.zeros(self._caps.size)
+        surge = load._replace(rate_per_s=margins.surge_per_s)
+        spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)
+        share = late_share_at_once(self._sizes, self.tables.cautious_times_s, self._caps, surge, spare_s)
+        self._surge_late = share
+        late = np.minimum(load.rate_per_s, margins.surges * _UNTIL_FAST_S * surge.rate_per_s * share)
+        nothing = np.zeros_like(late)
+        most = self._most_per_s
+        loss: Array = (
+            most - score(targets, Outcome(1.0, load.rate_per_s - late, late, nothing, nothing)).total
+        )
+        return loss
 
     def _typical_ms(self, hoped: Hoped | None, load: Load, targets: Targets) -> tuple[Array, Array]:
         """Return the mean latency expected and that hoped for; nothing where the form does not ask."""
@@ -250,7 +291,8 @@ class Landscape:
                 power_w = machine.idle_w + busy * drawn * (power_w - machine.idle_w)
         latency_ms = latency_ms[best] if latency_ms.ndim else latency_ms
         outcome = Outcome(1.0, expected.in_time[best], expected.late[best], power_w, latency_ms)
-        merits: Array = np.where(np.isfinite(self._best_merits), score(targets, outcome).total, -np.inf)
+        worth = score(targets, outcome).total - self._surge_loss
+        merits: Array = np.where(np.isfinite(self._best_merits), worth, -np.inf)
         return merits
 
     def _judge(self, served: NDArray[np.bool_], machine: Machine, targets: Targets, margins: Margins) -> None:

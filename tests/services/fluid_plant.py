@@ -62,7 +62,7 @@ class FluidPlant:
         served = min(waiting, batch / seconds)
         before_s = self.queued * seconds / batch
         self.queued = waiting - served
-        p99_ms = (2.0 * seconds + self.point.max_delay_ms / 1e3 + before_s) * 1e3
+        p99_ms = (max(seconds, self.point.max_delay_ms / 1e3) + seconds + before_s) * 1e3
         count = int(served) // batch
         busy = min(1.0, served / batch * seconds)
         watts = IDLE_W + busy * (busy_power_w(batch, clock_mhz) - IDLE_W)

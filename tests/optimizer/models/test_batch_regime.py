@@ -11,6 +11,7 @@ from optimizer.models.batch_regime import (
     Regime,
     deviations,
     largest_in_time,
+    late_share_at_once,
     overflow_share,
     regimes,
 )
@@ -134,6 +135,42 @@ def test_the_99th_percentile_and_what_is_late_are_those_of_a_drawn_queue(
     assert found.longest_s(int(row), 0) == pytest.approx(p99_s, rel=off)
     late = regime(rate, limit_s=p99_s, clumping=float(images)).late_share[row, 0]
     assert 0.001 < late < 0.04
+
+
+def drawn_delayed_latencies_s(rate: float, delay_s: float) -> NDArray[np.float64]:
+    """Let images come one by one to a server that waits so long for a batch to grow; drop the warm-up."""
+    random = np.random.default_rng(5)
+    arrivals = np.cumsum(random.exponential(1.0 / rate, 60_000))
+    latencies, free_s, first = [], 0.0, 0
+    while first < arrivals.size:
+        start_s = max(free_s, arrivals[first] + delay_s)
+        last = min(int(np.searchsorted(arrivals, start_s, side="right")), first + 64)
+        free_s = start_s + 0.002 + 0.0002 * (last - first)
+        latencies.append(free_s - arrivals[first:last])
+        first = last
+    return np.concatenate(latencies)[2000:]
+
+
+@pytest.mark.parametrize("more", [1, 3, 8])
+@pytest.mark.parametrize("rate", [1000.0, 2500.0, 3500.0, 4000.0])
+def test_batches_that_outlast_the_delay_make_the_next_one_larger(rate: float, more: int) -> None:
+    """Also where a delay hardly matters any more, because the server is busy nearly all the time."""
+    row = at_once(regime(rate))[0] + more
+    drawn_s = drawn_delayed_latencies_s(rate, float(regime(rate).delay_s[row, 0]))
+    p99_s = float(np.quantile(drawn_s, 0.99))
+    found = regime(rate, limit_s=p99_s)
+    assert found.gathered_longest_s[row, 0] == pytest.approx(p99_s, rel=0.1)
+    assert 0.0005 < found.late_share[row, 0] < 0.05
+
+
+@pytest.mark.parametrize("rate", [1500.0, 3000.0])
+def test_what_is_late_of_another_load_is_that_of_its_own_regime(rate: float) -> None:
+    found = regime(rate, limit_s=0.012)
+    late = late_share_at_once(SIZES, TIMES_S, LAST_ROWS, Load(rate, 1.0), 0.012)
+    for column, row in enumerate(at_once(found)):
+        assert late[column] == pytest.approx(found.late_share[row, column])
+    beyond = late_share_at_once(SIZES, TIMES_S, LAST_ROWS, Load(1e5, 1.0), 0.012)
+    assert (beyond == 1.0).all()
 
 
 def test_where_a_single_image_takes_too_long_everything_is_late() -> None:

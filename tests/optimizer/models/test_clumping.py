@@ -22,7 +22,7 @@ def batch_s(size: int) -> float:
 def learned(sizes: list[int], *, limit: int = 64, windows: int = 30) -> float:
     model = ClumpModel()
     for _ in range(windows):
-        model.observe(batches(sizes), limit, 1000.0, delayed=True)
+        model.observe(batches(sizes), limit, 1000.0, 1.0)
     return model.dispersion
 
 
@@ -44,7 +44,7 @@ def test_batches_that_never_wait_spread_by_themselves(images: int) -> None:
     ran = {n: BatchTimes(count, count * batch_s(n)) for n, count in Counter(sizes).items()}
     model = ClumpModel()
     for _ in range(30):
-        model.observe(ran, 1000, rate_per_s, delayed=False)
+        model.observe(ran, 1000, rate_per_s, 0.0)
     assert images > 1 or np.var(sizes) > 1.2 * np.mean(sizes)
     assert model.dispersion == pytest.approx(images, rel=0.15)
 
@@ -98,3 +98,16 @@ def test_requests_of_before_are_forgotten_and_quiet_windows_change_nothing() -> 
         model.observe(asked(*[1] * 100))
     assert model.images == model.own_images == pytest.approx(1.0, abs=1e-6)
     assert model.largest == 1.0
+
+
+def test_batches_that_outlast_the_delay_spread_by_themselves() -> None:
+    """As without a delay: a large batch makes the next one large, and is no sign of clumps."""
+    random, sizes, rate_per_s, delay_s = np.random.default_rng(4), [10], 2500.0, 0.014
+    for _ in range(40_000):
+        sizes.append(1 + int(random.poisson(rate_per_s * max(delay_s, batch_s(sizes[-1])))))
+    ran = {n: BatchTimes(count, count * batch_s(n)) for n, count in Counter(sizes).items()}
+    model = ClumpModel()
+    for _ in range(30):
+        model.observe(ran, 1000, rate_per_s, delay_s)
+    assert np.var(sizes) > 1.3 * np.mean(sizes)
+    assert model.dispersion == pytest.approx(1.0, abs=0.25)

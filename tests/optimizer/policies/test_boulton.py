@@ -548,8 +548,8 @@ def test_it_recovers_when_the_machine_becomes_slower(monkeypatch: pytest.MonkeyP
     for record in changed[-20:]:
         assert record.window.traffic.late == 0
         assert record.decision.infeasible is None
-    slow = loop(steps=60).decision.point
-    assert abs(mhz(made.decision.point) - mhz(slow)) <= 150, "as if it had never known another"
+    ours, anew = (earned(played.decision.point, RATE_PER_S, TARGETS) for played in (made, loop(steps=60)))
+    assert ours >= 0.98 * anew > 0.0, "as if it had never known another"
 
 
 def test_it_recovers_when_power_costs_more_than_it_learned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,22 @@ def test_a_reserve_raises_the_clock_but_never_beyond_the_fast_point() -> None:
     assert most.best()[1] >= 0.9 * most.fast_column
 
 
+def test_surges_that_a_clock_does_not_hold_cost_what_is_late_until_the_fast_one_is_set() -> None:
+    priced = replace(TARGETS, price_per_1000_images=0.01, late_penalty_per_1000_images=0.02)
+    bare, surges = (
+        land(500.0, priced, margins=replace(NO_MARGINS, surge_per_s=3000.0, surges=often))
+        for often in (0.0, 0.1)
+    )
+    holding = surges.holds_surge(surges.fast_column)
+    assert 0 < holding < surges.fast_column
+    assert bare.best()[1] < holding <= surges.best()[1]
+    lost = bare.revenue_per_s[0] - surges.revenue_per_s[0]
+    assert lost[0] == pytest.approx(0.1 * 0.25 * 3000.0 * 0.03e-3), "all of it, and fined as well"
+    assert lost[surges.fast_column] == pytest.approx(0.0, abs=0.01 * lost[0])
+    assert surges.holds_surge(0) == 0, "a clock that does not hold it has no lower one that does"
+    assert bare.holds_surge(holding + 3) == holding + 3, "nothing is known of surges"
+
+
 def test_a_load_beyond_everything_goes_to_the_fast_point_in_large_batches_at_once() -> None:
     found = land(1e5)
     assert not found.feasible
