@@ -194,7 +194,9 @@ class Governor:
             self.holdback.abandon()
             return False
         most = most_revenue(targets, window.duration_s, settled_images(window.traffic))
-        self.holdback.observe(window, revenue.total - most)
+        gained = revenue.total - most
+        in_money = revenue.form == "profit"  # the others are averages, whatever the window's length
+        self.holdback.observe(window, gained if in_money else gained * window.duration_s)
         return self.holdback.holds
 
     def _set_alarm(self, alarm: Alarm | None) -> None:

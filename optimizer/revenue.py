@@ -49,6 +49,8 @@ __all__ = [
     "window_revenue",
 ]
 
+FORM_UNITS = {"energy": "J", "edp": "J s", "ed2p": "J s2", "zeus": "J"}
+"""Of the forms that score the average image; `profit` is in currency over an interval."""
 LATE_SHARE_ALLOWED = 0.01
 BROKEN_SLO = 1e6
 

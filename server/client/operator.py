@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.operating_point import OperatingPoint
+from optimizer.revenue import FORM_UNITS
 from protos import boulton_pb2 as pb
 from protos import boulton_pb2_grpc as pb_grpc
 from server.client.endpoint import (
@@ -168,16 +169,21 @@ def status_line(status: pb.Status) -> str:
     orders = ["paused"] if status.paused else []
     orders += [f"pinned at {point_of(status.pinned)}"] if status.HasField("pinned") else []
     mode = ", ".join(orders) or f"governed by {status.policy}"
-    saving = f"; {saving_text(status.saving)}" if status.HasField("saving") else ""
+    saving = f"; {saving_text(status.saving, status.targets.form)}" if status.HasField("saving") else ""
     return f"{status.model} on {status.gpu_uuid}: {mode}; now {point_of(status.target)}{saving}"
 
 
-def saving_text(saving: pb.Saving) -> str:
-    """Say what governing saves, with its confidence interval, or that too little was compared yet."""
+def saving_text(saving: pb.Saving, form: str) -> str:
+    """Say what governing saves, with its confidence interval, or that too little was compared yet.
+
+    In currency an hour; by the forms that score the average image in their unit, an image.
+    """
     if not saving.HasField("revenue_per_s"):
         return f"what is saved is not known yet ({saving.comparisons} comparisons)"
-    gained = _bounded(saving.revenue_per_s, 3600.0)
-    parts = [f"saves {gained} an hour"]
+    if form in FORM_UNITS:
+        parts = [f"saves {_bounded(saving.revenue_per_s, 1.0)} {FORM_UNITS[form]} an image ({form})"]
+    else:
+        parts = [f"saves {_bounded(saving.revenue_per_s, 3600.0)} an hour"]
     if saving.HasField("power_w"):
         parts.append(f"{_bounded(saving.power_w, 1.0)} W ({saving.energy_source})")
     return f"{' and '.join(parts)}, by {saving.comparisons} comparisons with the default"

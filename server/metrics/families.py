@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 )
 
 from optimizer.holdback import Interval, Saving
+from optimizer.revenue import FORM_UNITS
 from optimizer.telemetry import EnergySource
 from server.metrics.values import FrontEndMetrics, GovernorMetrics, ModelMetrics
 from server.scheduling.statistics import ModelStatistics
@@ -255,10 +256,14 @@ def _saving(governor: GovernorMetrics, saving: Saving) -> Iterator[Metric]:
     """What was measured against the default setting; the bounds of the 95 % confidence interval beside it."""
     text = "Comparisons of governed windows with the default setting"
     yield _count(governor, "boulton_saving_comparisons_total", text, saving.comparisons)
-    gained = GaugeMetricFamily(
-        "boulton_saved_revenue_per_hour", "Gained over the default setting", labels=(*_GOVERNED, "bound")
-    )
-    _add_interval(gained, [governor.gpu_uuid, governor.model], saving.revenue_per_s, _SECONDS_PER_HOUR)
+    form = governor.last.revenue.form if governor.last else "profit"
+    if form in FORM_UNITS:
+        name, text, factor = "boulton_saved_score", "Gained over the default setting, an image", 1.0
+    else:
+        name, text = "boulton_saved_revenue_per_hour", "Gained over the default setting"
+        factor = float(_SECONDS_PER_HOUR)
+    gained = GaugeMetricFamily(name, text, labels=(*_GOVERNED, "bound"))
+    _add_interval(gained, [governor.gpu_uuid, governor.model], saving.revenue_per_s, factor)
     spared = GaugeMetricFamily(
         "boulton_saved_watts", "Spared against the default setting", labels=(*_GOVERNED, "source", "bound")
     )

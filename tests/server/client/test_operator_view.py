@@ -151,6 +151,9 @@ def test_the_status_says_what_is_saved_and_how_surely() -> None:
     line = status_line(status(saving=saving))
     assert "saves 7.2 (95 %: 3.6 .. 10.8) an hour and 12 (95 %: 10 .. 14) W (rapl)" in line
     assert "by 9 comparisons with the default" in line
+    scored = status(saving=saving)
+    scored.targets.form = "edp"
+    assert "saves 0.002 (95 %: 0.001 .. 0.003) J s an image (edp) and 12" in status_line(scored)
 
 
 def test_a_decision_is_explained_with_its_runners_up() -> None:

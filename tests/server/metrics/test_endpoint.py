@@ -470,6 +470,12 @@ def test_what_is_saved_comes_with_its_bounds(source: Source, server: MetricsServ
     assert found[key("boulton_saving_comparisons_total", **labels)] == 9
     assert found[key("boulton_saved_revenue_per_hour", **labels, bound="mean")] == pytest.approx(7.2)
     assert found[key("boulton_saved_watts", **labels, source="simulated", bound="low")] == 10.0
+    scored = record()
+    scored = replace(scored, revenue=replace(scored.revenue, form="edp"))
+    source.governed = replace(governor(scored), saving=saving)
+    found = samples(server)
+    assert found[key("boulton_saved_score", **labels, bound="mean")] == pytest.approx(0.002)
+    assert key("boulton_saved_revenue_per_hour", **labels, bound="mean") not in found
 
 
 def test_where_nothing_is_held_back_nothing_is_called_saved(source: Source, server: MetricsServer) -> None:
