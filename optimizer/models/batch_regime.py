@@ -90,7 +90,9 @@ class Regime(NamedTuple):
         )
 
 
-def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float) -> Regime:
+def regimes(
+    sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, limit_s: float, lowest: int = 0
+) -> Regime:
     """Return what a load meets at every mean batch and clock.
 
     Args:
@@ -99,6 +101,7 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
         caps: for each clock the row of the largest batch that the server may form.
         load: what arrives.
         limit_s: latency beyond which an image counts as late.
+        lowest: the first clock at which it matters what batches meet that gather; below, all of that is late.
     """
     load = load._replace(rate_per_s=max(_LEAST_RATE_PER_S, load.rate_per_s))
     rows, clocks = np.arange(sizes.size)[:, None], np.arange(caps.size)
@@ -106,16 +109,17 @@ def regimes(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load, li
     at_once, mean, greedy = _at_once(sizes, times_s, caps, load, arriving)
     gathering_s = _gathering_s(sizes, load)
     waits = rows > greedy
-    usual_s = gathering_s + times_s
-    asked = waits & (rows <= caps) & (usual_s < limit_s) & (usual_s > _HARMLESS * limit_s)
-    fed_back = _fed_back(sizes, arriving, asked, load)
-    late, gathered_longest_s = _delayed(
-        sizes, times_s, times_s[caps, clocks], gathering_s, fed_back, load, limit_s
+    gathers = slice(int(greedy[lowest:].min()) + 1, int(caps[lowest:].max()) + 1), slice(lowest, None)
+    gathered_late, gathered_s = _delayed(
+        sizes, times_s, arriving, waits[gathers], times_s[caps, clocks], gathers, load, limit_s
     )
+    gathered_longest_s = np.full(times_s.shape, np.inf)
+    gathered_longest_s[gathers] = gathered_s
     busy = np.divide(arriving, sizes[:, None], out=arriving)
     np.minimum(1.0, busy, out=busy)
     busy[at_once.rows, clocks] = at_once.busy
-    late = np.where(waits, late, busy * at_once.late_share(limit_s))
+    late = np.where(waits, 1.0, busy * at_once.late_share(limit_s))
+    np.copyto(late[gathers], gathered_late, where=waits[gathers])
     late[:, at_once.alone_s > limit_s] = 1.0
     return Regime(
         possible=(rows >= greedy) & (rows <= caps),
@@ -212,36 +216,49 @@ def _usual_batch(
 def _delayed(
     sizes: Array,
     times_s: Array,
+    arriving: Array,
+    asked: Mask,
     capped_s: Array,
-    gathering_s: Array,
-    fed_back: _FedBack,
+    block: tuple[slice, slice],
     load: Load,
     limit_s: float,
 ) -> tuple[Array, Array]:
-    """Return which share is late, and the longest latency, where batches gather; by mean batch and clock."""
-    others = np.maximum(0.0, sizes - load.request_images)
+    """Return which share is late, and the longest latency, where batches gather; by mean batch and clock.
+
+    Both are of a block of the table of settings, as is what is asked for: where it matters how batches follow
+    each other.
+    """
+    rows, clocks = block
+    gathering_s = _gathering_s(sizes, load)[rows]
+    others = np.maximum(0.0, sizes[rows] - load.request_images)
     gathered = load.own_images + _deviated(others, load.dispersion, _SPREAD_DEVIATIONS)
-    shortest_s = np.minimum(times_s, capped_s)
+    shortest_s = np.minimum(times_s[:, clocks], capped_s[clocks])
     nearest = (sizes[1:] + sizes[:-1]) / 2.0
     own_s = shortest_s.take(nearest.searchsorted(gathered), axis=0)
     wait_s = np.maximum(gathering_s, own_s)
+    fed_back = _fed_back(sizes, arriving, asked, block, load, limit_s)
     if fed_back.places.size:
-        deviation = _SPREAD_DEVIATIONS * np.stack((np.ones_like(fed_back.alike), fed_back.alike))[:, None]
-        images = load.own_images + _deviated(fed_back.others, fed_back.dispersion, deviation)
-        rows, columns = np.divmod(fed_back.places, times_s.shape[1])
-        at = nearest.searchsorted(np.arange(sizes[-1] + 1.0)).take(
-            (np.minimum(sizes[-1], images) + 0.5).astype(np.intp)
-        )
-        fed_own_s, fed_before_s = shortest_s.take(at * times_s.shape[1] + columns)
+        deviation = np.empty((2, *_SPREAD_DEVIATIONS.shape[:1], fed_back.places.size))
+        np.multiply(_SPREAD_DEVIATIONS, np.sqrt(fed_back.dispersion * fed_back.others), out=deviation[0])
+        np.multiply(deviation[0], fed_back.alike, out=deviation[1])
+        deviation += fed_back.others
+        np.maximum(1.0, deviation, out=deviation)
+        deviation += load.own_images + 0.5
+        np.minimum(sizes[-1] + 0.5, deviation, out=deviation)
+        table = nearest.searchsorted(np.arange(sizes[-1] + 1.0)) * asked.shape[1]
+        at = table.take(deviation.astype(np.intp))
+        own_rows, columns = np.divmod(fed_back.places, asked.shape[1])
+        at += columns
+        fed_own_s, fed_before_s = shortest_s.take(at)
         own_s.reshape(len(own_s), -1)[:, fed_back.places] = fed_own_s
-        fed_wait_s = np.maximum(gathering_s[rows, 0], fed_before_s)
+        fed_wait_s = np.maximum(gathering_s[own_rows, 0], fed_before_s)
         wait_s.reshape(len(wait_s), -1)[:, fed_back.places] = fed_wait_s
     latency_s = np.add(own_s, wait_s, out=own_s)
     longest_s = latency_s[_LONGEST].copy()
     late = np.subtract(latency_s, limit_s, out=latency_s)
     late /= wait_s
     late.clip(0.0, 1.0, out=late)
-    return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(times_s.shape), longest_s
+    return (_SPREAD_SHARES @ late.reshape(len(late), -1)).reshape(asked.shape), longest_s
 
 
 class _FedBack(NamedTuple):
@@ -260,7 +277,9 @@ class _FedBack(NamedTuple):
     alike: Array
 
 
-def _fed_back(sizes: Array, arriving: Array, asked: Mask, load: Load) -> _FedBack:
+def _fed_back(
+    sizes: Array, arriving: Array, asked: Mask, block: tuple[slice, slice], load: Load, limit_s: float
+) -> _FedBack:
     """Return how batches that gather follow each other where one may last longer than the next gathers.
 
     A batch of n is followed by the first request and Poisson(l * max(D, t(n))). As long as t(n) stays below D
@@ -268,26 +287,42 @@ def _fed_back(sizes: Array, arriving: Array, asked: Mask, load: Load) -> _FedBac
     1 is what an image more in a batch adds to the next (g = l*dt/dn). Mean and spread of batches that follow
     each other like that are found step by step; what exceeds D counts as if spread evenly.
     """
-    others = np.maximum(0.0, sizes - load.request_images)[:-1, None]
-    gains = arriving[1:] - arriving[:-1]
-    gains /= (sizes[1:] - sizes[:-1])[:, None]
-    spares = others - arriving[:-1]
-    near = spares < _FAR_DEVIATIONS * np.sqrt(load.dispersion * others) * gains
-    near &= asked[:-1]
+    (rows, clocks), count = block, min(len(asked), sizes.size - 1 - block[0].start)
+    rows, above = slice(rows.start, rows.start + count), slice(rows.start + 1, rows.start + count + 1)
+    others = np.maximum(0.0, sizes[rows] - load.request_images)
+    met = arriving[rows, clocks]
+    gains = arriving[above, clocks] - met
+    gains /= (sizes[above] - sizes[rows])[:, None]
+    spares = others[:, None] - met
+    near = spares < (_FAR_DEVIATIONS * np.sqrt(load.dispersion * others))[:, None] * gains
+    near &= asked[:count]
     (places,) = near.ravel().nonzero()
-    mean, spare = others[places // arriving.shape[1], 0], spares.take(places)
-    gain = np.minimum(_MOST_GAIN, np.maximum(1e-6, gains.take(places)))
-    more, alike, dispersion = np.zeros(mean.size), gain, np.full(mean.size, load.dispersion)
+    spare = spares.take(places)
+    mean = others[places // asked.shape[1]]
+    usual = mean + mean - spare  # what comes while one gathers and runs
+    most = load.rate_per_s * limit_s
+    nearly = (usual < most) & (usual > _HARMLESS * most)
+    places, spare, mean = places[nearly], spare[nearly], mean[nearly]
+    gain = gains.take(places)
+    np.minimum(_MOST_GAIN, np.maximum(1e-6, gain, out=gain), out=gain)
+    spare /= gain
+    more, alike, kept = np.zeros(mean.size), gain, np.ones(mean.size)
+    widest = 12.0 * load.dispersion
     for _ in range(_STEPS if places.size else 0):
-        deviation = np.sqrt(dispersion * (mean + more))
-        carried = gain * deviation
-        beyond = (gain * more - spare) / carried
-        longer = np.minimum(1.0, np.maximum(0.0, 0.5 + beyond / (2.0 * _EVENLY)))
-        excess = _EVENLY * longer * longer + np.maximum(0.0, beyond - _EVENLY)
+        width = np.sqrt(widest * (mean + more) / kept)
+        beyond = (more - spare) / width
+        beyond += 0.5
+        np.maximum(0.0, beyond, out=beyond)
+        longer = np.minimum(1.0, beyond)
         alike = gain * longer
-        more += (carried * excess - more) / (1.0 - alike)
-        dispersion = load.dispersion / (1.0 - gain * gain * carried_over(longer))
-    return _FedBack(places, mean + more, dispersion, alike)
+        beyond -= 0.5 * longer
+        beyond *= width
+        beyond *= alike
+        beyond -= more
+        beyond /= 1.0 - alike
+        more = more + beyond
+        kept = 1.0 - alike * alike * (longer * (4.0 - 3.0 * longer))
+    return _FedBack(places, mean + more, load.dispersion / kept, alike)
 
 
 def carried_over(longer: Amount) -> Amount:

@@ -87,7 +87,13 @@ class Landscape:
         self._caps = self._largest(load, targets.slo_p99_ms / 1e3)
         self._steady = largest_in_time(self.tables.cautious_times_s, self._spare_s / 2.0)
         self._columns = np.arange(self._caps.size)
-        self._regime = regimes(self._sizes, self.tables.cautious_times_s, self._caps, load, self._spare_s)
+        self._steady_per_s = (
+            self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
+        )
+        self._lowest = self._first_with_reserve(targets, margins)
+        self._regime = regimes(
+            self._sizes, self.tables.cautious_times_s, self._caps, load, self._spare_s, self._lowest
+        )
         self._score(machine, load, targets, margins)
 
     def _largest(self, load: Load, slo_s: float) -> NDArray[np.intp]:
@@ -106,6 +112,18 @@ class Landscape:
             quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
             caps[slow] = np.maximum(caps[slow], quickest)
         return caps
+
+    def _first_with_reserve(self, targets: Targets, margins: Margins) -> int:
+        """Return the lowest clock that has the reserve: what is below is not worth a closer look.
+
+        Under a power cap the fast point, whose reserve would be enough, is known only later.
+        """
+        if targets.power_cap_w is not None:
+            return 0
+        return int((self._steady_per_s >= self._needed_per_s(margins, -1)).argmax())
+
+    def _needed_per_s(self, margins: Margins, fast: int) -> float:
+        return min(margins.reserve_per_s, _NEARLY * float(self._steady_per_s[fast]))
 
     def holds_surge(self, column: int) -> int:
         """Return the lowest clock that is expected to hold a surge, if that is lower than this one."""
@@ -238,9 +256,6 @@ class Landscape:
         self._most_per_s = most_revenue(targets, 1.0, rate)
         self._surge_loss = self._lost_to_surges(load, targets, margins)
         self.revenue_per_s = score(targets, outcome).total - self._surge_loss
-        self._steady_per_s = (
-            self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
-        )
         self._in_time = (self._late_share <= _LATE_ALLOWED) & self._off_the_edge(targets)
         self._judge(regime.possible & (capacity > rate), machine, targets, margins)
         self._hoped_merits = self._best_merits
@@ -254,7 +269,9 @@ class Landscape:
             return np.zeros(self._caps.size)
         surge = load._replace(rate_per_s=margins.surge_per_s)
         spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)
-        share = late_share_at_once(self._sizes, self.tables.cautious_times_s, self._caps, surge, spare_s)
+        share, looked_at = np.ones(self._caps.size), slice(self._lowest, None)
+        times_s = self.tables.cautious_times_s[:, looked_at]
+        share[looked_at] = late_share_at_once(self._sizes, times_s, self._caps[looked_at], surge, spare_s)
         self._surge_late = share
         late = np.minimum(load.rate_per_s, margins.surges * _UNTIL_FAST_S * surge.rate_per_s * share)
         nothing = np.zeros_like(late)
@@ -329,8 +346,8 @@ class Landscape:
     ) -> NDArray[np.bool_]:
         """Return what keeps the power cap, serves the load and has the reserve; and choose the fast point."""
         self._allowed, self._fast = allowed, self._fastest(allowed, rows)
-        needed = min(margins.reserve_per_s, _NEARLY * self._steady_per_s[self._fast])
-        usable: NDArray[np.bool_] = served & allowed & (self._steady_per_s >= needed)
+        enough = self._steady_per_s >= self._needed_per_s(margins, self._fast)
+        usable: NDArray[np.bool_] = served & allowed & enough
         return usable
 
     def _earns_more(self, revenue_per_s: float) -> bool:

@@ -173,6 +173,21 @@ def test_what_is_late_of_another_load_is_that_of_its_own_regime(rate: float) -> 
     assert (beyond == 1.0).all()
 
 
+@pytest.mark.parametrize("rate", [500.0, 2000.0])
+def test_below_the_lowest_clock_asked_for_only_what_gathers_is_not_looked_at(rate: float) -> None:
+    load = Load(rate, 1.0)
+    whole, part = (regimes(SIZES, TIMES_S, LAST_ROWS, load, 0.012, lowest) for lowest in (0, 1))
+    np.testing.assert_array_equal(part.late_share[:, 1], whole.late_share[:, 1])
+    rows = whole.delay_s[:, 1] > 0.0
+    np.testing.assert_array_equal(part.gathered_longest_s[rows, 1], whole.gathered_longest_s[rows, 1])
+    gathers = whole.delay_s[:, 0] > 0.0
+    assert (part.late_share[gathers, 0] == 1.0).all()
+    assert (whole.late_share[gathers, 0] < 1.0).any()
+    np.testing.assert_array_equal(part.late_share[~gathers, 0], whole.late_share[~gathers, 0])
+    for kept in ("possible", "delay_s", "busy"):
+        np.testing.assert_array_equal(getattr(part, kept), getattr(whole, kept))
+
+
 def test_where_a_single_image_takes_too_long_everything_is_late() -> None:
     assert (regime(10.0, limit_s=0.003).late_share[:, 1] == 1.0).all()
     assert (regime(10.0, limit_s=0.003).late_share[0, 0]) < 1.0
