@@ -216,8 +216,12 @@ class BatchQueue(Generic[T]):
             self._remove(entry)
         return entry is not None
 
-    def step(self, now_s: float, *, engine_idle: bool) -> Step[T]:
-        """Decide. With a busy engine only a full batch is handed out (for staging); expiry always happens."""
+    def step(self, now_s: float, *, engine_idle: bool, most_images: int | None = None) -> Step[T]:
+        """Decide. With a busy engine only a full batch is handed out (for staging); expiry always happens.
+
+        `most_images` is for this batch what the batch limit is for all; a request that is larger alone is
+        handed out as ever.
+        """
         now_s = self._clock.advance(now_s)
         if engine_idle:
             self._busy_until_s = now_s
@@ -226,7 +230,7 @@ class BatchQueue(Generic[T]):
         if self._ready(now_s, engine_idle):
             expired += self._expire_hopeless(max(now_s, self._busy_until_s))
             if self._ready(now_s, engine_idle):
-                batch = self._take()
+                batch = self._take(most_images)
                 self._busy_until_s = max(now_s, self._busy_until_s) + self._service_time_s(batch.images)
         wake_s = self._wake_s(growing=engine_idle and batch is None)
         return Step(batch, tuple(expired), wake_s)
@@ -312,18 +316,22 @@ class BatchQueue(Generic[T]):
         needed_s = self._service_time_s(self._images) * (1.0 + SLACK_MARGIN_SHARE) + SLACK_MARGIN_S
         return min(due_s, deadline_s - needed_s)
 
-    def _take(self) -> Batch[T]:
+    def _take(self, most_images: int | None) -> Batch[T]:
+        few = self._fill(min(most_images, self._batch_limit)) if most_images else None
+        return few if few is not None and few.images else self._fill(self._batch_limit)
+
+    def _fill(self, images: int) -> Batch[T]:
         slices: list[Slice[T]] = []
-        room = self._batch_limit
+        room = images
         for lane in self._lanes:
             while lane and room:
                 entry = next(iter(lane.values()))
                 rows = self._fitting_rows(entry, room)
                 if not rows:
-                    return Batch(tuple(slices), self._batch_limit - room)
+                    return Batch(tuple(slices), images - room)
                 room -= rows
                 slices.append(self._cut(entry, rows))
-        return Batch(tuple(slices), self._batch_limit - room)
+        return Batch(tuple(slices), images - room)
 
     def _fitting_rows(self, entry: _Entry[T], room: int) -> int:
         remaining = entry.request.images - entry.next_row

@@ -81,7 +81,7 @@ class InferPipeline:
         prepared = self.prepare(request, time_left_s)
         if prepared.plan.encoded:
             return await self.infer_encoded(prepared)
-        return await self.finish(self.start(prepared, alone=True))
+        return await self.finish(self.start(prepared))
 
     def parse(self, message: bytes) -> RequestMessage:
         """Take a request apart. Raises `InvalidArgument`."""
@@ -106,12 +106,9 @@ class InferPipeline:
             arrays = await self._reader.read_encoded(prepared.plan, prepared.request, image)
             return await self.finish(self._queue(prepared, arrays), in_stream=in_stream)
 
-    def start(self, prepared: Prepared, *, alone: bool = False) -> Started:
-        """Put a request without encoded images into its model's queue. Raises `RequestError`.
-
-        See `Scheduler.submit` for `alone`.
-        """
-        return self._queue(prepared, self._reader.read(prepared.plan, prepared.request), alone=alone)
+    def start(self, prepared: Prepared) -> Started:
+        """Put a request without encoded images into its model's queue. Raises `RequestError`."""
+        return self._queue(prepared, self._reader.read(prepared.plan, prepared.request))
 
     async def finish(self, started: Started, *, in_stream: bool = False) -> bytes:
         """Wait for the answer and encode it; a cancelled task abandons it. Raises `RequestError`.
@@ -134,7 +131,7 @@ class InferPipeline:
         model.scheduler.withdraw(started.queued)
         model.release()
 
-    def _queue(self, prepared: Prepared, arrays: tuple[Tensor, ...], *, alone: bool = False) -> Started:
+    def _queue(self, prepared: Prepared, arrays: tuple[Tensor, ...]) -> Started:
         _, model, plan, deadline_s = prepared
         regions = open_regions(plan, self._regions) if plan.placed else ()
         targets = device_targets(plan, regions, len(model.spec.outputs)) if plan.placed else ()
@@ -146,7 +143,6 @@ class InferPipeline:
             nbytes=plan.nbytes,
             deadline_s=deadline_s,
             priority=plan.priority,
-            alone=alone,
         )
         model.hold()
         return Started(prepared, regions, queued)

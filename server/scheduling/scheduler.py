@@ -26,6 +26,7 @@ from server.scheduling.batch_run import Outcome, run_batch
 from server.scheduling.engine_thread import EngineThread
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
 from server.scheduling.service_time import ServiceTimes
+from server.scheduling.short_batches import ShortBatches
 from server.scheduling.statistics import ModelStatistics, as_ns
 from server.wire.outside_memory import Tensor
 
@@ -36,10 +37,6 @@ _LOG = logging.getLogger(__name__)
 _NEVER = 1 << 62  # no queue holds so many images
 _STAGED = 1  # batches waiting behind what the engine has taken
 _LONGEST_REASON = 500
-
-_SHORT_BATCH_S = 250e-6
-"""A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
-more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,7 @@ class Scheduler:
         self._engine = engine
         self._clock = clock
         self._service_times = ServiceTimes()
+        self._short = ShortBatches(self._service_times) if engine.any_thread else None
         self._on_lost = settings.on_lost
         self._most_in_flight = _STAGED + (1 if overlapping(engine) is None else UNDER_WAY)
         self._limits = QueueLimits(settings.max_queue_images, settings.max_queue_bytes)
@@ -164,9 +162,10 @@ class Scheduler:
         nbytes: int,
         deadline_s: float | None = None,
         priority: int = 0,
-        alone: bool = False,
     ) -> CallRequest:
         """Queue a request. Whoever calls this must `answer` or `withdraw` what it returns.
+
+        An idle engine takes it at the end of this round of the event loop, with whatever else comes in it.
 
         Args:
             inputs: one `[images, *shape]` array per engine input, C-contiguous and of its dtype, over memory
@@ -179,8 +178,6 @@ class Scheduler:
             nbytes: memory to count while queued.
             deadline_s: time on the scheduler's clock after which an answer is worthless.
             priority: lower goes first; see `optimizer.batching`.
-            alone: nothing else is known to be on its way, so an idle engine may take it at once when it is
-                quick; otherwise it waits for whatever else comes in this round of the event loop.
 
         Raises:
             Unavailable: the queue is full, or the model is shutting down.
@@ -199,9 +196,7 @@ class Scheduler:
         self._outstanding += 1
         call.hold()
         self._quiet.clear()
-        if alone and not self._in_flight and self._is_short(images):
-            self._pump()
-        elif len(self._in_flight) < self._most_in_flight or deadline_s is not None:
+        if len(self._in_flight) < self._most_in_flight or deadline_s is not None:
             self._request_pump()
         surge = self._gauge.arrive(images, now_s)
         if surge or (self._queue.queued_images > self._alarm_above and not self._pump_due):
@@ -282,7 +277,7 @@ class Scheduler:
         handed_out = True
         while handed_out:
             handed_out = self._pump_one(self._clock())
-        if self._queue.queued_images > self._alarm_above and not self._pump_due:
+        if self._queue.queued_images > self._alarm_above:
             self._sound_alarm()
 
     def _sound_alarm(self) -> None:
@@ -296,19 +291,27 @@ class Scheduler:
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
         room = len(self._in_flight) < self._most_in_flight
-        step = self._queue.step(now_s, engine_idle=idle) if room else self._queue.expire(now_s)
+        few = self._most_here() if idle else None
+        step = (
+            self._queue.step(now_s, engine_idle=idle, most_images=few) if room else self._queue.expire(now_s)
+        )
         for request in step.expired:
             self._expired(request, now_s)
         if step.batch is not None:
-            return self._hand_over(step.batch, idle)
+            return self._hand_over(step.batch, here=few is not None and step.batch.images <= few)
         if step.expired and idle:
             self._service_times.doubt()
         self._arm(step.wake_s, now_s)
         return False
 
-    def _hand_over(self, batch: Batch[Call], idle: bool) -> bool:
-        """Give a batch to the engine. True when there may be another one at once."""
-        if idle and self._is_short(batch.images):
+    def _most_here(self) -> int | None:
+        """How many images the event loop is to run itself; None: none."""
+        waiting = min(self._queue.queued_images, self._queue.batch_limit)
+        return self._short.most(waiting) if self._short is not None and waiting else None
+
+    def _hand_over(self, batch: Batch[Call], *, here: bool) -> bool:
+        """Have a batch run, here or by the thread. True when there may be another one at once."""
+        if here:
             self._run_here(batch)
             return False
         for piece in batch.slices:
@@ -316,9 +319,6 @@ class Scheduler:
         self._in_flight.append(batch)
         self._thread.submit(batch)
         return True
-
-    def _is_short(self, images: int) -> bool:
-        return self._engine.any_thread and self._service_times.shortest(images) < _SHORT_BATCH_S
 
     def _run_here(self, batch: Batch[Call]) -> None:
         """Run a short batch in the event loop, which then has its turn before the next one."""

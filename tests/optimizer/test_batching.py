@@ -96,6 +96,14 @@ class TestDispatch:
         assert names(queue.step(0.0, engine_idle=True)) == [("small", 0, 1), ("big", 0, 3)]
         assert names(queue.step(0.0, engine_idle=True)) == [("big", 3, 3)]
 
+    def test_a_caller_that_wants_few_gets_no_more_and_no_request_split_for_it(self) -> None:
+        queue = queue_of(batch_limit=4)
+        for name in "abc":
+            queue.offer(request(name), 0.0)
+        queue.offer(request("pair", 3), 0.0)
+        steps = [names(queue.step(0.0, engine_idle=True, most_images=2)) for _ in range(4)]
+        assert steps == [[("a", 0, 1), ("b", 0, 1)], [("c", 0, 1)], [("pair", 0, 3)], []]
+
     def test_a_request_that_fits_into_one_batch_is_not_split(self) -> None:
         queue = queue_of(batch_limit=4)
         queue.offer(request("a", 3), 0.0)

@@ -102,13 +102,13 @@ class BatchQueueMachine(RuleBasedStateMachine):
         assert self.queue.cancel(account.request) == bool(account.rest)
         account.left = True
 
-    @rule(engine_idle=st.booleans())
-    def step(self, engine_idle: bool) -> None:
-        step = self.queue.step(self.now_s, engine_idle=engine_idle)
+    @rule(engine_idle=st.booleans(), most=st.none() | st.integers(1, 9))
+    def step(self, engine_idle: bool, most: int | None) -> None:
+        step = self.queue.step(self.now_s, engine_idle=engine_idle, most_images=most)
         for request in step.expired:
             self.leave(request)
         if step.batch is not None:
-            self.take(step.batch, engine_idle)
+            self.take(step.batch, engine_idle, self.cap(most))
         elif engine_idle:
             assert not self.waiting() or (self.queue.max_delay_s > 0 and not self.draining)
         if step.batch is None:
@@ -120,10 +120,16 @@ class BatchQueueMachine(RuleBasedStateMachine):
         assert request.deadline_s is not None
         account.left = True
 
-    def take(self, batch: Batch[int], engine_idle: bool) -> None:
+    def cap(self, most: int | None) -> int:
+        """What a batch may hold now: a request that fits into a batch is not split for who wants fewer."""
+        limit = self.queue.batch_limit
+        few, first = min(most or limit, limit), self.waiting()[0].rest
+        return few if first <= few or first > limit else limit
+
+    def take(self, batch: Batch[int], engine_idle: bool, cap: int) -> None:
         in_line = self.waiting()
         total = sum(account.rest for account in in_line)
-        assert 1 <= batch.images == sum(piece.images for piece in batch.slices) <= self.queue.batch_limit
+        assert 1 <= batch.images == sum(piece.images for piece in batch.slices) <= cap
         expected = [account.request for account in in_line[: len(batch.slices)]]
         assert [piece.request for piece in batch.slices] == expected
         for piece, account in zip(batch.slices, in_line, strict=False):
@@ -132,7 +138,7 @@ class BatchQueueMachine(RuleBasedStateMachine):
             fits_one_batch = account.rest <= self.queue.batch_limit
             account.handed_out += piece.images
             assert account.rest == 0 or not fits_one_batch
-        room = self.queue.batch_limit - batch.images
+        room = cap - batch.images
         next_rest = [account.rest for account in self.waiting()[:1]]
         could_grow = any(rest <= room or rest > self.queue.batch_limit for rest in next_rest)
         assert not (room and could_grow)
@@ -199,7 +205,7 @@ class BatchQueueMachine(RuleBasedStateMachine):
             for request in step.expired:
                 self.leave(request)
             if step.batch is not None:
-                self.take(step.batch, engine_idle=True)
+                self.take(step.batch, engine_idle=True, cap=self.cap(None))
             elif step.wake_s is None:
                 break
             else:

@@ -17,5 +17,5 @@ async def answered(
 ) -> Answer:
     """`submit` and `answer` in one: nothing else is known to be on its way. Raises what they raise."""
     return await scheduler.answer(
-        scheduler.submit(inputs, images, nbytes=nbytes, deadline_s=deadline_s, priority=priority, alone=True)
+        scheduler.submit(inputs, images, nbytes=nbytes, deadline_s=deadline_s, priority=priority)
     )

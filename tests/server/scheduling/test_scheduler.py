@@ -810,6 +810,25 @@ class TestShortBatches:
             await bench.ask(value)
         assert threading.current_thread() not in bench.engine.threads
 
+    async def test_a_crowd_that_is_cheaper_apart_runs_here_a_few_at_a_time(self, make: Maker) -> None:
+        clock = ManualClock()
+        engine = ScriptedEngine(max_batch=8)
+        engine.any_thread = True
+        bench = make(batch_limit=8, engine=engine, clock=clock)
+
+        def crowded_caches(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            clock.now_s += 0.0001 if len(outputs[0]) == 1 else 0.001 * len(outputs[0])
+            return outputs
+
+        engine.script.extend([crowded_caches] * 20)
+        await bench.ask(0)
+        for _ in range(4):  # together in the thread, as 8, 6 and 4, until what that costs is known
+            crowd = [bench.ask(value) for value in range(8)]
+            assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
+        assert [len(batch) for batch in engine.batches] == [1, 8, 2, 6, 2, 2, 4, 2, 2, 2, 2]
+        here = threading.current_thread()
+        assert [thread is here for thread in engine.threads] == [len(batch) == 2 for batch in engine.batches]
+
     async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
         bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
         for size in range(1, 5):
