@@ -21,6 +21,8 @@ safe and steady:
 - While more comes than expected it goes to no lower clock: what rises may rise on.
 - After an alarm it goes to the clock that was last chosen for such a load, if one is known; otherwise, and
   when answers were late, it stays at the fast point until calm has lasted.
+- Where the device holds its clock down, it goes back to what was too slow there the later the more often that
+  was in vain; once the device takes its clocks again, as soon as anywhere.
 - Late answers that it did not foresee make it keep more of the SLO free; while fewer are late than may be,
   it uses more of the SLO.
 - Where a queue keeps batches so large that the power limit slows them, it tries smaller ones.
@@ -47,9 +49,10 @@ from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import THROTTLED, SloWatch, clock_in_force_mhz, was_in_force, why_unfit
+from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, out_of_hand, was_in_force, why_unfit
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
+from optimizer.policies.retries import Retries
 from optimizer.policies.stronghold import Stronghold
 from optimizer.revenue import Targets, late_images, settled_images, window_revenue
 from optimizer.surge import Tripwire, surge_wire
@@ -130,6 +133,8 @@ class BoultonPolicy:
         self._both_ways = BothWays()
         self._unknown = 0.0
         self._hold = 0
+        self._retries = Retries()
+        self._tries = False
         self._idle = self._calm = 0
         self._jammed = 0
         self._surged = self._rising = self._untried = self._slo_bound = self._relieved = False
@@ -159,6 +164,9 @@ class BoultonPolicy:
             self._learn_from_crowd(window, targets)
         learned = from_cut or self._learn(window, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
+        tried = self._tries and (sounded or self._as_decided(window))
+        self._retries.observe(window, tried=tried, failed=missed or sounded or trouble is not None)
+        self._tries = False
         self._untried = not settled and not surged and not sounded
         self._calm = self._calm + 1 if settled and not surged and not sounded else 0
         relieved = sounded and window.traffic.queued <= window.point.batch_limit
@@ -260,7 +268,7 @@ class BoultonPolicy:
         expected then proves nothing, that they took longer does.
         """
         cut = window.cut
-        if cut is None or window.device.event_reasons & THROTTLED or window.device.clock_not_taken:
+        if cut is None or out_of_hand(window):
             return ""
         if _came_up(last, cut.point):
             return ""
@@ -315,8 +323,10 @@ class BoultonPolicy:
         A clock that is left for that at once must teach all the same, or it would be tried for ever.
         """
         traffic = window.traffic
-        as_decided = self._decided is not None and window.point == self._decided.point
-        return as_decided and late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0
+        return self._as_decided(window) and late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0
+
+    def _as_decided(self, window: Window) -> bool:
+        return self._decided is not None and window.point == self._decided.point
 
     # Choosing
 
@@ -368,6 +378,9 @@ class BoultonPolicy:
         column = self._column(point)
         if self._idle >= _IDLE_WINDOWS:
             return _Choice(0, self._resting_column(land, column), "nothing arrives")
+        if self._retries.must_wait:
+            return self._fast(land, "the device held its clock down: waits before it tries a lower one")
+        self._tries = True
         if self._untried:
             return _Choice(land.best_row(column), column, "the clock was just set: waits for what it does")
         choice, here = self._best(land, column), land.best_at(column)

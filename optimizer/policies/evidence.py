@@ -76,6 +76,11 @@ def clock_in_force_mhz(window: Window) -> int | None:
     return measured_mhz or window.point.sm_clock_mhz
 
 
+def out_of_hand(window: Window) -> bool:
+    """Whether the device says that it, or somebody else, held another clock than was asked for."""
+    return bool(window.device.event_reasons & THROTTLED or window.device.clock_not_taken)
+
+
 def was_in_force(window: Window) -> bool:
     """Whether the device says that it ran at the clock asked for: then even a first window is settled."""
     return window.device.sm_clock_mhz is not None and window.device.sm_clock_mhz == window.point.sm_clock_mhz
