@@ -238,21 +238,10 @@ def _delayed(
     wait_s = np.maximum(gathering_s, own_s)
     fed_back = _fed_back(sizes, arriving, asked, block, load, limit_s)
     if fed_back.places.size:
-        deviation = np.empty((2, *_SPREAD_DEVIATIONS.shape[:1], fed_back.places.size))
-        np.multiply(_SPREAD_DEVIATIONS, np.sqrt(fed_back.dispersion * fed_back.others), out=deviation[0])
-        np.multiply(deviation[0], fed_back.alike, out=deviation[1])
-        deviation += fed_back.others
-        np.maximum(1.0, deviation, out=deviation)
-        deviation += load.own_images + 0.5
-        np.minimum(sizes[-1] + 0.5, deviation, out=deviation)
-        table = nearest.searchsorted(np.arange(sizes[-1] + 1.0)) * asked.shape[1]
-        at = table.take(deviation.astype(np.intp))
-        own_rows, columns = np.divmod(fed_back.places, asked.shape[1])
-        at += columns
-        fed_own_s, fed_before_s = shortest_s.take(at)
+        fed_own_s, fed_before_s = _lasting(fed_back, sizes, nearest, shortest_s, load)
         own_s.reshape(len(own_s), -1)[:, fed_back.places] = fed_own_s
-        fed_wait_s = np.maximum(gathering_s[own_rows, 0], fed_before_s)
-        wait_s.reshape(len(wait_s), -1)[:, fed_back.places] = fed_wait_s
+        fed_gathering_s = gathering_s[fed_back.places // asked.shape[1], 0]
+        wait_s.reshape(len(wait_s), -1)[:, fed_back.places] = np.maximum(fed_gathering_s, fed_before_s)
     latency_s = np.add(own_s, wait_s, out=own_s)
     longest_s = latency_s[_LONGEST].copy()
     late = np.subtract(latency_s, limit_s, out=latency_s)
@@ -323,6 +312,23 @@ def _fed_back(
         more = more + beyond
         kept = 1.0 - alike * alike * (longer * (4.0 - 3.0 * longer))
     return _FedBack(places, mean + more, load.dispersion / kept, alike)
+
+
+def _lasting(fed_back: _FedBack, sizes: Array, nearest: Array, times_s: Array, load: Load) -> Array:
+    """Return how long batches last that follow each other, and those before them; by spread and place."""
+    images = np.empty((2, _SPREAD_DEVIATIONS.size, fed_back.places.size))
+    np.multiply(_SPREAD_DEVIATIONS, np.sqrt(fed_back.dispersion * fed_back.others), out=images[0])
+    np.multiply(images[0], fed_back.alike, out=images[1])
+    images += fed_back.others
+    np.maximum(1.0, images, out=images)
+    images += load.own_images + 0.5
+    np.minimum(sizes[-1] + 0.5, images, out=images)
+    clocks = times_s.shape[1]
+    starts = nearest.searchsorted(np.arange(sizes[-1] + 1.0)) * clocks
+    at = starts.take(images.astype(np.intp))
+    at += fed_back.places % clocks
+    lasting: Array = times_s.take(at)
+    return lasting
 
 
 def carried_over(longer: Amount) -> Amount:
