@@ -120,7 +120,9 @@ def regimes(
     busy[at_once.rows, clocks] = at_once.busy
     late = np.where(waits, 1.0, busy * at_once.late_share(limit_s))
     np.copyto(late[gathers], gathered_late, where=waits[gathers])
-    late[:, at_once.alone_s > limit_s] = 1.0
+    alone_late = at_once.alone_s > limit_s
+    if alone_late.any():
+        late[:, alone_late] = 1.0
     return Regime(
         possible=(rows >= greedy) & (rows <= caps),
         delay_s=np.where(waits, gathering_s, 0.0),

@@ -361,9 +361,8 @@ class Landscape:
         Where nothing is delayed few latencies come near the longest; where batches are, a small error would
         make all of them late at once.
         """
-        longest_ms = self._regime.gathered_longest_s + self._overhead_s
-        longest_ms *= 1e3
-        kept = longest_ms <= _EDGE * targets.slo_p99_ms
+        edge_s = _EDGE * targets.slo_p99_ms / 1e3 - self._overhead_s
+        kept = self._regime.gathered_longest_s <= edge_s
         kept |= self._regime.delay_s <= 0.0
         return kept
 

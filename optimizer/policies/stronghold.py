@@ -24,6 +24,7 @@ class Stronghold:
         self._seen: deque[_Seen] = deque(maxlen=_REMEMBERED)
         self._rate_per_s = 0.0
         self._clock_mhz: int | None = None
+        self._surges = 0
 
     @property
     def rate_per_s(self) -> float:
@@ -38,12 +39,14 @@ class Stronghold:
     @property
     def surges_per_window(self) -> float:
         """How often the load rose by half or more from one window to the next."""
-        return sum(seen.surged for seen in self._seen) / max(_LEAST, len(self._seen))
+        return self._surges / max(_LEAST, len(self._seen))
 
     def observe(self, rate_per_s: float, before_per_s: float, clock_mhz: int | None) -> None:
         """Take in a window's load, the load before it, and the clock that was then chosen."""
         surged = rate_per_s > _SURGE * before_per_s > 0.0
+        forgotten = len(self._seen) == _REMEMBERED and self._seen[0].surged
         self._seen.append(_Seen(rate_per_s, clock_mhz, surged))
+        self._surges += surged - forgotten
         self._find()
 
     def lose(self, clock_mhz: int | None) -> None:

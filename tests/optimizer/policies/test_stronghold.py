@@ -45,3 +45,5 @@ def test_a_clock_at_which_answers_were_late_is_none() -> None:
 def test_surges_are_counted_and_slow_rises_are_not() -> None:
     assert seen(*[(100.0, 500), (300.0, 1000)] * 10).surges_per_window == 0.5
     assert seen(*[(100.0 * 1.4**step, 500) for step in range(20)]).surges_per_window == 0.0
+    assert seen((100.0, 500), (300.0, 1000), *[(300.0, 1000)] * 39).surges_per_window == 1.0 / 40.0
+    assert seen((100.0, 500), (300.0, 1000), *[(300.0, 1000)] * 40).surges_per_window == 0.0
