@@ -36,7 +36,7 @@ def fail(retries: Retries, seen: Window | None = None) -> int:
     return waited
 
 
-def test_each_failure_doubles_the_wait_up_to_half_a_minute_of_seconds() -> None:
+def test_each_failure_doubles_the_wait_up_to_thirty_two_windows() -> None:
     retries = Retries()
     assert not retries.must_wait
     assert [fail(retries) for _ in range(7)] == [2, 4, 8, 16, 32, 32, 32]
