@@ -262,7 +262,7 @@ async def test_stopping_cancels_what_takes_too_long(rig: Rig) -> None:
 def calls_of(server: Server) -> list[Call]:
     """All that this process still knows of a server's calls."""
     calls = [found for found in gc.get_objects() if isinstance(found, Call)]
-    return [call for call in calls if call._surroundings is server._around]  # noqa: SLF001
+    return [call for call in calls if call._surroundings is server._around]
 
 
 async def test_what_is_over_is_forgotten() -> None:
