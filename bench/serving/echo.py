@@ -28,7 +28,6 @@ import uvloop
 from bench.serving.messages import INFER
 from server.memory import keep_pages
 from server.transport.completions.server import CompletionServer
-from server.transport.grpc_server import Server
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -68,14 +67,15 @@ def serve_sync(port: int, ready: Callable[[int], None]) -> None:
     server.stop(None).wait()
 
 
-async def serve_asyncio(server: Server, port: int, ready: Callable[[int], None]) -> None:
-    """Serve with an asyncio server until SIGTERM."""
+async def serve_asyncio(echo: Echo, ready: Callable[[int], None]) -> None:
+    """Serve with gRPC's asyncio server, or with Boulton's, until SIGTERM."""
 
     async def answer(_request: bytes, _context: object) -> bytes:
         return ANSWER
 
+    server = CompletionServer(OPTIONS) if echo.form == "completions" else grpc.aio.server(options=OPTIONS)
     server.add_generic_rpc_handlers((_Everything(grpc.unary_unary_rpc_method_handler(answer)),))
-    port = server.add_insecure_port(f"{HOST}:{port}")
+    port = server.add_insecure_port(f"{HOST}:{echo.port}")
     await server.start()
     ready(port)
     stop = asyncio.Event()
@@ -93,13 +93,7 @@ def serve(echo: Echo, ready: Callable[[int], None]) -> None:
         return
     new_loop = uvloop.new_event_loop if echo.tuned else None
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_serve_asyncio(echo, ready))
-
-
-async def _serve_asyncio(echo: Echo, ready: Callable[[int], None]) -> None:
-    # Made where it is to run: inside the event loop.
-    server = CompletionServer(OPTIONS) if echo.form == "completions" else grpc.aio.server(options=OPTIONS)
-    await serve_asyncio(server, echo.port, ready)
+        runner.run(serve_asyncio(echo, ready))
 
 
 def serve_together(echo: Echo, processes: int, ready: Callable[[int], None]) -> None:

@@ -285,10 +285,10 @@ class BoultonPolicy:
 
         Then images waited longer than was reckoned; without this it would be believed, and tried, again.
         """
-        decided, cut, traffic = self._decided, window.cut, window.traffic
+        decided, cut = self._decided, window.cut
         if decided is None or cut is None or cut.point.sm_clock_mhz != decided.point.sm_clock_mhz:
             return
-        if late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0:
+        if _many_are_late(window):
             self._caution.crowded(window, targets, decided.predicted_p99_ms)
 
     def _took_longer(self, size: int, times: BatchTimes, mhz: int | None) -> bool:
@@ -322,8 +322,7 @@ class BoultonPolicy:
 
         A clock that is left for that at once must teach all the same, or it would be tried for ever.
         """
-        traffic = window.traffic
-        return self._as_decided(window) and late_images(traffic) > _LATE_NOTICED * traffic.completed + 2.0
+        return self._as_decided(window) and _many_are_late(window)
 
     def _as_decided(self, window: Window) -> bool:
         return self._decided is not None and window.point == self._decided.point
@@ -608,3 +607,7 @@ def _text(prediction: Prediction, form: str) -> str:
     worth = prediction.revenue_per_s
     score = f"{worth * 3600:.6g}/h" if form == "profit" else f"{form} {worth:.6g}"
     return f"{score}, p99 {prediction.p99_ms:.1f} ms, {power}"
+
+
+def _many_are_late(window: Window) -> bool:
+    return late_images(window.traffic) > _LATE_NOTICED * window.traffic.completed + 2.0

@@ -98,6 +98,15 @@ def generic_handler(service: str, methods: Mapping[str, MethodHandler]) -> grpc.
     return grpc.method_handlers_generic_handler(service, dict(methods))
 
 
+def refusing(code: grpc.StatusCode, details: str) -> MethodHandler:
+    """Answer a call of any kind with a status: a stream of bytes fits them all, and waits for no message."""
+
+    async def refuse(_messages: AsyncIterator[bytes], context: Context) -> None:
+        await context.abort(code, details)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
 def parse_message(request_type: Callable[[], MessageT], message: bytes) -> MessageT:
     """Parse a message, or raise `InvalidArgument`: truncated, too deep, not UTF-8, wrong wire type."""
     request = request_type()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import grpc
 
 from server.errors import ConfigError, PermissionDenied, RequestError, Unauthenticated
 from server.files import read_file
-
-MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+from server.transport.rpc import MethodHandler, refusing
 
 MIN_TOKEN_CHARS = 16
 
@@ -154,21 +152,10 @@ class Guard(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def service(
-        self, handler_call_details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler | None:
         """Return what answers with UNAUTHENTICATED or PERMISSION_DENIED; None lets the call pass."""
         try:
             check_access(self._tokens, handler_call_details.method, handler_call_details.invocation_metadata)
         except RequestError as error:
-            return _refusal(error)
+            return refusing(error.code, str(error))
         return None
-
-
-def _refusal(error: RequestError) -> MethodHandler:
-    """A handler for any kind of call: a stream of bytes fits them all and waits for no message."""
-
-    async def refuse(_messages: AsyncIterator[bytes], context: Any) -> None:  # noqa: ANN401
-        await context.abort(error.code, str(error))
-
-    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -30,9 +30,9 @@ class Handler(Protocol):
     request_streaming: bool
     request_deserializer: Callable[[bytes], Any] | None
     response_serializer: Callable[[Any], bytes] | None
-    unary_unary: Callable[..., Awaitable[Any]] | None
+    unary_unary: Callable[..., Any] | None
     unary_stream: Callable[..., Any] | None
-    stream_unary: Callable[..., Awaitable[Any]] | None
+    stream_unary: Callable[..., Any] | None
     stream_stream: Callable[..., Any] | None
 
 

@@ -15,6 +15,7 @@ import grpc
 from server.transport.completions.binding import Event, core
 from server.transport.completions.call import Call, Handler, Surroundings
 from server.transport.completions.poller import Poller
+from server.transport.rpc import refusing
 
 CALLS_AWAITED = 32
 """How many calls the core may hand over before the next is asked for; more wait inside it."""
@@ -180,14 +181,5 @@ class CompletionServer:
             self._poller.post(self._stopped.set_result, None)
 
 
-async def _unknown(_messages: object, context: Call) -> None:
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-
-
-async def _failed(_messages: object, context: Call) -> None:
-    await context.abort(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
-
-
-# A stream of bytes fits every kind of call, and waits for no message.
-_UNKNOWN = grpc.stream_stream_rpc_method_handler(_unknown)
-_FAILED = grpc.stream_stream_rpc_method_handler(_failed)
+_UNKNOWN = refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+_FAILED = refusing(grpc.StatusCode.INTERNAL, "the server failed to answer this call")
