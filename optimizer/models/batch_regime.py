@@ -312,7 +312,7 @@ def _fed_back(
         beyond -= more
         beyond /= 1.0 - alike
         more = more + beyond
-        kept = 1.0 - alike * alike * (longer * (4.0 - 3.0 * longer))
+        kept = 1.0 - carried_over(alike, longer)
     return _FedBack(places, mean + more, load.dispersion / kept, alike)
 
 
@@ -333,9 +333,14 @@ def _lasting(fed_back: _FedBack, sizes: Array, nearest: Array, times_s: Array, l
     return lasting
 
 
-def carried_over(longer: Amount) -> Amount:
-    """Return the share of the batches' variance that is passed on where such a share outlasts the delay."""
-    return longer * longer * longer * (4.0 - 3.0 * longer)
+def carried_over(alike: Amount, longer: Amount) -> Amount:
+    """Return the share of the batches' variance that comes from the batches before them.
+
+    Args:
+        alike: the correlation of a batch with the one before.
+        longer: the share of the batches that outlast the delay.
+    """
+    return alike * alike * (longer * (4.0 - 3.0 * longer))
 
 
 def _gathered_mean_s(sizes: Array, times_s: Array, caps: NDArray[np.intp], load: Load) -> Array:

@@ -109,4 +109,4 @@ def _spread_of_single_images(
     for _ in range(_ROUNDS):
         met = mean - math.exp(-met)
     alone = met if delay_s <= 0.0 else mean - 1.0
-    return alone / (1.0 - gain * gain * carried_over(longer))
+    return alone / (1.0 - carried_over(gain * longer, longer))
