@@ -221,12 +221,15 @@ async def test_stopping_twice_at_once() -> None:
     await rig.server.stop(None)
 
 
-async def test_what_comes_while_the_server_begins_to_stop_is_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+async def slow_to_stop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A server that holds new calls back for half a second and more before it shuts."""
     monkeypatch.setattr(completions, "QUIET_S", 0.5)
-    rig = Rig()
-    await rig.server.start()
+    return rig
+
+
+async def test_what_comes_while_the_server_begins_to_stop_is_answered(slow_to_stop: Rig) -> None:
+    rig = slow_to_stop
     async with grpc.aio.insecure_channel(rig.address) as channel:
         echo = channel.unary_unary("/t.T/echo")
         assert await echo(b"x") == b"x"
@@ -236,12 +239,8 @@ async def test_what_comes_while_the_server_begins_to_stop_is_answered(
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_an_impatient_stop_lets_go_of_what_a_patient_one_holds_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(completions, "QUIET_S", 0.5)
-    rig = Rig()
-    await rig.server.start()
+async def test_an_impatient_stop_lets_go_of_what_a_patient_one_holds_back(slow_to_stop: Rig) -> None:
+    rig = slow_to_stop
     async with grpc.aio.insecure_channel(rig.address) as channel:
         patient = asyncio.create_task(rig.server.stop(10))
         call = channel.unary_unary("/t.T/hang")(b"")
