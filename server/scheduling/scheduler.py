@@ -298,11 +298,20 @@ class Scheduler:
         for request in step.expired:
             self._expired(request, now_s)
         if step.batch is not None:
-            return self._hand_over(step.batch, here=few is not None and step.batch.images <= few)
-        if step.expired and idle:
-            self._service_times.doubt()
+            here = few is not None and step.batch.images <= few
+            if self._short is not None:
+                self._short.began(step.batch.images, now_s, here=here)
+            return self._hand_over(step.batch, here=here)
+        if idle:
+            self._paused(now_s, doubted=bool(step.expired))
         self._arm(step.wake_s, now_s)
         return False
+
+    def _paused(self, now_s: float, *, doubted: bool) -> None:
+        if doubted:
+            self._service_times.doubt()
+        if self._short is not None:
+            self._short.paused(now_s)
 
     def _most_here(self) -> int | None:
         """How many images the event loop is to run itself; None: none."""

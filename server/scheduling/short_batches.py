@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
-import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from server.scheduling.cheaper_way import CheaperWay, Way
 from server.scheduling.service_time import ServiceTimes
 
 SHORT_S = 250e-6
 """A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
 more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
-CLOCK_TICK_S = 1e-9
+APART_S = 4 * SHORT_S
+"""A crowd of images that take longer one by one is left to the thread: the loop serves others as well."""
 
-LOOK_AGAIN = 512
-"""Every so many crowds one goes to the thread all the same: what it takes may have changed."""
+CLOCK_TICK_S = 1e-9
 
 
 class ShortBatches:
     """Decides for an engine that any thread may use.
 
+    A crowd, which takes longer than a short batch, is run a few images at a time where that was measured to
+    be cheaper than all of it together: caches that one image fits into hold no batch of many.
+
     Args:
         times: how long its batches took.
+        busy: seconds that the calling thread, which is the event loop's, has worked.
     """
 
-    def __init__(self, times: ServiceTimes) -> None:
+    def __init__(self, times: ServiceTimes, *, busy: Callable[[], float] = time.thread_time) -> None:
         self._times = times
-        self._crowds = 0
+        self._crowds = CheaperWay()
+        self._crowd = False
+        self._busy = busy
+        self._run: _Run | None = None
 
     def most(self, images: int) -> int | None:
-        """How many of the images that wait the loop is to run now; None: the thread is to run all of them.
-
-        A crowd is run a few at a time where that costs less than all of it together and the handing over:
-        caches that one image fits into hold no batch of many.
-        """
-        if self._times.shortest(images) < SHORT_S:
+        """How many of the images that wait the loop is to run now; None: the thread is to run all of them."""
+        self._crowd = False
+        alone_s = self._times.shortest(1)
+        few = int(SHORT_S / max(alone_s, CLOCK_TICK_S))
+        if images <= few or self._times.shortest(images) < SHORT_S:
             return images
-        few = int(SHORT_S / max(self._times.shortest(1), CLOCK_TICK_S))
-        if images <= few:
-            return images
-        return few if few and self._is_cheaper_apart(images) else None
+        self._crowd = images > 1 and alone_s < APART_S
+        return max(few, 1) if self._crowd and self._crowds.way is Way.APART else None
 
-    def _is_cheaper_apart(self, images: int) -> bool:
-        self._crowds += 1
-        together_s = self._times.shortest(images)
-        if together_s == math.inf or self._crowds % LOOK_AGAIN == 0:
-            return False
-        return images * self._times.shortest(1) <= together_s + SHORT_S
+    def began(self, images: int, now_s: float, *, here: bool) -> None:
+        """Learn that a batch has begun, and so how long the one before it kept the next one waiting."""
+        if self._run is not None:
+            self._crowds.ran(self._run.way, self._run.images, self._taken_s(self._run, now_s))
+        way = Way.APART if here else Way.TOGETHER
+        self._run = _Run(way, images, now_s) if self._crowd else None
+
+    def paused(self, now_s: float) -> None:
+        """Learn that nothing waits, or may wait: until the next batch begins only the loop's work counts."""
+        if self._run is not None and self._run.until_pause_s is None:
+            self._run.until_pause_s = now_s - self._run.began_s
+            self._run.busy_s = self._busy()
+
+    def _taken_s(self, run: _Run, now_s: float) -> float:
+        if run.until_pause_s is None:
+            return now_s - run.began_s
+        return run.until_pause_s + self._busy() - run.busy_s
+
+
+@dataclass(slots=True)
+class _Run:
+    """A batch out of a crowd, and the loop's work when nothing waited any more."""
+
+    way: Way
+    images: int
+    began_s: float
+    until_pause_s: float | None = None
+    busy_s: float = 0.0

@@ -820,14 +820,16 @@ class TestShortBatches:
             clock.now_s += 0.0001 if len(outputs[0]) == 1 else 0.001 * len(outputs[0])
             return outputs
 
-        engine.script.extend([crowded_caches] * 20)
+        engine.script.extend([crowded_caches] * 2000)
         await bench.ask(0)
-        for _ in range(4):  # together in the thread, as 8, 6 and 4, until what that costs is known
+        for _ in range(100):
             crowd = [bench.ask(value) for value in range(8)]
             assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
-        assert [len(batch) for batch in engine.batches] == [1, 8, 2, 6, 2, 2, 4, 2, 2, 2, 2]
+        sizes = [len(batch) for batch in engine.batches[1:]]
+        assert {2, 8} <= set(sizes)  # each way was tried
         here = threading.current_thread()
-        assert [thread is here for thread in engine.threads] == [len(batch) == 2 for batch in engine.batches]
+        assert [thread is here for thread in engine.threads[1:]] == [size == 2 for size in sizes]
+        assert 0 < sizes.count(8) < sizes.count(2) // 4
 
     async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
         bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())

@@ -1,0 +1,75 @@
+"""Taking turns between two ways to run crowds, on drawn costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.scheduling.cheaper_way import MOST_TURNS, TURN_IMAGES, CheaperWay, Way
+
+US = 1e-6
+Cost = Callable[[Way], float]
+
+
+def costs(apart_us: float, together_us: float) -> Cost:
+    """Seconds an image, by the way."""
+    seconds = {Way.APART: apart_us * US, Way.TOGETHER: together_us * US}
+    return seconds.__getitem__
+
+
+def run(ways: CheaperWay, turns: int, cost: Cost, images: int = 16) -> Counter[Way]:
+    """Run so many turns of crowds of `images`; how many of them went which way."""
+    gone: Counter[Way] = Counter()
+    for _ in range(turns * TURN_IMAGES // images):
+        way = ways.way
+        gone[way] += 1
+        ways.ran(way, images, images * cost(way))
+    return gone
+
+
+@given(st.floats(1, 1000), st.floats(1.05, 20), st.booleans())
+def test_the_cheaper_way_is_found_and_the_dearer_seldom_looked_at(
+    least_us: float, times_dearer: float, apart_is_cheaper: bool
+) -> None:
+    least, most = (Way.APART, Way.TOGETHER) if apart_is_cheaper else (Way.TOGETHER, Way.APART)
+    seconds = {least: least_us * US, most: least_us * times_dearer * US}
+    ways = CheaperWay()
+    run(ways, 2 * MOST_TURNS, seconds.__getitem__)
+    gone = run(ways, 10 * (MOST_TURNS + 1), seconds.__getitem__)
+    assert 0.95 < gone[least] / gone.total() < 1.0
+
+
+def test_both_ways_are_measured_first() -> None:
+    assert len(run(CheaperWay(), 2, costs(100, 100))) == 2
+
+
+def test_a_change_is_followed() -> None:
+    ways = CheaperWay()
+    run(ways, 200, costs(100, 150))
+    run(ways, 200, costs(300, 150))
+    gone = run(ways, 100, costs(300, 150))
+    assert gone[Way.TOGETHER] > 0.9 * gone.total()
+
+
+def test_what_else_runs_on_the_machine_does_not_mislead_for_long() -> None:
+    """Every third turn takes up to five times as long as it should."""
+    ways, chance, quiet = CheaperWay(), Random(4), costs(100, 140)
+
+    def disturbed(way: Way) -> float:
+        return quiet(way) * (chance.uniform(1, 5) if chance.random() < 1 / 3 else 1.0)
+
+    run(ways, 100, disturbed, images=TURN_IMAGES)
+    gone = run(ways, 1000, disturbed, images=TURN_IMAGES)
+    assert gone[Way.APART] > 0.85 * gone.total()
+
+
+def test_what_was_begun_the_other_way_before_the_turn_does_not_count() -> None:
+    ways = CheaperWay()
+    now = ways.way
+    other = next(way for way in Way if way is not now)
+    ways.ran(other, 10 * TURN_IMAGES, 1.0)
+    assert ways.way is now
