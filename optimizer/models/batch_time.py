@@ -48,7 +48,7 @@ class BatchTimeModel:
         if not seen:
             return
         self._fit.forget()
-        lag = float(self._lag(clock_mhz))
+        lag = float(self.lag(clock_mhz))
         for size, times in seen.items():
             weight = min(times.count, _MOST_WEIGHT) / _MOST_WEIGHT
             self._fit.observe((1.0, size, lag, size * lag), times.total_s / times.count, weight)
@@ -58,9 +58,13 @@ class BatchTimeModel:
 
     def batch_s(self, batch: Amount, clock_mhz: Amount | None) -> Amount:
         """Return the seconds of a batch at a clock; arrays broadcast. The clock is None without clocks."""
+        return self.batch_at_s(batch, self.lag(clock_mhz))
+
+    def batch_at_s(self, batch: Amount, lag: Amount | float) -> Amount:
+        """Return the same at what `lag` says of a clock, for whoever asks of the same clocks again."""
         fixed, per_image, clocked_fixed, clocked_per_image = self._theta
-        lag = self._lag(clock_mhz)
-        seconds: Amount = (per_image + clocked_per_image * lag) * batch + (fixed + clocked_fixed * lag)
+        seconds: Amount = (per_image + clocked_per_image * lag) * batch
+        seconds += fixed + clocked_fixed * lag
         return seconds
 
     def export_state(self) -> dict[str, object]:
@@ -78,8 +82,8 @@ class BatchTimeModel:
         """Keep only this share of the weight of what was observed."""
         self._fit.forget(share)
 
-    def _lag(self, clock_mhz: Amount | None) -> Amount | float:
-        """How much longer a clock's period is than the reference's, as a share."""
+    def lag(self, clock_mhz: Amount | None) -> Amount | float:
+        """Return how much longer a clock's period is than the reference's, as a share."""
         if clock_mhz is None or self._reference_mhz is None:
             return 0.0
         return self._reference_mhz / clock_mhz - 1.0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _CELL_WIDTH = 0.1
-_WIDTHS = np.array([0.3, 0.07])
+_WIDTHS = 0.3, 0.07
 """Of batch size and clock."""
 _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
@@ -41,13 +41,13 @@ class LocalCorrection:
     """
 
     def __init__(self, sizes: Array, clocks: Array) -> None:
-        self._shape = sizes.size, clocks.size
-        self._axes = np.concatenate([np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]])
+        self._axes = np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]
         self._slots: dict[tuple[int, int], int] = {}
         self._cells: list[tuple[float, float, float]] = []
-        self._batches, self._clocks, self._values, self._weights = np.zeros((4, _MOST_CELLS))
+        self._places = np.zeros((2, _MOST_CELLS))
+        self._values, self._weights = np.zeros((2, _MOST_CELLS))
         self._moved: set[int] = set()
-        self._near = np.zeros((_MOST_CELLS, self._axes.size))
+        self._near = np.zeros((_MOST_CELLS, sizes.size)), np.zeros((_MOST_CELLS, clocks.size))
 
     def age(self) -> None:
         """Let everything kept count a little less."""
@@ -59,13 +59,13 @@ class LocalCorrection:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = self._free_slot()
-            self._moved.add(slot)
+            self._move(slot, batch, clock)
         else:
             before, its_weight = self._cells[slot], float(self._weights[slot])
             batch, clock, value = _moved(before, its_weight, batch, clock, value, weight)
             weight = min(_MOST_WEIGHT, its_weight + weight)
             if (batch, clock) != before[:2]:
-                self._moved.add(slot)
+                self._move(slot, batch, clock)
         self._cells[slot : slot + 1] = [(float(batch), float(clock), value)]
         self._values[slot], self._weights[slot] = value, weight
 
@@ -91,17 +91,24 @@ class LocalCorrection:
         """Return the weight of what was measured around every size and clock, and the factor there."""
         count = len(self._slots)
         if not count:
-            return np.zeros(self._shape), np.ones(self._shape)
+            shape = self._axes[0].size, self._axes[1].size
+            return np.zeros(shape), np.ones(shape)
         if self._moved:
             self._place()
-        batches, clocks, values = self._batches[:count], self._clocks[:count], self._values[:count]
-        ratios = np.log(values / np.maximum(1e-12, predict(batches, clocks)))
-        np.minimum(_MOST_LOG_RATIO, np.maximum(-_MOST_LOG_RATIO, ratios, out=ratios), out=ratios)
-        rows = self._shape[0]
-        near_size, near_clock = self._near[:count, :rows].T * self._weights[:count], self._near[:count, rows:]
-        weight, factor = _product(near_size, near_clock), _product(near_size * ratios, near_clock)
+        near_size, near_clock = (near[:count] for near in self._near)
+        weighty = near_size.T * self._weights[:count]
+        weight = _product(weighty, near_clock)
+        weighty *= self._log_ratios(predict, count)
+        factor = _product(weighty, near_clock)
         factor /= weight + _PRIOR_WEIGHT
         return weight, np.exp(factor, out=factor)
+
+    def _log_ratios(self, predict: Callable[[Array, Array], Array], count: int) -> Array:
+        """Return how far what was measured is off from predictions, cell by cell."""
+        ratios: Array = np.maximum(1e-12, predict(*self._places[:, :count]))
+        np.divide(self._values[:count], ratios, out=ratios)
+        np.log(ratios, out=ratios)
+        return ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
@@ -124,15 +131,20 @@ class LocalCorrection:
         lightest = int(self._weights[list(self._slots.values())].argmin())
         return self._slots.pop(list(self._slots)[lightest])
 
+    def _move(self, slot: int, batch: float, clock: float) -> None:
+        self._places[0, slot], self._places[1, slot] = batch, clock
+        self._moved.add(slot)
+
     def _place(self) -> None:
         """Find anew how near the cells that moved are to each size and clock: 1 where they meet."""
-        moved = list(self._moved)
-        batches, clocks, _ = zip(*(self._cells[slot] for slot in moved), strict=True)
-        self._batches[moved], self._clocks[moved] = places = np.array((batches, clocks))
-        distance = self._axes - (np.log(places).T / _WIDTHS).repeat(self._shape, axis=1)
-        distance *= distance
-        distance *= -0.5
-        self._near[moved] = np.exp(distance, out=distance)
+        moved = np.array(list(self._moved))
+        places = np.log(self._places[:, moved])
+        for near, axis, at, width in zip(self._near, self._axes, places, _WIDTHS, strict=True):
+            at /= width
+            distance = axis - at[:, None]
+            distance *= distance
+            distance *= -0.5
+            near[moved] = np.exp(distance, out=distance)
         self._moved.clear()
 
 

@@ -72,6 +72,7 @@ class Machine:
         highest = self._clocks_mhz[-1] if self._clocks_mhz else None
         self._time = BatchTimeModel(highest)
         self._power = PowerModel(highest)
+        self._lags, self._paces = self._time.lag(self._clocks), self._power.pace(self._clocks)
         self._measured_times = LocalCorrection(self.sizes, self._clocks)
         self._measured_power = LocalCorrection(self.sizes, self._clocks)
         self._anchors: dict[float, float] = {}
@@ -247,7 +248,7 @@ class Machine:
 
     def _base_s(self) -> Array:
         """Return what models and prior expect, before local corrections."""
-        base_s = self._time.batch_s(self.sizes[:, None], self._clocks) if self._time.ready else None
+        base_s = self._time.batch_at_s(self.sizes[:, None], self._lags) if self._time.ready else None
         if self._forecast is not None and self._forecast.times.ready:
             return self._forecast.times.blended(base_s)
         assert base_s is not None, "something was learned"  # noqa: S101
@@ -266,7 +267,8 @@ class Machine:
         """Return the same of the power of a running batch, idle power included."""
         base_w = None
         if self._power.ready:
-            base_w = self.idle_w + self._power.running_w(self.sizes[:, None], times_s, self._clocks)
+            base_w = self._power.running_at_w(self.sizes[:, None], times_s, self._paces)
+            base_w += self._power.idle_w
         if self._forecast is not None and self._forecast.power is not None and self._forecast.knows_power:
             return self._forecast.power.blended(base_w)
         assert base_w is not None, "power was learned"  # noqa: S101
@@ -274,7 +276,8 @@ class Machine:
 
     def _running_at(self, batches: Array, clocks: Array) -> Array:
         times_s = self._times_at(batches, clocks)
-        watts = self._power.idle_w + self._power.running_w(batches, times_s, clocks)
+        watts = self._power.running_w(batches, times_s, clocks)
+        watts += self._power.idle_w
         shape = self._forecast.power if self._forecast is not None else None
         return watts if shape is None or not shape.ready else shape.blended_at(batches, clocks, watts)
 

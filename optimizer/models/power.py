@@ -81,9 +81,17 @@ class PowerModel:
 
     def running_w(self, batch: Amount, batch_s: Amount, clock_mhz: Amount | None) -> Amount:
         """Return what a running batch draws on top of the idle power; arrays broadcast."""
+        return self.running_at_w(batch, batch_s, self.pace(clock_mhz))
+
+    def running_at_w(
+        self, batch: Amount, batch_s: Amount, pace: tuple[Amount | float, Amount | float]
+    ) -> Amount:
+        """Return the same at what `pace` says of a clock, for whoever asks of the same clocks again."""
         _, awake, clocked, work = self._theta
-        share, square = self._share_and_square(clock_mhz)
-        running_w: Amount = awake + clocked * share * square + work * square * batch / batch_s
+        share, square = pace
+        running_w: Amount = work * square * batch
+        running_w /= batch_s
+        running_w += awake + clocked * share * square
         return running_w
 
     def export_state(self) -> dict[str, object]:
@@ -104,10 +112,10 @@ class PowerModel:
         self._fit.forget(share)
 
     def _features(self, busy: float, images_per_s: float, clock_mhz: int | None) -> tuple[float, ...]:
-        share, square = self._share_and_square(clock_mhz)
+        share, square = self.pace(clock_mhz)
         return 1.0, busy, busy * share * square, images_per_s * square
 
-    def _share_and_square(self, clock_mhz: Amount | None) -> tuple[Amount | float, Amount | float]:
+    def pace(self, clock_mhz: Amount | None) -> tuple[Amount | float, Amount | float]:
         """Return the clock as a share of the highest, and the square of the voltage there."""
         if clock_mhz is None or self._reference_mhz is None:
             return 1.0, 1.0

@@ -31,6 +31,7 @@ class Reach:
         self._in_turn = np.maximum(1.0, sizes[:, None] / largest)
         self._lower = np.searchsorted(self._at, clocks, side="right")
         self._higher = self._at.size - self._lower
+        self._places = self._rows * clocks.size + self._columns
 
     def slowest_s(self, times_s: Array) -> Array:
         """Return the longest times that what was measured somewhere allows elsewhere.
@@ -39,8 +40,9 @@ class Reach:
         batch after the other. So of what was measured at lower clocks the least time counts, and at higher
         ones the least number of cycles.
         """
-        there_s = _DOUBTFUL * times_s.take(self._columns, axis=1)
-        np.minimum(self._in_turn * times_s[self._rows, self._columns], there_s, out=there_s)
+        there_s = times_s.take(self._columns, axis=1)
+        there_s *= _DOUBTFUL
+        np.minimum(self._in_turn * times_s.take(self._places), there_s, out=there_s)
         slowest_s = _least_of_first((there_s * self._at)[:, ::-1]).take(self._higher, axis=1)
         slowest_s /= self._clocks
         from_lower_s = _least_of_first(there_s).take(self._lower, axis=1)
