@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from optimizer.models.batch_regime import carried_over
+from optimizer.models.gathering import carried_over
 from optimizer.telemetry import BatchTimes, Traffic
 
 _WEIGHT = 0.2
@@ -96,7 +96,7 @@ def _spread_of_single_images(
     """Return the variance that images coming alone would give the batches.
 
     n' = Poisson(l*max(D, t(n))) has the variance of what comes, over 1 - g^2 with g = l*dt/dn where all t(n)
-    exceed the delay D, and less the fewer do: see `batch_regime`.
+    exceed the delay D, and less the fewer do: see `gathering`.
     """
     ran = [(size, times) for size, times in batches.items() if times.count]
     count = sum(times.count for _, times in ran)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.insight import TriedSetting
+from optimizer.models.batch_sizes import sizes_up_to
 from optimizer.models.batch_time import BatchTimeModel
 from optimizer.models.doubt import Doubt
 from optimizer.models.local_correction import LocalCorrection
@@ -23,8 +24,6 @@ from optimizer.telemetry import BatchTimes, Window
 
 Array = NDArray[np.float64]
 
-_EVERY_SIZE_UP_TO = 16
-_COARSE_SIZES = 60
 _LEAST_BUSY = 0.02
 _FULLY_COUNTED = 0.2
 """A window that was busy for this share says all about the power of running; a less busy one less."""
@@ -61,7 +60,8 @@ class Machine:
         self._prior = prior
         self._clocks_mhz = grid.sm_clocks_mhz or None
         self._clocks = np.array(grid.sm_clocks_mhz or (1,), float)
-        self.sizes = batch_sizes(grid.batch_limits[-1])
+        self.rows = sizes_up_to(grid.batch_limits[-1])
+        self.sizes = self.rows.images
         self._sizes = self.sizes.tolist()
         self._columns = {clock: column for column, clock in enumerate(self._clocks.tolist())}
         self._highest = float(grid.sm_clocks_mhz[-1]) if grid.sm_clocks_mhz else 1.0
@@ -248,7 +248,7 @@ class Machine:
 
     def _base_s(self) -> Array:
         """Return what models and prior expect, before local corrections."""
-        base_s = self._time.batch_at_s(self.sizes[:, None], self._lags) if self._time.ready else None
+        base_s = self._time.batch_at_s(self.rows.column, self._lags) if self._time.ready else None
         if self._forecast is not None and self._forecast.times.ready:
             return self._forecast.times.blended(base_s)
         assert base_s is not None, "something was learned"  # noqa: S101
@@ -267,7 +267,7 @@ class Machine:
         """Return the same of the power of a running batch, idle power included."""
         base_w = None
         if self._power.ready:
-            base_w = self._power.running_at_w(self.sizes[:, None], times_s, self._paces)
+            base_w = self._power.running_at_w(self.rows.column, times_s, self._paces)
             base_w += self._power.idle_w
         if self._forecast is not None and self._forecast.power is not None and self._forecast.knows_power:
             return self._forecast.power.blended(base_w)
@@ -356,11 +356,3 @@ def window_work(window: Window) -> Work:
     if not count or window.duration_s <= 0.0:
         return Work(0.0, 1.0, 0.0)
     return Work(min(1.0, total_s / window.duration_s), images / count, images / window.duration_s)
-
-
-def batch_sizes(largest: int) -> Array:
-    """Return every small size, and then fewer: a large batch differs little from the next."""
-    fine = np.arange(1.0, min(largest, _EVERY_SIZE_UP_TO) + 1.0)
-    coarse = np.geomspace(1.0, largest, _COARSE_SIZES).round()
-    sizes: Array = np.union1d(fine, coarse[coarse > _EVERY_SIZE_UP_TO])
-    return sizes

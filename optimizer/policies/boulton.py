@@ -39,9 +39,10 @@ from typing import Any
 
 from optimizer.insight import Insight
 from optimizer.models.arrivals import ArrivalModel
-from optimizer.models.batch_regime import Load, deviations
+from optimizer.models.batch_regime import deviations
 from optimizer.models.clumping import ClumpModel, RequestModel
 from optimizer.models.drift import DriftDetector
+from optimizer.models.load import Load
 from optimizer.models.machine import Machine
 from optimizer.models.prior import Prior
 from optimizer.models.surges import PeakModel

@@ -14,14 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.models.batch_regime import (
-    Load,
-    largest_in_time,
-    late_share_at_once,
-    mean_latency_s,
-    overflow_share,
-    regimes,
-)
+from optimizer.models.at_once import late_share_at_once
+from optimizer.models.batch_regime import largest_in_time, mean_latency_s, overflow_share, regimes
+from optimizer.models.load import Load
 from optimizer.models.machine import Hoped, Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
@@ -80,7 +75,7 @@ class Landscape:
     def __init__(
         self, grid: OperatingGrid, machine: Machine, load: Load, targets: Targets, margins: Margins
     ) -> None:
-        self._grid, self._sizes = grid, machine.sizes
+        self._grid, self._rows, self._sizes = grid, machine.rows, machine.sizes
         self._spare_s = max(1e-4, (targets.slo_p99_ms * margins.slo_share - margins.overhead_ms) / 1e3)
         self._overhead_s = margins.overhead_ms / 1e3
         self.tables = machine.tables()
@@ -92,7 +87,7 @@ class Landscape:
         )
         self._lowest = self._first_with_reserve(targets, margins)
         self._regime = regimes(
-            self._sizes, self.tables.cautious_times_s, self._caps, load, self._spare_s, self._lowest
+            self._rows, self.tables.cautious_times_s, self._caps, load, self._spare_s, self._lowest
         )
         self._score(machine, load, targets, margins)
 
@@ -104,8 +99,9 @@ class Landscape:
         that size needs all it can get.
         """
         times_s = self.tables.times_s
-        request = min(int(self._sizes.searchsorted(load.largest_request)), self._sizes.size - 1)
-        caps = np.maximum(request, largest_in_time(times_s, _LARGEST_BATCH * slo_s))
+        caps = np.maximum(
+            self._rows.row_for(load.largest_request), largest_in_time(times_s, _LARGEST_BATCH * slo_s)
+        )
         capacity = self._sizes[caps] / times_s[caps, np.arange(caps.size)]
         (slow,) = (capacity < _AMPLE * load.rate_per_s).nonzero()
         if slow.size:
@@ -175,7 +171,7 @@ class Landscape:
         return OperatingPoint(
             self._limit(int(self._caps[column])),
             self.clock_mhz(column),
-            max_delay_ms=round(1e3 * float(self._regime.delay_s[row, column]), 3),
+            max_delay_ms=round(1e3 * self._regime.delay_at_s(row, column), 3),
         )
 
     def clock_mhz(self, column: int) -> int | None:
@@ -243,7 +239,7 @@ class Landscape:
         regime, rate = self._regime, load.rate_per_s
         largest = self._sizes[self._caps]
         capacity = largest / self.tables.times_s[self._caps, self._columns]
-        overflow = overflow_share(load, capacity, largest - regime.greedy_images)
+        overflow = overflow_share(load, capacity, largest - regime.at_once.mean)
         self._late_share = regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0)
         np.minimum(1.0, self._late_share, out=self._late_share)
         late = rate * self._late_share
@@ -271,7 +267,7 @@ class Landscape:
         spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)
         share, looked_at = np.ones(self._caps.size), slice(self._lowest, None)
         times_s = self.tables.cautious_times_s[:, looked_at]
-        share[looked_at] = late_share_at_once(self._sizes, times_s, self._caps[looked_at], surge, spare_s)
+        share[looked_at] = late_share_at_once(self._rows, times_s, self._caps[looked_at], surge, spare_s)
         self._surge_late = share
         late = np.minimum(load.rate_per_s, margins.surges * _UNTIL_FAST_S * surge.rate_per_s * share)
         nothing = np.zeros_like(late)
@@ -286,9 +282,9 @@ class Landscape:
         if hoped is None or not weighs_latency(targets):
             return np.zeros(()), np.zeros(())
         both_s = np.concatenate((self.tables.times_s, hoped.times_s), axis=1)
-        delayed = np.concatenate((self._regime.delay_s > 0.0,) * 2, axis=1)
+        delayed = np.concatenate((self._regime.delayed,) * 2, axis=1)
         caps = np.concatenate((self._caps,) * 2)
-        both_ms = 1e3 * mean_latency_s(self._sizes, both_s, caps, load, delayed)
+        both_ms = 1e3 * mean_latency_s(self._rows, both_s, caps, load, delayed)
         return both_ms[:, : self._caps.size], both_ms[:, self._caps.size :]
 
     def _hope(
@@ -329,7 +325,7 @@ class Landscape:
             self.feasible = bool(safe.any())
         with_late_answers = np.where(usable, self.revenue_per_s, -np.inf)
         if not self.feasible:
-            usable = served & self._allowed & (self._regime.delay_s <= 0.0)
+            usable = served & self._allowed & ~self._regime.delayed
         self.merit = np.where(safe if self.feasible else usable, self.revenue_per_s, -np.inf)
         if not self.feasible and not (usable & (self._late_share <= _NOBODY_IN_TIME)).any():
             self._last_resort()
@@ -363,7 +359,7 @@ class Landscape:
         """
         edge_s = _EDGE * targets.slo_p99_ms / 1e3 - self._overhead_s
         kept = self._regime.gathered_longest_s <= edge_s
-        kept |= self._regime.delay_s <= 0.0
+        kept |= ~self._regime.delayed
         return kept
 
     def _last_resort(self) -> None:
@@ -371,14 +367,14 @@ class Landscape:
         row, column = self.greedy_row(self._fast), self._fast
         self.merit = np.full_like(self.revenue_per_s, -np.inf)
         self.merit[row, column] = self.revenue_per_s[row, column]
-        self._regime = self._regime._replace(delay_s=np.zeros_like(self._regime.delay_s))
+        self._regime = self._regime._replace(delayed=np.zeros_like(self._regime.delayed))
 
     def _power(self, machine: Machine) -> Array | None:
         running_w = self.tables.running_w
         if running_w is None:
             return None
         power_w = self._regime.busy * running_w
-        rows, columns, mean = self._regime.at_once.rows, self._columns, self._regime.greedy_images
+        rows, columns, mean = self._regime.at_once.rows, self._columns, self._regime.at_once.mean
         below = np.maximum(rows - 1, 0)
         back = (self._sizes[rows] - mean) / np.maximum(1.0, self._sizes[rows] - self._sizes[below])
         above_w = running_w[rows, columns]

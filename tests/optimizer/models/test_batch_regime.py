@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from optimizer.models.batch_regime import (
-    Load,
-    Regime,
-    deviations,
-    largest_in_time,
-    late_share_at_once,
-    overflow_share,
-    regimes,
-)
+from optimizer.models.at_once import late_share_at_once
+from optimizer.models.batch_regime import Regime, deviations, largest_in_time, overflow_share, regimes
+from optimizer.models.batch_sizes import BatchSizes
+from optimizer.models.load import Load
 
 SIZES = np.arange(1.0, 65.0)
+ROWS = BatchSizes(SIZES)
 SLOWER = (1.0, 2.0)
 TIMES_S = (0.002 + 0.0002 * SIZES)[:, None] * np.array(SLOWER)
 LAST_ROWS = np.array([63, 63])
 
 
 def regime(rate: float, *, limit_s: float = 0.05, clumping: float = 1.0) -> Regime:
-    return regimes(SIZES, TIMES_S, LAST_ROWS, Load(rate, clumping), limit_s)
+    return regimes(ROWS, TIMES_S, LAST_ROWS, Load(rate, clumping), limit_s)
 
 
 def at_once(found: Regime) -> NDArray[np.intp]:
     """The row of the greedy regime, one a clock."""
     rows: NDArray[np.intp] = found.possible.argmax(axis=0)
     return rows
+
+
+def longest_s(found: Regime, row: int, column: int) -> float:
+    return float(found.longest_s(np.array([row]), np.array([column]))[0])
 
 
 def drawn_mean_batch(rate: float, slower: float) -> float:
@@ -41,12 +41,22 @@ def drawn_mean_batch(rate: float, slower: float) -> float:
     return total / 20_000
 
 
+def test_the_latency_that_all_but_a_few_keep_is_where_a_hundredth_is_late() -> None:
+    """The search ends within a 256th of where it began, and asks of several clocks at a time."""
+    once = regime(1500.0).at_once
+    found_s = once.longest_s(np.array([1, 0]))
+    assert found_s.tolist() == [*once.longest_s(np.array([1])), *once.longest_s(np.array([0]))]
+    below, beyond = (once.late_share(share * found_s[::-1]) for share in (0.98, 1.02))
+    assert (below > 0.01).all()
+    assert (beyond < 0.01).all()
+
+
 @pytest.mark.parametrize("rate", [100.0, 1000.0, 1800.0])
 def test_without_delay_the_mean_batch_is_that_of_a_server_that_never_waits(rate: float) -> None:
     found = regime(rate)
     for column, slower in enumerate(SLOWER):
         drawn = drawn_mean_batch(rate, slower)
-        assert 0.95 * drawn < found.greedy_images[column] < 1.05 * drawn + 1.0, "the next whole batch"
+        assert 0.95 * drawn < found.at_once.mean[column] < 1.05 * drawn + 1.0, "the next whole batch"
 
 
 def test_the_smallest_possible_mean_solves_its_equation_and_smaller_ones_do_not() -> None:
@@ -83,7 +93,7 @@ def test_a_load_beyond_capacity_leaves_nothing_possible() -> None:
 
 def test_no_mean_above_the_cap_is_possible() -> None:
     caps = np.array([20, 30])
-    found = regimes(SIZES, TIMES_S, caps, Load(1000.0, 1.0), 0.05)
+    found = regimes(ROWS, TIMES_S, caps, Load(1000.0, 1.0), 0.05)
     assert [int(np.flatnonzero(column)[-1]) for column in found.possible.T] == [20, 30]
 
 
@@ -132,7 +142,7 @@ def test_the_99th_percentile_and_what_is_late_are_those_of_a_drawn_queue(
     found = regime(rate, clumping=float(images))
     row = at_once(found)[0]
     p99_s = float(np.quantile(drawn_s, 0.99))
-    assert found.longest_s(int(row), 0) == pytest.approx(p99_s, rel=off)
+    assert longest_s(found, int(row), 0) == pytest.approx(p99_s, rel=off)
     late = regime(rate, limit_s=p99_s, clumping=float(images)).late_share[row, 0]
     assert 0.001 < late < 0.04
 
@@ -166,17 +176,17 @@ def test_batches_that_outlast_the_delay_make_the_next_one_larger(rate: float, mo
 @pytest.mark.parametrize("rate", [1500.0, 3000.0])
 def test_what_is_late_of_another_load_is_that_of_its_own_regime(rate: float) -> None:
     found = regime(rate, limit_s=0.012)
-    late = late_share_at_once(SIZES, TIMES_S, LAST_ROWS, Load(rate, 1.0), 0.012)
+    late = late_share_at_once(ROWS, TIMES_S, LAST_ROWS, Load(rate, 1.0), 0.012)
     for column, row in enumerate(at_once(found)):
         assert late[column] == pytest.approx(found.late_share[row, column])
-    beyond = late_share_at_once(SIZES, TIMES_S, LAST_ROWS, Load(1e5, 1.0), 0.012)
+    beyond = late_share_at_once(ROWS, TIMES_S, LAST_ROWS, Load(1e5, 1.0), 0.012)
     assert (beyond == 1.0).all()
 
 
 @pytest.mark.parametrize("rate", [500.0, 2000.0])
 def test_below_the_lowest_clock_asked_for_only_what_gathers_is_not_looked_at(rate: float) -> None:
     load = Load(rate, 1.0)
-    whole, part = (regimes(SIZES, TIMES_S, LAST_ROWS, load, 0.012, lowest) for lowest in (0, 1))
+    whole, part = (regimes(ROWS, TIMES_S, LAST_ROWS, load, 0.012, lowest) for lowest in (0, 1))
     np.testing.assert_array_equal(part.late_share[:, 1], whole.late_share[:, 1])
     rows = whole.delay_s[:, 1] > 0.0
     np.testing.assert_array_equal(part.gathered_longest_s[rows, 1], whole.gathered_longest_s[rows, 1])
@@ -197,8 +207,8 @@ def test_the_longest_latency_is_a_batch_behind_a_batch_or_a_delay_and_a_batch() 
     found = regime(1e-3)
     crowded = regime(500.0)
     for column in range(len(SLOWER)):
-        assert found.longest_s(0, column) == pytest.approx(2.0 * TIMES_S[0, column], rel=0.01)
-        assert crowded.longest_s(40, column) >= crowded.delay_s[40, column] + TIMES_S[40, column]
+        assert longest_s(found, 0, column) == pytest.approx(2.0 * TIMES_S[0, column], rel=0.01)
+        assert longest_s(crowded, 40, column) >= crowded.delay_s[40, column] + TIMES_S[40, column]
 
 
 def drawn_overflow(share: float, batch: int, spare: int) -> float:

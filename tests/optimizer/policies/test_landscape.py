@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fluid_plant import CLOCKS, GRID, IDLE_W, batch_s, busy_power_w
 
-from optimizer.models.batch_regime import Load
+from optimizer.models.load import Load
 from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.landscape import Landscape, Margins

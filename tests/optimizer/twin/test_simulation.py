@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from optimizer.devices.simulated import SimulatedGpu
-from optimizer.models.batch_regime import Load, mean_latency_s, regimes
+from optimizer.models.batch_regime import mean_latency_s, regimes
+from optimizer.models.batch_sizes import BatchSizes
+from optimizer.models.load import Load
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
 from optimizer.telemetry import LATEST_BATCHES, Traffic
@@ -69,12 +71,12 @@ def test_the_queueing_model_foretells_the_simulation(load: float, limit: int) ->
     sizes = np.arange(1.0, limit + 1.0)
     times_s = (FIXED_S + PER_IMAGE_S * sizes)[:, None]
     rate = load * limit / times_s[-1, 0]
-    foretold = regimes(sizes, times_s, np.array([limit - 1]), Load(rate, 1.0), limit_s=0.05)
+    foretold = regimes(BatchSizes(sizes), times_s, np.array([limit - 1]), Load(rate, 1.0), limit_s=0.05)
     at_once = np.flatnonzero(foretold.possible[:, 0])[0]
     _, traffic = simulate(rate, 40_000 / rate, limit=limit)
     batches = traffic.batches.items()
     mean = sum(size * times.count for size, times in batches) / sum(times.count for _, times in batches)
-    whole = foretold.greedy_images[0]
+    whole = foretold.at_once.mean[0]
     assert 0.95 * mean < whole < mean + 1.05, "the next whole batch"
     busy_s = sum(times.total_s for _, times in batches)
     assert foretold.busy[at_once, 0] == pytest.approx(busy_s / (40_000 / rate), rel=0.08)
@@ -91,13 +93,13 @@ def test_the_queueing_model_foretells_the_mean_latency(load: float, delay_ms: fl
     sizes = np.arange(1.0, limit + 1.0)
     times_s, cap = (FIXED_S + PER_IMAGE_S * sizes)[:, None], np.array([limit - 1])
     rate = load * limit / times_s[-1, 0]
-    foretold = regimes(sizes, times_s, cap, Load(rate, 1.0), limit_s=0.05)
+    foretold = regimes(BatchSizes(sizes), times_s, cap, Load(rate, 1.0), limit_s=0.05)
     row = max(round(rate * delay_ms / 1e3), int(foretold.possible[:, 0].argmax()))
     clock = SimulatedClock()
     server = SimulatedServer(SimulatedGpu(PROFILE, clock=clock), "net", clock, batch_limit=limit)
     server.act(OperatingPoint(limit, 1000, max_delay_ms=1e3 * float(foretold.delay_s[row, 0])))
     server.run(poisson(rate, 20_000 / rate, seed=1), 20_000 / rate + 100.0, 1e9, lambda: None)
-    mean_s = mean_latency_s(sizes, times_s, cap, Load(rate, 1.0), foretold.delay_s > 0.0)
+    mean_s = mean_latency_s(BatchSizes(sizes), times_s, cap, Load(rate, 1.0), foretold.delay_s > 0.0)
     assert mean_s[row, 0] == pytest.approx(server.latencies_ms.mean() / 1e3, rel=0.05)
 
 
@@ -112,7 +114,7 @@ def test_the_queueing_model_foretells_requests_of_several_images(
     rate = load * limit / times_s[-1, 0]
     mean, own = np.mean(images), np.sum(np.square(images)) / np.sum(images)
     expected = Load(rate, own, float(mean), float(own), max(images))
-    foretold = regimes(sizes, times_s, np.array([limit - 1]), expected, limit_s=0.05)
+    foretold = regimes(BatchSizes(sizes), times_s, np.array([limit - 1]), expected, limit_s=0.05)
     random = np.random.default_rng(3)
     each = random.choice(images, 20_000)
     arrivals_s = np.repeat(np.cumsum(random.exponential(mean / rate, each.size)), each)
@@ -124,7 +126,7 @@ def test_the_queueing_model_foretells_requests_of_several_images(
     assert traffic.together == int(each @ each)
     batches = traffic.batches.items()
     ran = sum(size * times.count for size, times in batches) / sum(times.count for _, times in batches)
-    assert 0.9 * ran < foretold.greedy_images[0] < ran + 1.05
+    assert 0.9 * ran < foretold.at_once.mean[0] < ran + 1.05
     busy_s = sum(times.total_s for _, times in batches)
     at_once = int(foretold.possible[:, 0].argmax())
     assert foretold.busy[at_once, 0] == pytest.approx(busy_s / arrivals_s[-1], rel=0.12)

@@ -1,0 +1,30 @@
+"""What arrives, as the models of queues need it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_LEAST_RATE_PER_S = 1e-3
+
+
+class Load(NamedTuple):
+    """Images a second to expect, and how unevenly: variance over mean of their counts (1 for Poisson).
+
+    They come in requests of `request_images` in the mean; an image comes with `own_images`, itself included,
+    which is more where requests differ, because large ones have more images. A batch that cannot take
+    `largest_request` would split it.
+    `dispersion` is that of counts over a batch. How much the rate itself changes from second to second says
+    nothing of a queue that lasts milliseconds: for surges an alarm watches and capacity is held in reserve.
+    """
+
+    rate_per_s: float
+    dispersion: float
+    request_images: float = 1.0
+    own_images: float = 1.0
+    largest_request: float = 1.0
+
+    def positive(self) -> Load:
+        """Return the same with a rate to divide by: next to nothing, where nothing arrives."""
+        if self.rate_per_s >= _LEAST_RATE_PER_S:
+            return self
+        return self._replace(rate_per_s=_LEAST_RATE_PER_S)
