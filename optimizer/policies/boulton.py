@@ -356,7 +356,7 @@ class BoultonPolicy:
             return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
         requests = self._requests
         dispersion = max(self._clumps.dispersion, requests.own_images)
-        rate = self._arrivals.rate_per_s
+        rate = self._arrivals.expected_per_s
         load = Load(rate, dispersion, requests.images, requests.own_images, requests.largest)
         held = self._stronghold
         margins = self._caution.margins(self._peaks.rate_per_s, held.rate_per_s, held.surges_per_window)
@@ -544,14 +544,14 @@ class BoultonPolicy:
         wanted = f"SLO {targets.slo_p99_ms:g} ms"
         if targets.power_cap_w is not None:
             wanted += f" under {targets.power_cap_w:g} W"
-        rate = self._arrivals.rate_per_s
+        rate = self._arrivals.expected_per_s
         form = targets.form
         return f"{wanted} cannot be kept at {rate:.0f} images/s; expects {_text(chosen, form)} at best"
 
     def _reason(
         self, why: str, chosen: Prediction, rival: Prediction | None, infeasible: str | None, form: str
     ) -> str:
-        load = f"{self._arrivals.rate_per_s:.0f} images/s"
+        load = f"{self._arrivals.expected_per_s:.0f} images/s"
         against = f"; next best {rival.point}: {_text(rival, form)}" if rival else ""
         why = why if infeasible is None else f"{why}; {infeasible}"
         return f"{chosen.point}: {why}; on {load} expects {_text(chosen, form)}{against}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -70,3 +71,54 @@ def test_a_slow_drift_is_followed_though_no_step_of_it_stands_out() -> None:
         rate *= 0.985
         model.observe(round(rate), 1.0)
     assert model.rate_per_s < 1.12 * rate
+
+
+def ramp(highest: float, windows: int) -> list[float]:
+    return [highest * (0.2 + 0.8 * (at + 1) / windows) for at in range(windows)]
+
+
+def at_the_foot_of_a_ramp(random: Random, highest: float) -> ArrivalModel:
+    model = ArrivalModel()
+    for _ in range(40):
+        model.observe(poisson_count(random, 0.2 * highest), 1.0)
+    return model
+
+
+def test_on_ramps_more_is_expected_than_came_last() -> None:
+    random, short, last_short = Random(4), 0.0, 0.0
+    for _ in range(40):
+        highest, windows = random.uniform(1000, 5000), random.randrange(6, 20)
+        model = at_the_foot_of_a_ramp(random, highest)
+        for at, (rate, following) in enumerate(pairwise(ramp(highest, windows))):
+            count = poisson_count(random, rate)
+            model.observe(count, 1.0)
+            if at > 2:
+                short += 1.0 - model.expected_per_s / following
+                last_short += 1.0 - count / following
+    assert 0.0 < short < 0.5 * last_short
+
+
+def test_a_ramp_is_no_burstiness() -> None:
+    random, dispersions = Random(5), []
+    for _ in range(40):
+        highest = random.uniform(1000, 5000)
+        model = at_the_foot_of_a_ramp(random, highest)
+        for rate in ramp(highest, random.randrange(6, 20)):
+            model.observe(poisson_count(random, rate), 1.0)
+            dispersions.append(model.dispersion)
+    assert sum(dispersions) / len(dispersions) < 1.6, "what comes by chance has a dispersion of 1"
+
+
+def test_what_only_chance_raises_is_not_expected_to_rise() -> None:
+    random, model, expected = Random(3), ArrivalModel(), []
+    for _ in range(400):
+        model.observe(poisson_count(random, 1000), 1.0)
+        expected.append(model.expected_per_s)
+    assert sum(expected) / len(expected) < 1005
+
+
+def test_one_step_up_is_followed_no_further() -> None:
+    model = ArrivalModel()
+    for images in (1000, 1000, 2000, 3000, 3000):  # it began in the middle of a window
+        model.observe(images, 1.0)
+        assert model.expected_per_s == images
