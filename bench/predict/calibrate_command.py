@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, metavar="FILE", help="the fitted predictor, .npz; left out: only measure")
     add("--networks", type=whole(1, 100000), default=240, metavar="N", help="small networks (default: 240)")
     add("--batches-each", type=whole(1, 12), default=3, metavar="N", help="batch sizes of each (default: 3)")
-    add("--rounds", type=whole(1, 100), default=2, metavar="N", help=_ROUNDS)
+    add("--rounds", type=whole(1, 100), default=3, metavar="N", help=_ROUNDS)
     add(
         "--simulated",
         metavar="GPU",
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 _ENERGY = "measure it where the processor has a counter, or not at all (default: %(default)s)"
 _ENERGY_S = "for how long each network is repeated for it, at least; long against the counter (default: 1)"
-_ROUNDS = "how often to measure each; the shortest times count, simulated ones in the mean (default: 2)"
+_ROUNDS = "how often to measure each; the median of the times counts, simulated ones in the mean (default: 3)"
 _MODEL = "an ONNX file to measure instead of small networks, e.g. to judge a predictor; may be repeated"
 
 

@@ -2,13 +2,15 @@
 
 One thread runs the network, first untimed, then timed. Others must not be counted in: a whole run is
 counted in the processor time of its thread; before each run the thread sleeps, so that the system lets it run
-at once and for a while; and a step's time is the lowest tenth of its runs. Long steps may still have been
-interrupted in nearly all of their runs: where the steps add up to more than the processor time of the whole,
-the long ones are shortened in proportion until they do not.
+at once and for a while; and a step's time is the lower quartile of its runs, that of a long one, which may be
+interrupted in most of them, the lowest tenth. Long steps may still have been interrupted in nearly all of
+their runs: where the steps add up to more than the processor time of the whole, the long ones are shortened
+in proportion until they do not.
 
-What others do to shared caches is in every time, for seconds or minutes on end: steps that wait for memory
-take up to twice as long. No number of runs in a row sees past that. So one look at a network is short, and a
-calibration looks in several rounds, of which the shortest times count.
+What others do to shared caches is in every time: steps that wait for memory take half or twice as long from
+one run to the next, and for minutes on end. Their shortest times are those of rare moments, which no one can
+count on, and which come again in one look and not in another. So one look at a network is short, and a
+calibration looks in several rounds, of which the middle counts: twice as repeatable as the shortest.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ from optimizer.layers.features import features
 from optimizer.layers.fusion import Step, fuse
 
 METHOD = (
-    "single thread, nice 0; a step's time is the lowest tenth of its timed runs, long steps shortened so "
-    "that they add up to the run; a run's time is the lowest tenth of its thread's processor time; of "
-    "several rounds the shortest"
+    "single thread, nice 0; a step's time is the lower quartile of its timed runs, from 0.3 ms on the lowest "
+    "tenth, long steps shortened so that they add up to the run; a run's time is the lowest tenth of its "
+    "thread's processor time; of several rounds the median"
 )
 
-_LOWER = 0.1
+_LOWER, _LOWER_OF_SHORT = 0.1, 0.25
 _SLEEP_S = 0.01
 _LONG_S = 0.3e-3
 """Steps that are shorter are seldom interrupted in most of their runs."""
@@ -87,6 +89,12 @@ def without_interruptions(seconds: Array, whole_s: float) -> Array:
     return np.where(long, np.maximum(seconds * factor, _LONG_S / 2.0), seconds)
 
 
+def usual_s(runs_s: Sequence[float]) -> float:
+    """Return what a step takes, given its runs: low enough to leave out those that were interrupted."""
+    short = float(np.median(runs_s)) <= _LONG_S
+    return float(np.quantile(runs_s, _LOWER_OF_SHORT if short else _LOWER))
+
+
 def _watch(
     alone: Any,  # noqa: ANN401
     watched: Any,  # noqa: ANN401
@@ -118,7 +126,7 @@ def _assigned(steps: Sequence[Step], executed: ModelProto, profile: Profile) -> 
     answers = {node.name: _answers(node) for node in executed.graph.node}
     seconds, layout_s = np.zeros(len(steps)), 0.0
     for node in profile.nodes:
-        node_s = _lower(node.seconds) + _ROUNDED_OFF_S
+        node_s = usual_s(node.seconds) + _ROUNDED_OFF_S
         places = [place_of[name] for name in answers.get(node.name, ()) if name in place_of]
         if places and node.operator not in _LAYOUT:
             seconds[places[0]] += node_s

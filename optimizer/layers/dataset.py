@@ -4,7 +4,7 @@ A dataset is a text file. Its first line says where the figures come from, every
 batch size and clock: `{"network", "batch", "clock_mhz", "run_s", "layout_s", "energy_j", "steps"}`, where a
 step is `[kind, name, seconds, watts, features...]`. Lines are appended as networks are measured, so that an
 interrupted calibration goes on where it stopped, and a line that was cut short is left out. What was measured
-in several rounds counts once, with the shortest times: whatever disturbs a measurement lengthens it.
+in several rounds counts once, with the median of the times: the shortest are those of rare moments.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class MeasuredNetwork:
         layout_s: what the engine spent on data layouts that no step asked for.
         energy_j: of a whole batch; None where nothing measured it.
         clock_mhz: that it ran at; None where no clock was set.
-        rounds: how often it was measured; times are the shortest, power and energy those of the first round.
+        rounds: how often it was measured; times are medians, power and energy those of the first round.
     """
 
     network: str
@@ -56,16 +56,6 @@ class MeasuredNetwork:
     energy_j: float | None = None
     clock_mhz: int | None = None
     rounds: int = 1
-
-    def shortest(self, again: MeasuredNetwork) -> MeasuredNetwork:
-        """Join with another round of the same network, batch and clock."""
-        return replace(
-            self,
-            seconds=np.minimum(self.seconds, again.seconds),
-            run_s=min(self.run_s, again.run_s),
-            layout_s=min(self.layout_s, again.layout_s),
-            rounds=self.rounds + again.rounds,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +152,27 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def _joined(measured: Iterable[MeasuredNetwork]) -> tuple[MeasuredNetwork, ...]:
-    found: dict[tuple[str, int, int | None], MeasuredNetwork] = {}
+    found: dict[tuple[str, int, int | None], list[MeasuredNetwork]] = {}
     for one in measured:
-        key = (one.network, one.batch, one.clock_mhz)
-        known = found.get(key)
-        if known is not None and known.table.names != one.table.names:
-            raise DatasetError(
-                f"{one.network} at batch {one.batch} is there twice with other steps: it mixes several "
-                "versions; measure anew with `boulton calibrate`"
-            )
-        found[key] = one if known is None else known.shortest(one)
-    return tuple(found.values())
+        found.setdefault((one.network, one.batch, one.clock_mhz), []).append(one)
+    return tuple(_middle(rounds) for rounds in found.values())
+
+
+def _middle(rounds: Sequence[MeasuredNetwork]) -> MeasuredNetwork:
+    """Return one network as it was in the middle of its rounds."""
+    first = rounds[0]
+    if any(one.table.names != first.table.names for one in rounds):
+        raise DatasetError(
+            f"{first.network} at batch {first.batch} is there twice with other steps: it mixes several "
+            "versions; measure anew with `boulton calibrate`"
+        )
+    return replace(
+        first,
+        seconds=np.median([one.seconds for one in rounds], axis=0),
+        run_s=float(np.median([one.run_s for one in rounds])),
+        layout_s=float(np.median([one.layout_s for one in rounds])),
+        rounds=len(rounds),
+    )
 
 
 def _as_json(one: MeasuredNetwork) -> dict[str, Any]:

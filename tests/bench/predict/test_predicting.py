@@ -24,7 +24,7 @@ from bench.predict.calibrating import file_jobs, measure_into, small_jobs
 from bench.predict.choose_command import fit_texts
 from bench.predict.engine_steps import assigned
 from bench.predict.measured_device import Wanted, open_device
-from bench.predict.measuring import Effort, measure, without_interruptions
+from bench.predict.measuring import Effort, measure, usual_s, without_interruptions
 from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
 from optimizer.layers.choosing import Candidate, rank
@@ -66,6 +66,12 @@ def test_interruptions_are_taken_from_long_steps_only() -> None:
     assert seconds == pytest.approx([1e-5, 4e-3, 2e-3])
     untouched = np.array([1e-3, 2e-3])
     assert without_interruptions(untouched, 4e-3) is untouched
+
+
+def test_a_rare_moment_does_not_make_a_step_short_nor_do_interruptions_make_it_long() -> None:
+    usual, rare, interrupted = [20e-6] * 6, [8e-6], [90e-6] * 5
+    assert usual_s([*rare, *usual, *interrupted]) == pytest.approx(20e-6)
+    assert usual_s([1e-3, 1e-3, *[3e-3] * 8]) < 1.3e-3  # a long step, interrupted in most of its runs
 
 
 def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -172,6 +172,17 @@ def test_a_dataset_that_was_cut_short_loses_its_last_line_only(tmp_path: Path) -
     assert found.measured[0].watts.tolist() == pytest.approx([45.0] * 8)
 
 
+def test_of_several_rounds_the_middle_counts(tmp_path: Path) -> None:
+    path, one = tmp_path / "d.jsonl", made("n", 1, CLOCKS[0])
+    write_header(path, PROVENANCE)
+    for factor in (0.5, 1.0, 4.0):
+        append(path, replace(one, seconds=one.seconds * factor, run_s=one.run_s * factor))
+    (found,) = load_dataset(path).measured
+    assert found.seconds == pytest.approx(one.seconds)
+    assert found.run_s == pytest.approx(one.run_s)
+    assert found.rounds == 3
+
+
 def test_rounds_of_one_network_must_have_the_same_steps(tmp_path: Path) -> None:
     path, one = tmp_path / "d.jsonl", made("n", 1, CLOCKS[0])
     write_header(path, PROVENANCE)
