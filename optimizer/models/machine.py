@@ -75,6 +75,7 @@ class Machine:
         self._lags, self._paces = self._time.lag(self._clocks), self._power.pace(self._clocks)
         self._measured_times = LocalCorrection(self.sizes, self._clocks)
         self._measured_power = LocalCorrection(self.sizes, self._clocks)
+        self._power_beside = LocalCorrection(self.sizes, self._clocks)
         self._anchors: dict[float, float] = {}
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
         self._doubt, self._hope = Doubt(), Hope()
@@ -95,9 +96,10 @@ class Machine:
     @property
     def idle_w(self) -> float:
         """Power while nothing runs."""
-        if self._power.ready:
-            return self._power.idle_w
-        return self._forecast.idle_w if self._forecast is not None else 0.0
+        measured_w = self._power.idle_w if self._power.ready else None
+        if self._forecast is not None and (measured_w is None or self._forecast.knows_power):
+            return self._forecast.idle_beside(measured_w)
+        return measured_w or 0.0
 
     def gauge(self, window: Window, mhz: int | None) -> None:
         """Take the level of the prior, if there is one, from a window whose clock may have been settling.
@@ -140,13 +142,28 @@ class Machine:
             return
         work = window_work(window)
         self._power.observe(joules / duration_s, work.busy, work.images_per_s, mhz)
-        running_j = joules - self.idle_w * duration_s * (1.0 - work.busy)
-        self._measured_power.age()
-        if work.busy > _LEAST_BUSY and running_j > 0.0 and self._power.ready:
-            clock, share = self._clock(window.point.sm_clock_mhz), min(1.0, work.busy / _FULLY_COUNTED)
-            self._measured_power.observe(work.batch, clock, running_j / (work.busy * duration_s), share)
-            if self._forecast is not None:
-                self._forecast.observe_power(running_j / (work.busy * duration_s), work.batch, clock)
+        if not self._power.ready:
+            return
+        clock = self._clock(window.point.sm_clock_mhz)
+        self._learn_running(self._measured_power, window, self._power.idle_w, clock)
+        if self._forecast is not None:
+            first = self._forecast.gauge_power_once(joules / duration_s, work.busy, work.batch, clock)
+            running_w = self._learn_running(self._power_beside, window, self.idle_w, clock)
+            if running_w is not None and not first:
+                self._forecast.observe_power(running_w, work.batch, clock)
+
+    def _learn_running(
+        self, measured: LocalCorrection, window: Window, idle_w: float, clock: float
+    ) -> float | None:
+        """Learn, and return, what a running batch drew if idle power is so much; None where too few ran."""
+        measured.age()
+        work, duration_s = window_work(window), window.duration_s
+        running_j = (window.device.energy.joules or 0.0) - idle_w * duration_s * (1.0 - work.busy)
+        if work.busy <= _LEAST_BUSY or running_j <= 0.0:
+            return None
+        running_w = running_j / (work.busy * duration_s)
+        measured.observe(work.batch, clock, running_w, min(1.0, work.busy / _FULLY_COUNTED))
+        return running_w
 
     def error(self, window: Window, mhz: int | None) -> float | None:
         """Return by which share a window's batches took longer than expected at the clock in force.
@@ -167,15 +184,16 @@ class Machine:
     def doubt(self, share: float) -> None:
         """Keep only this share of what was learned: the machine has changed."""
         self._doubt = Doubt()
-        for model in (self._time, self._power, self._measured_times, self._measured_power):
+        measured = self._measured_times, self._measured_power, self._power_beside
+        for model in (self._time, self._power, *measured):
             model.forget(share)
         if self._forecast is not None:
             self._forecast.doubt(share)
 
     def doubt_power(self, share: float) -> None:
         """Keep only this share of what was learned of power."""
-        self._power.forget(share)
-        self._measured_power.forget(share)
+        for model in (self._power, self._measured_power, self._power_beside):
+            model.forget(share)
         if self._forecast is not None:
             self._forecast.doubt_power(share)
 
@@ -191,7 +209,7 @@ class Machine:
         cautious_s *= self._doubt.share
         cautious_s *= self._feared_s(times_s, slowest_s) - times_s
         cautious_s += times_s
-        self._power_factor = self._measured_power.factor(self._running_at) if self.knows_power else None
+        self._power_factor = self._power_near.factor(self._running_at) if self.knows_power else None
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
@@ -280,6 +298,12 @@ class Machine:
         watts += self._power.idle_w
         shape = self._forecast.power if self._forecast is not None else None
         return watts if shape is None or not shape.ready else shape.blended_at(batches, clocks, watts)
+
+    @property
+    def _power_near(self) -> LocalCorrection:
+        """What was measured, by the idle power that is believed; nothing of a prediction is kept for long."""
+        foreseen = self._forecast is not None and self._forecast.knows_power
+        return self._power_beside if foreseen else self._measured_power
 
     @property
     def _reach(self) -> Reach:

@@ -6,7 +6,8 @@ stands in for that of the models, which know nothing yet of other clocks. With e
 less, the sooner the further off it was, until it is let go: what was measured decides in the end.
 
 Where nothing ran yet, physics alone allows much slower batches than are expected. A prediction narrows that,
-as far as it is believed, to what it doubts itself or to what it was off by before, whichever is more.
+as far as it is believed, to what it doubts itself or to what it was off by before, whichever is more; and
+the further from the first window, the less, where that showed it to be of another machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optimizer.models.departure import departure
 from optimizer.telemetry import BatchTimes
 
 Array = NDArray[np.float64]
@@ -87,16 +89,28 @@ class Shape:
         self._values, self._sizes, self._clocks = log_values, log_sizes, log_clocks
         self._spread, self._deviation = max(_LEAST_SPREAD, spread), max(_LEAST_DOUBT, spread)
         self._level: float | None = None
+        self._farther = np.ones(())
         self.trust = 1.0
+
+    @property
+    def gauged(self) -> bool:
+        """Whether its level is known."""
+        return self._level is not None
 
     @property
     def ready(self) -> bool:
         """Whether its level is known, and it is still believed."""
-        return self._level is not None and self.trust > 0.0
+        return self.gauged and self.trust > 0.0
 
     def gauge(self, measured: float, expected: float) -> None:
         """Take the level from a measured value and what `predicted` says there."""
         self._level = math.log(measured / expected)
+
+    def gauge_batches(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
+        """Take the level from batches that ran, and from how they depart what to doubt elsewhere."""
+        found = departure(batches, self.predicted(list(batches), clock), clock)
+        self._level = found.level
+        self._farther = np.exp(_DEVIATIONS * found.doubt(self._sizes, self._clocks, self._deviation))
 
     def observe(self, measured: float, expected: float) -> None:
         """Hold against a measurement: believed less each time, and hardly any more once it was far off."""
@@ -145,7 +159,7 @@ class Shape:
             values: what is expected.
             worst: what physics allows.
         """
-        bound = values * math.exp(_DEVIATIONS * self._deviation)
+        bound = values * (math.exp(_DEVIATIONS * self._deviation) * self._farther)
         return worst - self.trust * np.maximum(0.0, worst - bound)
 
 
@@ -165,21 +179,31 @@ class Forecast:
 
         self.times = shape(prior.times_s)
         self.power = None if prior.running_w is None else shape(prior.running_w)
-        self.idle_w = 0.0
+        self._idle_w = 0.0
 
     @property
     def knows_power(self) -> bool:
         """Whether power was predicted, and measured at least once."""
         return self.power is not None and self.power.ready
 
+    def idle_beside(self, measured_w: float | None) -> float:
+        """Return the mean of the idle power found and that of another opinion, if there is one, by trust."""
+        trust = self.power.trust if self.power is not None and measured_w is not None else 1.0
+        return trust * self._idle_w + (1.0 - trust) * (measured_w or 0.0)
+
     def gauge(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Take the level of the times from a window whose clock was still settling."""
-        self.times.gauge(*self._totals(batches, clock))
+        ran = {size: times for size, times in batches.items() if times.count and times.total_s > 0.0}
+        self.times.gauge_batches(ran, clock)
 
     def observe(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
-        """Hold the times against a window that is evidence."""
-        if any(times.total_s > 0.0 for times in batches.values()):
+        """Hold the times against a window that is evidence; the first one gives them their level."""
+        if not any(times.total_s > 0.0 for times in batches.values()):
+            return
+        if self.times.gauged:
             self.times.observe(*self._totals(batches, clock))
+        else:
+            self.gauge(batches, clock)
 
     def gauge_power(self, watts: float, busy: float, batch: float, clock: float) -> None:
         """Take idle power and the level of running power from a window's mean power."""
@@ -190,8 +214,15 @@ class Forecast:
         idle_w = (watts - busy * running_w) / (1.0 - busy) if busy < _RUNNING_ALWAYS else least
         idle_w = min(most, max(least, idle_w))
         scale = watts / (idle_w + busy * (running_w - idle_w))
-        self.idle_w = scale * idle_w
+        self._idle_w = scale * idle_w
         self.power.gauge(scale * running_w, running_w)
+
+    def gauge_power_once(self, watts: float, busy: float, batch: float, clock: float) -> bool:
+        """Take the level of the power unless it is known; say whether it was taken."""
+        if self.power is None or self.power.gauged:
+            return False
+        self.gauge_power(watts, busy, batch, clock)
+        return self.power.gauged
 
     def observe_power(self, running_w: float, batch: float, clock: float) -> None:
         """Hold the power against the measured power of running batches, idle power included."""

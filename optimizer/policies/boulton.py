@@ -181,7 +181,7 @@ class BoultonPolicy:
 
     def _starts_from(self, window: Window) -> bool:
         """Whether a first window is evidence: nothing else is known, and the clock had not to be set."""
-        return self._prior is None and not self._machine.ready and was_in_force(window)
+        return not self._machine.ready and was_in_force(window)
 
     @property
     def _decided_mhz(self) -> int | None:
@@ -260,7 +260,8 @@ class BoultonPolicy:
                 hopeless=self._decided.infeasible is not None,
             )
         drifted = ", the machine has changed" if self._drift.found else ""
-        return "first batches" if error is None else f"batches took {error:+.1%} of the expected{drifted}"
+        first = "first batches" + (", and the level of the prediction" if self._prior is not None else "")
+        return first if error is None else f"batches took {error:+.1%} of the expected{drifted}"
 
     def _learn_from_cut(self, window: Window, last: OperatingPoint | None) -> str:
         """Learn from the batches that ran when an alarm ended a clock; say what.
