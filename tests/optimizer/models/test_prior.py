@@ -218,3 +218,33 @@ def test_a_prediction_that_was_off_narrows_the_less() -> None:
     assert (off.narrowed(values, worst) < worst).all()
     off.doubt(0.0)
     assert (off.narrowed(values, worst) == worst).all()
+
+
+def test_a_prediction_of_another_machine_narrows_the_less_the_further_away() -> None:
+    """Twice as slow as predicted, with hardly any doubt stated: that was another machine."""
+    ways = []
+    for scale in (1.0, 0.5):
+        machine = Machine(GRID, replace(PRIOR, times_s=times_s(scale, power=0.1), spread=0.0))
+        machine.gauge(window(16, 1500, times_s()[2, -1], None), 1500)
+        tables = machine.tables()
+        ways.append(tables.cautious_times_s / tables.times_s - 1.0)
+    row = int(np.flatnonzero(machine.sizes == 16)[0])
+    right, wrong = ways
+    assert (right[row] <= wrong[row] + 1e-12).all()
+    assert wrong[row, 0] > 3.0 * right[row, 0], "at a third of the clock"
+    assert wrong[row, 0] > wrong[row, -2] > 0.0
+
+
+@pytest.mark.parametrize("busy", [0.1, 0.5])
+def test_idle_power_is_that_of_the_prediction_until_it_is_let_go(busy: float) -> None:
+    """One window tells idle power from that of running only with what was predicted of the latter."""
+    idle_w, running_w = 40.0, watts()[2, -1]
+    evidence = window(16, 1500, busy / 20, idle_w + busy * (running_w - idle_w))
+    warm, cold = Machine(GRID, replace(PRIOR, times_s=times_s(busy / 20 / times_s()[2, -1]))), Machine(GRID)
+    for machine in (warm, cold):
+        machine.learn_times(evidence.traffic.batches, 1500, 1500)
+        machine.learn_power(evidence, 1500)
+    assert warm.idle_w == pytest.approx(idle_w)
+    assert cold.idle_w != pytest.approx(idle_w, rel=0.1)
+    warm.doubt(0.0)
+    assert warm.idle_w == pytest.approx(cold.idle_w)
