@@ -20,9 +20,7 @@ _DEVIATIONS, _SHARES = (np.array(column) for column in zip(*_NORMAL, strict=True
 _DEVIATIONS = _DEVIATIONS[:, None]
 _SQUARES_LESS_1 = _DEVIATIONS**2 - 1.0
 _PAIRS = np.outer(_SHARES, _SHARES).ravel()
-_FEW = 0.01
-_HALVED, _TIMES = 4, 2
-"""An interval is halved so often at a time, and so many times."""
+_FEW, _HALVINGS = 0.01, 8
 MOST_GAIN = 0.97
 """Of what an image more in a batch adds to the next; with 1, batches would grow for ever."""
 
@@ -72,11 +70,10 @@ class AtOnce:
         """Return the latency that all but a few keep at some clocks: the interval where it lies is halved."""
         latency_s, wait_s, all_s = self._latency_s[:, columns], self._wait_s[:, columns], self._all_s[columns]
         longest_s: Array = self._own_s[:, columns].min(axis=0)
-        step_s, chosen = latency_s.max(axis=0) - longest_s, np.arange(columns.size)
-        for _ in range(_TIMES):
-            ends_s, step_s = _halved(longest_s, step_s)
-            few = _late_share(latency_s, wait_s, all_s, ends_s[1:, None]) <= _FEW
-            longest_s = ends_s[len(few) - few.sum(axis=0), chosen]
+        step_s = latency_s.max(axis=0) - longest_s
+        for _ in range(_HALVINGS):
+            step_s *= 0.5
+            longest_s += step_s * (_late_share(latency_s, wait_s, all_s, longest_s + step_s) > _FEW)
         longest_s += step_s
         return longest_s
 
@@ -128,7 +125,7 @@ def _usual_batch(
     over = size - following.take(places)
     under = size_below - following.take(beneath)
     back = over / np.maximum(1e-12, over - under)
-    back.clip(0.0, 1.0, out=back)
+    np.minimum(1.0, np.maximum(0.0, back, out=back), out=back)
     return met - back * (met - met_below), size - back * (size - size_below)
 
 
@@ -172,7 +169,7 @@ def _met_s(lasts: _Durations, places: Rows, met: Array, load: Load) -> tuple[Arr
     """Return how long the batch before lasts, and the own one, by pairs of deviations and clock."""
     rate = load.rate_per_s
     gain = rate * lasts.slopes(places)
-    gain.clip(0.0, MOST_GAIN, out=gain)
+    np.minimum(MOST_GAIN, np.maximum(0.0, gain, out=gain), out=gain)
     before = _skewed(met, load.dispersion / (1.0 - gain * gain))
     before_s = lasts(np.maximum(load.request_images, before, out=before))
     came = _skewed(rate * before_s[:, None], load.dispersion)
@@ -201,14 +198,3 @@ def _late_share(latency_s: Array, wait_s: Array, all_s: Array, limit_s: Array | 
     share: Array = _PAIRS @ late_s
     share /= all_s
     return share
-
-
-def _halved(start_s: Array, step_s: Array) -> tuple[Array, Array]:
-    """Return the starts of the parts of intervals that are halved some times, ascending; and their length."""
-    ends_s = np.empty((1 << _HALVED, start_s.size))
-    ends_s[0], apart = start_s, 1 << _HALVED
-    while apart > 1:
-        step_s = 0.5 * step_s
-        np.add(ends_s[::apart], step_s, out=ends_s[apart // 2 :: apart])
-        apart //= 2
-    return ends_s, step_s

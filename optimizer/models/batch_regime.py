@@ -91,7 +91,7 @@ def regimes(
     busy = _busy(sizes, arriving, at_once)
     return Regime(
         possible=(sizes.row_numbers >= at_once.greedy) & (sizes.row_numbers <= caps),
-        delayed=waits & (gathering_s > 0.0)[:, None],
+        delayed=waits if gathering_s[min(1, sizes.last)] > 0.0 else waits & (gathering_s > 0.0)[:, None],
         gathering_s=gathering_s,
         busy=busy,
         late_share=_late_share(waits, busy, at_once, block, gather.late_share, limit_s),

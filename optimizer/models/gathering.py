@@ -184,7 +184,7 @@ def _that_matter(near: Mask, others: Array, spares: Array, gains: Array, most: f
         return None
     places = places.take(matters)
     gain = gains.take(places)
-    gain.clip(1e-6, MOST_GAIN, out=gain)
+    np.minimum(MOST_GAIN, np.maximum(1e-6, gain, out=gain), out=gain)
     return _Chances(places, mean.take(matters), spare.take(matters), gain)
 
 

@@ -23,7 +23,7 @@ _PRIOR_WEIGHT = 0.3
 _NEW_WEIGHT = 0.3
 _AGING = 0.995
 _MOST_CELLS = 96
-_MOST_WEIGHT = 4.0
+_MOST_WEIGHT, _LIGHT = 4.0, 3.0
 _ONE_THREAD = 2**18
 """Multiplications of a matrix product that OpenBLAS leaves to the calling thread."""
 _MOST_LOG_RATIO = math.log(3.0)
@@ -43,7 +43,7 @@ class LocalCorrection:
     def __init__(self, sizes: Array, clocks: Array) -> None:
         self._axes = np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]
         self._slots: dict[tuple[int, int], int] = {}
-        self._cells: list[tuple[float, float, float]] = []
+        self._cells = [(0.0, 0.0, 0.0)] * _MOST_CELLS
         self._places = np.zeros((2, _MOST_CELLS))
         self._values, self._weights = np.zeros((2, _MOST_CELLS))
         self._moved: set[int] = set()
@@ -61,13 +61,20 @@ class LocalCorrection:
             slot = self._slots[key] = self._free_slot()
             self._move(slot, batch, clock)
         else:
-            before, its_weight = self._cells[slot], float(self._weights[slot])
-            batch, clock, value = _moved(before, its_weight, batch, clock, value, weight)
+            its_batch, its_clock, its_value = self._cells[slot]
+            its_weight = self._weights.item(slot)
+            share = _share(weight, its_weight)
             weight = min(_MOST_WEIGHT, its_weight + weight)
-            if (batch, clock) != before[:2]:
+            value = its_value * (value / its_value) ** share
+            if batch != its_batch or clock != its_clock:
+                batch, clock = (
+                    its_batch + share * (batch - its_batch),
+                    its_clock + share * (clock - its_clock),
+                )
                 self._move(slot, batch, clock)
-        self._cells[slot : slot + 1] = [(float(batch), float(clock), value)]
-        self._values[slot], self._weights[slot] = value, weight
+        self._cells[slot] = batch, clock, value
+        self._values[slot] = value
+        self._weights[slot] = weight
 
     def forget(self, share: float) -> None:
         """Keep only this share of every cell's weight: the present is different from the past."""
@@ -95,7 +102,7 @@ class LocalCorrection:
             return np.zeros(shape), np.ones(shape)
         if self._moved:
             self._place()
-        near_size, near_clock = (near[:count] for near in self._near)
+        near_size, near_clock = self._near[0][:count], self._near[1][:count]
         weighty = near_size.T * self._weights[:count]
         weight = _product(weighty, near_clock)
         weighty *= self._log_ratios(predict, count)
@@ -108,11 +115,12 @@ class LocalCorrection:
         ratios: Array = np.maximum(1e-12, predict(*self._places[:, :count]))
         np.divide(self._values[:count], ratios, out=ratios)
         np.log(ratios, out=ratios)
-        return ratios.clip(-_MOST_LOG_RATIO, _MOST_LOG_RATIO, out=ratios)
+        np.maximum(-_MOST_LOG_RATIO, ratios, out=ratios)
+        return np.minimum(_MOST_LOG_RATIO, ratios, out=ratios)
 
     def state(self) -> list[list[float]]:
         """Return what is kept, for `restore`."""
-        return [[*self._cells[slot], float(self._weights[slot])] for slot in self._slots.values()]
+        return [[*map(float, self._cells[slot]), self._weights.item(slot)] for slot in self._slots.values()]
 
     def restore(self, state: Sequence[Sequence[float]]) -> None:
         """Start from what `state` returned. Raises ValueError or TypeError for anything else."""
@@ -148,22 +156,10 @@ class LocalCorrection:
         self._moved.clear()
 
 
-def _moved(
-    cell: tuple[float, float, float],
-    its_weight: float,
-    batch: float,
-    clock: float,
-    value: float,
-    weight: float,
-) -> tuple[float, float, float]:
-    """Return a cell that moved towards a measurement."""
-    its_batch, its_clock, its_value = cell
-    share = max(_NEW_WEIGHT * min(1.0, weight), weight / (its_weight + weight) if its_weight < 3 else 0.0)
-    return (
-        its_batch + share * (batch - its_batch),
-        its_clock + share * (clock - its_clock),
-        its_value * (value / its_value) ** share,
-    )
+def _share(weight: float, its_weight: float) -> float:
+    """Return by how much of the difference a cell moves towards a measurement: a light one all but jumps."""
+    share = _NEW_WEIGHT * min(1.0, weight)
+    return max(share, weight / (its_weight + weight)) if its_weight < _LIGHT else share
 
 
 def _product(left: Array, right: Array) -> Array:

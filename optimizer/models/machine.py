@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,12 +41,25 @@ class Tables(NamedTuple):
     running_w: Array | None
     known: Array
 
+    def from_column(self, first: int) -> Tables:
+        """Return the same of the clocks from one on."""
+        times_s, slowest_s, cautious_s, running_w, known = self
+        running_w = None if running_w is None else running_w[:, first:]
+        return Tables(
+            times_s[:, first:], slowest_s[:, first:], cautious_s[:, first:], running_w, known[:, first:]
+        )
+
 
 class Hoped(NamedTuple):
     """Times and power of running batches as they may be at best where nothing was measured; as `Tables`."""
 
     times_s: Array
     running_w: Array | None
+
+    def from_column(self, first: int) -> Hoped:
+        """Return the same of the clocks from one on."""
+        running_w = None if self.running_w is None else self.running_w[:, first:]
+        return Hoped(self.times_s[:, first:], running_w)
 
 
 class Machine:
@@ -125,13 +139,16 @@ class Machine:
         if self._forecast is not None:
             self._forecast.observe(batches, self._clock(mhz))
         self._measured_times.age()
-        for size, times in batches.items():
-            if times.count and times.total_s > 0.0:
-                seconds = times.total_s / times.count
-                self._measured_times.observe(
-                    size, clock, seconds, min(1.0, times.count / _FULL_WEIGHT_BATCHES)
-                )
-                self._anchors[clock] = max(self._anchors.pop(clock, 0.0), float(size))
+        ran = [(size, times) for size, times in batches.items() if times.count and times.total_s > 0.0]
+        for size, times in ran:
+            seconds, weight = times.total_s / times.count, min(1.0, times.count / _FULL_WEIGHT_BATCHES)
+            self._measured_times.observe(size, clock, seconds, weight)
+        if ran:
+            self._anchor(clock, max(size for size, _ in ran))
+
+    def _anchor(self, clock: float, largest: int) -> None:
+        """Remember that so large a batch ran at a clock, in the order in which clocks were last used."""
+        self._anchors[clock] = max(self._anchors.pop(clock, 0.0), float(largest))
         while len(self._anchors) > _MOST_ANCHORS:
             del self._anchors[next(iter(self._anchors))]
 
@@ -324,10 +341,11 @@ class Machine:
             return
         counts = np.array([times.count for times in batches.values()], float)
         column = self._column(clock)
-        rows = [min(bisect_left(self._sizes, size), len(self._sizes) - 1) for size in batches]
-        expected_s = float(believed.times_s[rows, column] @ counts)
-        slowest_s = float(believed.slowest_s[rows, column] @ counts)
-        known = float(believed.known[rows, column] @ counts / counts.sum())
+        rows = np.array([min(bisect_left(self._sizes, size), self.rows.last) for size in batches])
+        places = rows * self._clocks.size + column
+        expected_s = float(believed.times_s.take(places) @ counts)
+        slowest_s = float(believed.slowest_s.take(places) @ counts)
+        known = float(believed.known.take(places) @ counts / counts.sum())
         measured_s = sum(times.total_s for times in batches.values())
         self._doubt.observe(expected_s, slowest_s, measured_s, 1.0 - known)
         least_s = float(self._reach.least_at_s(believed.times_s, rows, column) @ counts)
@@ -372,11 +390,10 @@ class Work(NamedTuple):
 
 def window_work(window: Window) -> Work:
     """Sum up a window's batches."""
-    count, images, total_s = 0, 0, 0.0
-    for size, times in window.traffic.batches.items():
-        count += times.count
-        images += size * times.count
-        total_s += times.total_s
+    ran = window.traffic.batches
+    counts = [times.count for times in ran.values()]
+    count, images = sum(counts), sum(map(mul, ran, counts))
+    total_s = sum([times.total_s for times in ran.values()])
     if not count or window.duration_s <= 0.0:
         return Work(0.0, 1.0, 0.0)
     return Work(min(1.0, total_s / window.duration_s), images / count, images / window.duration_s)

@@ -59,7 +59,7 @@ class Reach:
         from_higher_s = _least_of_first(there_s[:, ::-1]).take(self._higher, axis=1)
         return np.negative(np.minimum(least_s, from_higher_s, out=least_s), out=least_s)
 
-    def least_at_s(self, times_s: Array, rows: Sequence[int], column: int) -> Array:
+    def least_at_s(self, times_s: Array, rows: NDArray[np.intp], column: int) -> Array:
         """Return the same for some rows of one column."""
         clock = self._clocks[column]
         there_s = times_s[rows][:, self._columns]

@@ -433,8 +433,8 @@ class BoultonPolicy:
         if not column < strong < land.fast_column:
             return row, column
         held = land.best_at(strong)
-        at_fast = land.revenue_per_s[land.greedy_row(land.fast_column), land.fast_column]
-        a_surge = float(land.revenue_per_s[held] - at_fast)
+        at_fast = land.revenue_per_s(land.greedy_row(land.fast_column), land.fast_column)
+        a_surge = land.revenue_per_s(*held) - at_fast
         risk = self._stronghold.surges_per_window * max(0.0, a_surge)
         return held if land.cost_per_s(*held) < land.cost_per_s(row, column) + risk else (row, column)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_the_best_is_as_good_as_every_setting_that_keeps_the_slo() -> None:
     assert found.in_time(*found.best())
     for row in range(0, KNOWN.sizes.size, 3):
         for column in range(0, len(CLOCKS), 5):
-            if np.isfinite(found.merit[row, column]):
+            if np.isfinite(found.cost_per_s(row, column)):
                 assert found.in_time(row, column)
                 assert found.prediction(row, column).revenue_per_s <= best.revenue_per_s
 
@@ -162,7 +163,7 @@ def test_surges_that_a_clock_does_not_hold_cost_what_is_late_until_the_fast_one_
     holding = surges.holds_surge(surges.fast_column)
     assert 0 < holding < surges.fast_column
     assert bare.best()[1] < holding <= surges.best()[1]
-    lost = bare.revenue_per_s[0] - surges.revenue_per_s[0]
+    lost = [bare.revenue_per_s(0, column) - surges.revenue_per_s(0, column) for column in range(len(CLOCKS))]
     assert lost[0] == pytest.approx(0.1 * 0.25 * 3000.0 * 0.03e-3), "all of it, and fined as well"
     assert lost[surges.fast_column] == pytest.approx(0.0, abs=0.01 * lost[0])
     assert surges.holds_surge(0) == 0, "a clock that does not hold it has no lower one that does"
@@ -202,7 +203,7 @@ def test_a_power_cap_binds_what_runs_and_the_fast_point() -> None:
     assert capped.under_cap(*capped.best())
     assert capped.feasible
     for place in capped.top(20):
-        if np.isfinite(capped.merit[place]):
+        if np.isfinite(capped.cost_per_s(*place)):
             assert busy_power_w(int(KNOWN.sizes[place[0]]), CLOCKS[place[1]]) <= 1.05 * 130.0
 
 
@@ -293,9 +294,8 @@ def test_the_greedy_row_waits_for_nothing() -> None:
 def test_without_delay_power_does_not_jump_where_batches_fit_the_table() -> None:
     """Mean batches lie between the sizes of the table; rounded, power would jump from clock to clock."""
     found = land(3000.0)
-    assert found.power_w is not None
     columns = range(len(CLOCKS) // 2, len(CLOCKS))
-    power_w = np.array([found.power_w[found.greedy_row(column), column] for column in columns])
+    power_w = np.array([found.prediction(found.greedy_row(column), column).power_w for column in columns])
     steps = np.diff(power_w) / power_w[:-1]
     assert np.abs(np.diff(steps)).max() < 0.01
 
@@ -324,7 +324,6 @@ def test_without_energy_and_clocks_only_time_counts() -> None:
         machine.learn_power(window, None)
     found = land(machine=machine, grid=grid, targets=replace(TARGETS, slo_p99_ms=12.0))
     assert not machine.knows_power
-    assert found.power_w is None
     assert found.prediction(*found.best()).power_w is None
     assert chosen(found).sm_clock_mhz is None
     assert batch_s(chosen(found).batch_limit, 1500) < 0.012
@@ -354,3 +353,24 @@ def test_hope_makes_settings_that_never_ran_cheaper_where_averages_are_scored(fo
 def test_where_the_form_looks_at_latency_batches_wait_less_to_grow(form: str) -> None:
     patient = chosen(land(rate=1000.0, targets=replace(TARGETS, form="energy")))
     assert chosen(land(rate=1000.0, targets=replace(TARGETS, form=form))).max_delay_ms < patient.max_delay_ms
+
+
+@pytest.mark.parametrize("targets", [TARGETS, replace(TARGETS, form="edp")])
+def test_clocks_without_the_reserve_are_not_scored_until_they_are_asked_of(targets: Targets) -> None:
+    """And it makes no difference to the others whether they are."""
+    margins = replace(NO_MARGINS, reserve_per_s=3000.0, surge_per_s=3500.0, surges=0.1)
+    found, whole = land(targets=targets, margins=margins), land(targets=targets, margins=margins)
+    lowest = next(at for at in range(len(CLOCKS)) if whole.capacity_per_s(at) >= 3000.0)
+    assert lowest > 0
+    below = whole.prediction(whole.greedy_row(0), 0)
+    assert below.point.sm_clock_mhz == CLOCKS[0]
+    assert math.isinf(found.cost_per_s(*found.best_at(0)))
+    assert math.isinf(whole.cost_per_s(*whole.best_at(0)))
+    assert found.best() == whole.best()
+    assert found.fast_column == whole.fast_column
+    assert found.most_promising(0.04) == whole.most_promising(0.04)
+    for place in found.top(len(CLOCKS)):
+        assert place[1] >= lowest
+        _, *expected = astuple(whole.prediction(*place))
+        assert found.point(*place) == whole.point(*place)
+        assert astuple(found.prediction(*place))[1:] == pytest.approx(expected, rel=1e-12)
