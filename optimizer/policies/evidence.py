@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from optimizer.models.machine import window_work
 from optimizer.revenue import Targets, late_images, settled_images
 from optimizer.telemetry import EventReason, Window
 
@@ -53,7 +54,8 @@ class SloWatch:
         self._late = _MEMORY * self._late + late_images(traffic)
         self._answered = _MEMORY * self._answered + settled_images(traffic)
         allowed = _LATE_SHARE_ALLOWED * self._answered
-        if self._late > allowed + _DEVIATIONS * math.sqrt(allowed) + 1.0:
+        chance = math.sqrt(allowed * window_work(window).batch)  # images are late by the batch
+        if self._late > allowed + _DEVIATIONS * chance + 1.0:
             late, answered = self._late, self._answered
             self._late = self._answered = 0.0
             return f"{late:.0f} of the last {answered:.0f} images late (SLO {targets.slo_p99_ms:g} ms)"

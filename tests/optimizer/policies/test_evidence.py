@@ -1,0 +1,35 @@
+"""When late answers are too many to be chance."""
+
+from __future__ import annotations
+
+from random import Random
+
+from fluid_plant import GRID, window
+
+from optimizer.policies.evidence import SloWatch
+from optimizer.revenue import Targets
+from optimizer.telemetry import BatchTimes
+
+TARGETS = Targets(slo_p99_ms=25.0)
+BATCH, BATCHES = 16, 250
+
+
+def troubles(late_share: float, windows: int) -> int:
+    """Play windows whose batches are late as a whole, each by chance; return how many were found too late."""
+    random, watch = Random(1), SloWatch()
+    ran = {BATCH: BatchTimes(BATCHES, BATCHES * 0.003)}
+    found = 0
+    for _ in range(windows):
+        late = BATCH * sum(random.random() < late_share for _ in range(BATCHES))
+        seen = window(GRID.default, images=BATCH * BATCHES, late=late, batches=ran)
+        found += watch.trouble(seen, TARGETS) is not None
+    return found
+
+
+def test_fewer_late_answers_than_may_be_are_hardly_ever_trouble_though_batches_are_late_as_a_whole() -> None:
+    assert troubles(0.007, windows=400) <= 4
+
+
+def test_more_late_answers_than_may_be_soon_are() -> None:
+    assert troubles(0.03, windows=6) >= 1
+    assert troubles(0.016, windows=100) >= 5
