@@ -51,12 +51,22 @@ def causes_of(table: FeatureTable, name: str) -> Array:
     return np.column_stack(causes)
 
 
+def charged(table: FeatureTable, name: str, prices_s: Array) -> Array:
+    """Return seconds `[rows, clocks]` at prices `[clocks, causes]`.
+
+    New causes come last: where there are fewer prices, they were fitted before the others were known.
+    """
+    answer: Array = causes_of(table, name)[:, : prices_s.shape[1]] @ prices_s.T
+    return answer
+
+
 def _of_poolings(table: FeatureTable) -> Array:
     """Return what costs time in poolings, by the loops of the three codes that engines have for them.
 
     In blocks: pixels of windows, answers and rows of answers, each for a whole block of channels. One number
     at a time: every pixel. Otherwise, for each channel: rows of an image under rows of windows, and then the
-    answers. Bytes cost what they do in blocks or not.
+    answers. Bytes cost what they do in blocks or not. Of what is read in blocks, which is quick where caches
+    hold it, they have lost the beginning once the rest was written.
     """
     column = table.column
     blocked, scalar = column("blocked"), column("scalar")
@@ -76,6 +86,7 @@ def _of_poolings(table: FeatureTable) -> Array:
     since = column("since_bytes") + column("since_weight_bytes")
     for lies in (blocked, 1.0 - blocked):
         causes += [lies * flowing, *_beyond(lies * flowing, since)]
+    causes += _beyond(blocked * column("input_bytes"), column("input_bytes"))
     return np.column_stack(causes)
 
 

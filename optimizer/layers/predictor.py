@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.layers.costs import ANY, causes_of
+from optimizer.layers.costs import ANY, charged
 from optimizer.layers.doubt import ASSUMED, RunDoubt
 from optimizer.layers.features import FeatureTable
 from optimizer.layers.fusion import Kind
@@ -136,7 +136,7 @@ class LayerPredictor:
             name, own = kind.value if known else ANY, table.rows(rows)
             seen = view(own, kind if known else None)
             means, spread[rows] = self.processes[name].predict(seen)
-            times[rows] = means + np.log(causes_of(own, name) @ self.rooflines[name].T)
+            times[rows] = means + np.log(charged(own, name, self.rooflines[name]))
             if self.has_power:
                 powers[rows] = self.power_processes[name].expect(seen)
         return times, spread, powers, tuple(sorted(guessed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from optimizer.layers.costs import causes_of, pixels_inside
+from optimizer.layers.costs import causes_of, charged, pixels_inside
 from optimizer.layers.features import NAMES, FeatureTable
 from optimizer.layers.fusion import Kind
 
@@ -54,3 +54,22 @@ def test_a_pooling_is_charged_by_the_code_that_runs_it() -> None:
     assert charged == {"blocked": {0, 1, 2}, "scalar": {3}, "plain": {4, 5, 6}}
     in_blocks = causes_of(pooling(**shape, **window, blocked=1.0, scalar=0.0), "pooling")
     assert in_blocks[0, 1] == 2 * 16  # two blocks of channels, all sixteen pixels
+
+
+def test_large_images_are_charged_more_a_byte_and_only_in_blocks() -> None:
+    def prices_of(size: float, blocked: float) -> float:
+        table = pooling(input_bytes=size, blocked=blocked, scalar=0.0)
+        own = causes_of(table, "pooling")[:, -5:]
+        return float(own.sum() / size)
+
+    assert prices_of(2.0**17, 1.0) == 0.0
+    assert prices_of(2.0**19, 1.0) < prices_of(2.0**23, 1.0)
+    assert prices_of(2.0**23, 0.0) == 0.0
+
+
+def test_prices_that_were_fitted_before_a_cause_was_known_leave_it_out() -> None:
+    table = pooling(input_bytes=2.0**23, blocked=1.0, scalar=0.0)
+    causes = causes_of(table, "pooling")
+    older = np.ones((1, causes.shape[1] - 5))
+    assert charged(table, "pooling", older)[0, 0] == pytest.approx(causes[0, :-5].sum())
+    assert charged(table, "pooling", older)[0, 0] < charged(table, "pooling", np.ones((1, causes.shape[1])))
