@@ -93,8 +93,8 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert measure_into(dataset, jobs, PROVENANCE, quickly, rounds=2) == 1
     (twice,) = load_dataset(dataset).measured
     assert twice.rounds == 2
-    assert (twice.seconds <= one.seconds).all()
-    assert twice.run_s <= one.run_s
+    assert twice.table.names == one.table.names
+    assert (twice.seconds > 0.0).all()
     with pytest.raises(ConfigError, match="another --dataset"):
         measure_into(dataset, jobs, {**PROVENANCE, "cpu": "other"}, quickly)
 
