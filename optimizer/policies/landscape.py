@@ -99,7 +99,8 @@ class Landscape:
             targets=targets,
         )
         self._score_from(lowest)
-        if not self.feasible:
+        if not self.feasible and self._first:  # then nothing is delayed, and only greedy batches count
+            self._ground = self._ground._replace(lowest=self._caps.size - 1)
             self._score_from(0)
 
     def _score_from(self, first: int) -> None:

@@ -184,38 +184,33 @@ class Scores:
         self._served = self.regime.possible & (self._capacity_per_s > self._ground.load.rate_per_s)
         self.allowed = self._running_under_cap()
         usable = self._usable(self._ground.caps)
-        self._choose(usable & self.in_time)
+        self.feasible = bool((usable & self.in_time).any())
         if not self.feasible and self.allowed is not None and self.power_w is not None:
             self.allowed |= self.power_w <= _CAP_SHARE * (self._ground.targets.power_cap_w or 0.0)
             usable = self._usable(self.regime.at_once.rows)
-            self._choose(usable & self.in_time)
+            self.feasible = bool((usable & self.in_time).any())
+        self._choose(usable & self.in_time if self.feasible else self._without_slo())
         self.slo_binds = self.feasible and self._earn_more(usable)
-        if not self.feasible:
-            self._make_do()
 
     def _choose(self, among: Mask) -> None:
         """Take the best mean batch of each clock."""
         self.merit: Array = np.where(among, self.revenue_per_s, -np.inf)
         self.best_rows: Rows = self.merit.argmax(axis=0)
         self.best_merits: Array = self.merit[self.best_rows, self._columns]
-        self.feasible = bool(among.any())
 
-    def _make_do(self) -> None:
-        """Where nothing keeps the SLO, take what comes nearest: no delay, whatever the reserve."""
+    def _without_slo(self) -> Mask:
+        """Return what comes nearest where nothing keeps the SLO: no delay, whatever the reserve.
+
+        Where nothing can serve the load, or nearly all would be late everywhere, the fast point loses least.
+        """
         usable = self._served & ~self.regime.delayed
         usable = usable if self.allowed is None else usable & self.allowed
-        self._choose(usable)
-        self.feasible = False
-        if not (usable & (self._late_share <= _NOBODY_IN_TIME)).any():
-            self._last_resort()
-
-    def _last_resort(self) -> None:
-        """Nothing can serve the load, or nearly all would be late everywhere: the fast point loses least."""
-        only = np.zeros(self.revenue_per_s.shape, bool)
-        only[min(self.regime.at_once.rows[self.fast], self._ground.caps[self.fast]), self.fast] = True
-        self._choose(only)
-        self.feasible = False
-        self.regime = self.regime._replace(delayed=np.zeros_like(self.regime.delayed))
+        if (usable & (self._late_share <= _NOBODY_IN_TIME)).any():
+            return usable
+        usable = np.zeros(usable.shape, bool)
+        usable[min(self.regime.at_once.rows[self.fast], self._ground.caps[self.fast]), self.fast] = True
+        self.regime = self.regime._replace(delayed=np.zeros_like(usable))
+        return usable
 
     def _usable(self, rows: Rows) -> Mask:
         """Return what keeps the power cap, serves the load and has the reserve; and choose the fast point."""
