@@ -429,6 +429,21 @@ def _poolings(rng: np.random.Generator) -> ModelProto:
     return net.model(_head(net, rng, x))
 
 
+def _late(rng: np.random.Generator) -> ModelProto:
+    """How plain networks end: convolutions of many weights, long ones, each followed by a pooling."""
+    side = int(rng.choice([8, 10, 12, 13, 14, 16, 20, 24, 27, 28]))
+    channels = 16 * int(rng.integers(8, 33))
+    net = NetworkBuilder(channels, side)
+    x = "input"
+    for _ in range(rng.integers(1, 3)):
+        if net.shapes[x][1] >= 6:
+            channels = 16 * int(rng.integers(8, 41))
+            x = net.convolution(x, channels, int(rng.choice([1, 3, 3, 5])), act="Relu")
+            operator = str(rng.choice(["MaxPool", "MaxPool", "AveragePool"]))
+            x = net.pooling(x, operator, *_HALVING[rng.integers(len(_HALVING))])
+    return net.model(_head(net, rng, x))
+
+
 def _moves(rng: np.random.Generator) -> ModelProto:
     """Channels weighed, shuffled and taken apart, images framed and thinned out, between convolutions."""
     side = _side(rng, 7, 56)
@@ -505,6 +520,7 @@ _FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
     "perceptron": _perceptron,
     "poolings": _poolings,
     "stem": _stem,
+    "late": _late,
     "moves": _moves,
     "grouped": _grouped,
     "responses": _responses,
