@@ -15,6 +15,8 @@ ANY = "any"
 """The name of what goes for every kind."""
 _CACHES_BYTES = (2**18, 2**20, 2**22, 2**24, 2**26)
 """Sizes between which those of a processor's caches lie; what a byte costs beyond each is fitted."""
+_LOST_AFTER_OPERATIONS = (1e8, 2e8, 4e8, 1e9)
+"""About 1 to 10 ms of a processor's core: as long as a cache that others share holds what was written."""
 _FLOWING = frozenset(
     kind.value
     for kind in (Kind.WHOLE_POOLING, Kind.DEPTHWISE, Kind.ELEMENTWISE, Kind.MOVE, Kind.NORMALISATION)
@@ -66,7 +68,8 @@ def _of_poolings(table: FeatureTable) -> Array:
     In blocks: pixels of windows, answers and rows of answers, each for a whole block of channels. One number
     at a time: every pixel. Otherwise, for each channel: rows of an image under rows of windows, and then the
     answers. Bytes cost what they do in blocks or not. Of what is read in blocks, which is quick where caches
-    hold it, they have lost the beginning once the rest was written.
+    hold it, they have lost the beginning once the rest was written; after a long convolution it is slow, and
+    so is the step as such.
     """
     column = table.column
     blocked, scalar = column("blocked"), column("scalar")
@@ -86,7 +89,10 @@ def _of_poolings(table: FeatureTable) -> Array:
     since = column("since_bytes") + column("since_weight_bytes")
     for lies in (blocked, 1.0 - blocked):
         causes += [lies * flowing, *_beyond(lies * flowing, since)]
-    causes += _beyond(blocked * column("input_bytes"), column("input_bytes"))
+    read, computed = blocked * column("input_bytes"), column("since_operations")
+    causes += _beyond(read, column("input_bytes"))
+    causes += _beyond(read, computed, _LOST_AFTER_OPERATIONS)
+    causes += _beyond(blocked, computed, _LOST_AFTER_OPERATIONS)
     return np.column_stack(causes)
 
 
@@ -108,6 +114,6 @@ def _inside(table: FeatureTable, side: Array, kernel: Array, answers: Array) -> 
     return inside
 
 
-def _beyond(moved: Array, between: Array) -> list[Array]:
-    """Return the bytes that each cache does not hold until they are used again."""
-    return [moved * np.maximum(0.0, 1.0 - cache / np.maximum(between, 1.0)) for cache in _CACHES_BYTES]
+def _beyond(moved: Array, between: Array, limits: tuple[float, ...] = _CACHES_BYTES) -> list[Array]:
+    """Return what each cache does not hold until it is used again; `limits`: what may pass in between."""
+    return [moved * np.maximum(0.0, 1.0 - limit / np.maximum(between, 1.0)) for limit in limits]

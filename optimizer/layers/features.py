@@ -51,6 +51,7 @@ NAMES = (
     "maximum",  # 1 where a window's largest number is taken, 0 where its mean is
     "network_bytes",  # that flow in a whole run
     "network_weight_bytes",  # of all steps
+    "since_operations",  # that were computed since the inputs were last touched
 )
 """The columns of a `FeatureTable`, in their order."""
 
@@ -64,6 +65,7 @@ _WITH_BATCH = frozenset(
         "network_bytes",
         "turned_bytes",
         "since_bytes",
+        "since_operations",
     }
 )
 
@@ -120,6 +122,7 @@ def features(steps: Iterable[Step]) -> FeatureTable:
     }
     since = moved_since(steps, [row["input_bytes"] + row["output_bytes"] for row in rows])
     weights = moved_since(steps, [row["weight_bytes"] for row in rows])
+    computed = moved_since(steps, [row["operations"] for row in rows])
     placed = [
         {
             "blocked": one.blocked,
@@ -127,8 +130,9 @@ def features(steps: Iterable[Step]) -> FeatureTable:
             "turned_bytes": one.turned_bytes,
             "since_bytes": flowed,
             "since_weight_bytes": weighed,
+            "since_operations": waited,
         }
-        for one, flowed, weighed in zip(placings(steps), since, weights, strict=True)
+        for one, flowed, weighed, waited in zip(placings(steps), since, weights, computed, strict=True)
     ]
     both = zip(rows, placed, strict=True)
     values = np.array([_row({**row, **place, **whole}) for row, place in both], float)

@@ -59,7 +59,7 @@ def test_a_pooling_is_charged_by_the_code_that_runs_it() -> None:
 def test_large_images_are_charged_more_a_byte_and_only_in_blocks() -> None:
     def prices_of(size: float, blocked: float) -> float:
         table = pooling(input_bytes=size, blocked=blocked, scalar=0.0)
-        own = causes_of(table, "pooling")[:, -5:]
+        own = causes_of(table, "pooling")[:, 21:26]
         return float(own.sum() / size)
 
     assert prices_of(2.0**17, 1.0) == 0.0
@@ -70,6 +70,16 @@ def test_large_images_are_charged_more_a_byte_and_only_in_blocks() -> None:
 def test_prices_that_were_fitted_before_a_cause_was_known_leave_it_out() -> None:
     table = pooling(input_bytes=2.0**23, blocked=1.0, scalar=0.0)
     causes = causes_of(table, "pooling")
-    older = np.ones((1, causes.shape[1] - 5))
-    assert charged(table, "pooling", older)[0, 0] == pytest.approx(causes[0, :-5].sum())
+    older = np.ones((1, 21))
+    assert charged(table, "pooling", older)[0, 0] == pytest.approx(causes[0, :21].sum())
     assert charged(table, "pooling", older)[0, 0] < charged(table, "pooling", np.ones((1, causes.shape[1])))
+
+
+def test_what_was_made_long_ago_costs_more_and_only_in_blocks() -> None:
+    def late(operations: float, blocked: float) -> np.ndarray:
+        size = {"input_bytes": 2.0**18, "blocked": blocked, "scalar": 0.0}
+        return causes_of(pooling(since_operations=operations, **size), "pooling")[0, 26:]
+
+    assert not late(1e7, 1.0).any()
+    assert (late(3e9, 1.0) > late(5e8, 1.0)).all()
+    assert not late(3e9, 0.0).any()
