@@ -81,9 +81,17 @@ class Landscape:
         self._steady_per_s = (
             self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
         )
-        lowest = self._first_with_reserve(targets, margins)
         self._surge_late: Array | None = None
-        self._ground = Ground(
+        self._ground = self._ground_of(machine, load, targets, margins)
+        self._score_from(self._ground.lowest)
+        if not self.feasible and self._first:  # then nothing is delayed, and only greedy batches count
+            self._ground = self._ground._replace(lowest=self._caps.size - 1)
+            self._score_from(0)
+
+    def _ground_of(self, machine: Machine, load: Load, targets: Targets, margins: Margins) -> Ground:
+        """Put together what settings are scored on."""
+        lowest = self._first_with_reserve(targets, margins)
+        return Ground(
             sizes=self._rows,
             tables=self.tables,
             hoped=machine.hoped() if self.hopes else None,
@@ -98,10 +106,6 @@ class Landscape:
             load=load,
             targets=targets,
         )
-        self._score_from(lowest)
-        if not self.feasible and self._first:  # then nothing is delayed, and only greedy batches count
-            self._ground = self._ground._replace(lowest=self._caps.size - 1)
-            self._score_from(0)
 
     def _score_from(self, first: int) -> None:
         """Score the clocks from one on: none below has the reserve, and none is chosen if others will do."""
