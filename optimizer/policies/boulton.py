@@ -333,7 +333,7 @@ class BoultonPolicy:
 
     def _trouble(self, window: Window, targets: Targets, *, surged: bool, sounded: bool) -> str | None:
         """Say what is wrong, and for how long to stay at the fast point; None when all is well."""
-        late = self._watch.trouble(window, targets)
+        late = self._watch.trouble(window, targets, surged=surged or sounded)
         self._alarm_deviations += _ALARM_CALM * (_ALARM_DEVIATIONS - self._alarm_deviations)
         if not sounded:
             self._hold = _HOLD_AFTER_LATE if late is not None else self._hold

@@ -48,13 +48,17 @@ class SloWatch:
         self._late = 0.0
         self._answered = 0.0
 
-    def trouble(self, window: Window, targets: Targets) -> str | None:
-        """Say how the SLO is in danger; None when it is not. What was said once is forgotten."""
+    def trouble(self, window: Window, targets: Targets, *, surged: bool = False) -> str | None:
+        """Say how the SLO is in danger; None when it is not. What was said once is forgotten.
+
+        Chance makes images late by the batch. `surged`: more came than expected, or the alarm was sounded; then
+        late answers have a cause, and are not put down to chance.
+        """
         traffic = window.traffic
         self._late = _MEMORY * self._late + late_images(traffic)
         self._answered = _MEMORY * self._answered + settled_images(traffic)
         allowed = _LATE_SHARE_ALLOWED * self._answered
-        chance = math.sqrt(allowed * window_work(window).batch)  # images are late by the batch
+        chance = math.sqrt(allowed * (1.0 if surged else window_work(window).batch))
         if self._late > allowed + _DEVIATIONS * chance + 1.0:
             late, answered = self._late, self._answered
             self._late = self._answered = 0.0

@@ -14,7 +14,7 @@ TARGETS = Targets(slo_p99_ms=25.0)
 BATCH, BATCHES = 16, 250
 
 
-def troubles(late_share: float, windows: int) -> int:
+def troubles(late_share: float, windows: int, *, surged: bool = False) -> int:
     """Play windows whose batches are late as a whole, each by chance; return how many were found too late."""
     random, watch = Random(1), SloWatch()
     ran = {BATCH: BatchTimes(BATCHES, BATCHES * 0.003)}
@@ -22,7 +22,7 @@ def troubles(late_share: float, windows: int) -> int:
     for _ in range(windows):
         late = BATCH * sum(random.random() < late_share for _ in range(BATCHES))
         seen = window(GRID.default, images=BATCH * BATCHES, late=late, batches=ran)
-        found += watch.trouble(seen, TARGETS) is not None
+        found += watch.trouble(seen, TARGETS, surged=surged) is not None
     return found
 
 
@@ -33,3 +33,7 @@ def test_fewer_late_answers_than_may_be_are_hardly_ever_trouble_though_batches_a
 def test_more_late_answers_than_may_be_soon_are() -> None:
     assert troubles(0.03, windows=6) >= 1
     assert troubles(0.016, windows=100) >= 5
+
+
+def test_late_answers_of_a_surge_are_not_put_down_to_chance() -> None:
+    assert troubles(0.014, windows=100, surged=True) > 2 * troubles(0.014, windows=100)
