@@ -51,8 +51,8 @@ class SloWatch:
     def trouble(self, window: Window, targets: Targets, *, surged: bool = False) -> str | None:
         """Say how the SLO is in danger; None when it is not. What was said once is forgotten.
 
-        Chance makes images late by the batch. `surged`: more came than expected, or the alarm was sounded; then
-        late answers have a cause, and are not put down to chance.
+        Chance makes images late by the batch. `surged`: more came than expected, or the alarm was sounded;
+        then late answers have a cause, and are not put down to chance.
         """
         traffic = window.traffic
         self._late = _MEMORY * self._late + late_images(traffic)
