@@ -14,9 +14,11 @@ SHORT_S = 250e-6
 more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
 APART_S = 4 * SHORT_S
-"""A crowd of images that take longer one by one is left to the thread: the loop serves others as well."""
+"""A crowd of images that take longer is left to the thread: the loop serves others as well."""
 
 CLOCK_TICK_S = 1e-9
+
+_SMALLEST = (1, 2, 3)
 
 
 class ShortBatches:
@@ -40,12 +42,16 @@ class ShortBatches:
     def most(self, images: int) -> int | None:
         """How many of the images that wait the loop is to run now; None: the thread is to run all of them."""
         self._crowd = False
-        alone_s = self._times.shortest(1)
-        few = int(SHORT_S / max(alone_s, CLOCK_TICK_S))
+        least_s = max(self._least_s_an_image(), CLOCK_TICK_S)
+        few = int(SHORT_S / least_s)
         if images <= few or self._times.shortest(images) < SHORT_S:
             return images
-        self._crowd = images > 1 and alone_s < APART_S
+        self._crowd = images > 1 and least_s < APART_S
         return max(few, 1) if self._crowd and self._crowds.way is Way.APART else None
+
+    def _least_s_an_image(self) -> float:
+        """What an image takes in the smallest batches: how long one alone took was often disturbed."""
+        return min(self._times.shortest(images) / images for images in _SMALLEST)
 
     def began(self, images: int, now_s: float, *, here: bool) -> None:
         """Learn that a batch has begun, and so how long the one before it kept the next one waiting."""

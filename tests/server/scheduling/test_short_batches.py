@@ -65,6 +65,11 @@ def test_images_that_are_short_only_alone_may_run_apart_one_by_one() -> None:
     assert short.most(1) is None
 
 
+def test_how_long_one_alone_took_when_disturbed_does_not_count() -> None:
+    assert batches(n1=200, n2=200).most(2) == 2
+    assert batches(n1=400, n2=160).most(16) == 3
+
+
 def test_images_that_are_long_alone_are_not_run_here() -> None:
     chosen = serve(batches(n1=1500), 100, apart_us=1, together_us=1500)
     assert set(chosen) == {None}
