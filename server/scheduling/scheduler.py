@@ -334,6 +334,8 @@ class Scheduler:
         outcome = run_batch(self._engine, self._clock, batch)
         if self._queue.queued_images:
             self._request_pump()
+        else:
+            self._paused(outcome.computed_s, doubted=False)
         self._learn(outcome)
         if outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)

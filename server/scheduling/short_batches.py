@@ -13,7 +13,10 @@ SHORT_S = 250e-6
 """A batch that takes less than this is run by the event loop itself: to hand it to the thread and back costs
 more processor time than that, most of it spent by two threads on waiting for one interpreter lock."""
 
-APART_S = 4 * SHORT_S
+PIECE_S = 2 * SHORT_S
+"""So much of a crowd is run at once: larger pieces cost less an image, but the loop serves nobody then."""
+
+APART_S = 2 * PIECE_S
 """A crowd of images that take longer is left to the thread: the loop serves others as well."""
 
 CLOCK_TICK_S = 1e-9
@@ -43,11 +46,12 @@ class ShortBatches:
         """How many of the images that wait the loop is to run now; None: the thread is to run all of them."""
         self._crowd = False
         least_s = max(self._least_s_an_image(), CLOCK_TICK_S)
-        few = int(SHORT_S / least_s)
-        if images <= few or self._times.shortest(images) < SHORT_S:
+        if images * least_s <= SHORT_S or self._times.shortest(images) < SHORT_S:
             return images
         self._crowd = images > 1 and least_s < APART_S
-        return max(few, 1) if self._crowd and self._crowds.way is Way.APART else None
+        if not self._crowd or self._crowds.way is Way.TOGETHER:
+            return None
+        return min(images, max(1, int(PIECE_S / least_s)))
 
     def _least_s_an_image(self) -> float:
         """What an image takes in the smallest batches: how long one alone took was often disturbed."""

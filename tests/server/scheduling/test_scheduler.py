@@ -826,10 +826,11 @@ class TestShortBatches:
             crowd = [bench.ask(value) for value in range(8)]
             assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
         sizes = [len(batch) for batch in engine.batches[1:]]
-        assert {2, 8} <= set(sizes)  # each way was tried
+        assert {3, 5, 8} <= set(sizes)  # each way was tried
         here = threading.current_thread()
-        assert [thread is here for thread in engine.threads[1:]] == [size == 2 for size in sizes]
-        assert 0 < sizes.count(8) < sizes.count(2) // 4
+        ran_here = [size for size, thread in zip(sizes, engine.threads[1:], strict=True) if thread is here]
+        assert set(ran_here) == {3, 5}
+        assert 0 < sizes.count(8) < sizes.count(5) // 4
 
     async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
         bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
