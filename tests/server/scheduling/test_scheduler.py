@@ -817,7 +817,7 @@ class TestShortBatches:
         bench = make(batch_limit=8, engine=engine, clock=clock)
 
         def crowded_caches(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-            clock.now_s += 0.0001 if len(outputs[0]) == 1 else 0.001 * len(outputs[0])
+            clock.now_s += len(outputs[0]) * (0.0001 if len(outputs[0]) <= 5 else 0.001)
             return outputs
 
         engine.script.extend([crowded_caches] * 2000)
