@@ -45,8 +45,10 @@ class ShortBatches:
     def most(self, images: int) -> int | None:
         """How many of the images that wait the loop is to run now; None: the thread is to run all of them."""
         self._crowd = False
+        if self._times.shortest(images) < SHORT_S:
+            return images
         least_s = max(self._least_s_an_image(), CLOCK_TICK_S)
-        if images * least_s <= SHORT_S or self._times.shortest(images) < SHORT_S:
+        if images * least_s <= SHORT_S:
             return images
         self._crowd = images > 1 and least_s < APART_S
         if not self._crowd or self._crowds.way is Way.TOGETHER:
