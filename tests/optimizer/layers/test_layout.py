@@ -98,7 +98,7 @@ def test_what_moved_since_inputs_were_touched() -> None:
     assert found == (1111.0, 1.0, 10.0, (110.0 + 100.0) / 2.0)
 
 
-@pytest.mark.parametrize("seed", [2, 7, 10, 12, 17, 23, 25, 38])
+@pytest.mark.parametrize("seed", [2, 7, 10, 12, 17, 23, 26, 38])
 def test_the_engine_lays_its_graph_out_by_the_same_rules(seed: int, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the engine whose rules they are")
     _, model = small_network(seed)
@@ -110,7 +110,7 @@ def test_the_engine_lays_its_graph_out_by_the_same_rules(seed: int, tmp_path: Pa
     runtime.InferenceSession(tmp_path / "m.onnx", options, providers=["CPUExecutionProvider"])
     executed = onnx.load(tmp_path / "executed.onnx")
     if not any(node.domain == "com.microsoft.nchwc" for node in executed.graph.node):
-        pytest.skip("this processor's layout has no blocks")
+        pytest.skip("nothing is laid out in blocks: not by this processor, or not of this network")
     ours = steps(model)
     place_of = {name: place for place, step in enumerate(ours) for name in (step.name, *step.tensors)}
     told = placings(ours)
