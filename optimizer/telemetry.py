@@ -57,6 +57,11 @@ class BatchTimes:
     total_s: float
 
 
+def that_ran(batches: Mapping[int, BatchTimes]) -> dict[int, BatchTimes]:
+    """Return the sizes of which batches ran and took time, which tell how long one takes."""
+    return {size: times for size, times in batches.items() if times.count > 0 and times.total_s > 0.0}
+
+
 LATEST_BATCHES = 8
 """So many are remembered one by one, to tell how long batches took of late."""
 

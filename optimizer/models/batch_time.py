@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.models.least_squares import ForgettingLeastSquares
-from optimizer.telemetry import BatchTimes
+from optimizer.telemetry import BatchTimes, that_ran
 
 Amount = TypeVar("Amount", float, NDArray[np.float64])
 
@@ -44,7 +44,7 @@ class BatchTimeModel:
 
     def observe(self, batches: Mapping[int, BatchTimes], clock_mhz: int | None) -> None:
         """Learn from the batches of one window, which ran at one clock."""
-        seen = {size: times for size, times in batches.items() if times.count > 0 and times.total_s > 0.0}
+        seen = that_ran(batches)
         if not seen:
             return
         self._fit.forget()

@@ -21,7 +21,7 @@ from optimizer.models.prior import Forecast, Prior
 from optimizer.models.reach import Reach
 from optimizer.models.surprise import Hope
 from optimizer.operating_point import OperatingGrid
-from optimizer.telemetry import BatchTimes, Window
+from optimizer.telemetry import BatchTimes, Window, that_ran
 
 Array = NDArray[np.float64]
 
@@ -120,13 +120,12 @@ class Machine:
 
         What was measured there is kept nowhere, but for how large a batch has run.
         """
-        ran = window.traffic.batches
-        sizes = [size for size, times in ran.items() if times.count and times.total_s > 0.0]
-        if self._forecast is None or not sizes:
+        ran = that_ran(window.traffic.batches)
+        if self._forecast is None or not ran:
             return
         clock, work = self._clock(mhz), window_work(window)
         self._forecast.gauge(ran, clock)
-        self._anchors[clock] = float(max(sizes))
+        self._anchors[clock] = float(max(ran))
         joules = window.device.energy.joules
         if joules is not None:
             self._forecast.gauge_power(joules / window.duration_s, work.busy, work.batch, clock)
@@ -139,12 +138,12 @@ class Machine:
         if self._forecast is not None:
             self._forecast.observe(batches, self._clock(mhz))
         self._measured_times.age()
-        ran = [(size, times) for size, times in batches.items() if times.count and times.total_s > 0.0]
-        for size, times in ran:
+        ran = that_ran(batches)
+        for size, times in ran.items():
             seconds, weight = times.total_s / times.count, min(1.0, times.count / _FULL_WEIGHT_BATCHES)
             self._measured_times.observe(size, clock, seconds, weight)
         if ran:
-            self._anchor(clock, max(size for size, _ in ran))
+            self._anchor(clock, max(ran))
 
     def _anchor(self, clock: float, largest: int) -> None:
         """Remember that so large a batch ran at a clock, in the order in which clocks were last used."""

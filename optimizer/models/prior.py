@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from optimizer.models.departure import departure
-from optimizer.telemetry import BatchTimes
+from optimizer.telemetry import BatchTimes, that_ran
 
 Array = NDArray[np.float64]
 
@@ -193,12 +193,11 @@ class Forecast:
 
     def gauge(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Take the level of the times from a window whose clock was still settling."""
-        ran = {size: times for size, times in batches.items() if times.count and times.total_s > 0.0}
-        self.times.gauge_batches(ran, clock)
+        self.times.gauge_batches(that_ran(batches), clock)
 
     def observe(self, batches: Mapping[int, BatchTimes], clock: float) -> None:
         """Hold the times against a window that is evidence; the first one gives them their level."""
-        if not any(times.total_s > 0.0 for times in batches.values()):
+        if not that_ran(batches):
             return
         if self.times.gauged:
             self.times.observe(*self._totals(batches, clock))
@@ -241,7 +240,7 @@ class Forecast:
 
     def _totals(self, batches: Mapping[int, BatchTimes], clock: float) -> tuple[float, float]:
         """Return what all batches took, and what they were predicted to."""
-        ran = {size: times for size, times in batches.items() if times.count and times.total_s > 0.0}
+        ran = that_ran(batches)
         counts = np.array([times.count for times in ran.values()], float)
         expected_s = float(counts @ self.times.predicted(list(ran), clock))
         return sum(times.total_s for times in ran.values()), expected_s

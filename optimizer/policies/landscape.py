@@ -21,7 +21,7 @@ from optimizer.models.load import Load
 from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
-from optimizer.policies.scores import LATE_ALLOWED, NEARLY, Ground, Scores, edge_s
+from optimizer.policies.scores import LATE_ALLOWED, Ground, Scores, edge_s, needed_per_s
 from optimizer.revenue import Outcome, Targets, most_revenue, score
 
 Array = NDArray[np.float64]
@@ -157,8 +157,8 @@ class Landscape:
         """
         if targets.power_cap_w is not None:
             return 0
-        needed_per_s = min(margins.reserve_per_s, NEARLY * float(self._steady_per_s[-1]))
-        return int((self._steady_per_s >= needed_per_s).argmax())
+        enough_per_s = needed_per_s(margins.reserve_per_s, float(self._steady_per_s[-1]))
+        return int((self._steady_per_s >= enough_per_s).argmax())
 
     def holds_surge(self, column: int) -> int:
         """Return the lowest clock that is expected to hold a surge, if that is lower than this one."""

@@ -20,7 +20,7 @@ from optimizer.revenue import Outcome, Targets, score, weighs_latency
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-NEARLY = 0.98
+_NEARLY = 0.98
 """The share of what the fast point serves that is reserve enough."""
 LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
@@ -75,6 +75,11 @@ class Ground(NamedTuple):
             surge_loss=None if self.surge_loss is None else self.surge_loss[first:],
             lowest=max(0, self.lowest - first),
         )
+
+
+def needed_per_s(reserve_per_s: float, fastest_per_s: float) -> float:
+    """Return the capacity that is reserve enough where the fast point serves so much."""
+    return min(reserve_per_s, _NEARLY * fastest_per_s)
 
 
 def edge_s(targets: Targets, overhead_s: float) -> float:
@@ -216,7 +221,7 @@ class Scores:
         """Return what keeps the power cap, serves the load and has the reserve; and choose the fast point."""
         self.fast = self._fastest(rows)
         steady_per_s = self._ground.steady_per_s
-        enough = steady_per_s >= min(self._ground.reserve_per_s, NEARLY * float(steady_per_s[self.fast]))
+        enough = steady_per_s >= needed_per_s(self._ground.reserve_per_s, float(steady_per_s[self.fast]))
         usable = self._served & enough
         return usable if self.allowed is None else usable & self.allowed
 
