@@ -46,6 +46,7 @@ from server.transport.grpc_server import CannotListen, GrpcServer, bracketed
 from server.transport.ports import client_port, operator_port
 from server.transport.tls import exposure_warning
 from server.wire.cuda_shared_memory import CudaSharedMemory
+from server.wire.guarded_mapping import TruncationGuard
 from server.wire.shared_memory import SystemSharedMemory
 from server.wire.shared_regions import SharedRegions
 
@@ -156,7 +157,9 @@ class Daemon:
         await asyncio.sleep(self._settings.shutdown_pause_s)
 
     def _inference_service(self, exits: AsyncExitStack) -> InferenceService:
-        regions = self._shared_regions()
+        guard = TruncationGuard()
+        exits.callback(guard.stop)
+        regions = self._shared_regions(guard)
         exits.callback(regions.close)
         decoder = ImageDecoder()
         exits.callback(decoder.close)
@@ -173,15 +176,17 @@ class Daemon:
         self._front_ends = FrontEnds(port, logs, settings.front_ends, inference)
         return self._front_ends
 
-    def _shared_regions(self) -> SharedRegions:
+    def _shared_regions(self, guard: TruncationGuard) -> SharedRegions:
         settings = self._settings
+        if settings.shared_memory:
+            guard.start()
         loop = asyncio.get_running_loop()
 
         def tell_lost(error: CudaLost) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)
 
         return SharedRegions(
-            SystemSharedMemory() if settings.shared_memory else None,
+            SystemSharedMemory(guard=guard) if settings.shared_memory else None,
             CudaSharedMemory(partial(open_cuda, 0), tell_lost) if settings.cuda_shared_memory else None,
         )
 

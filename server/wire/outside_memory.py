@@ -1,7 +1,7 @@
 """Tensors that lie in memory which this process does not own: a client's.
 
 Such memory may shrink or vanish between two looks at it, and touching a mapping of what is gone ends the
-process. So it is never mapped: the kernel copies from it, once, and says when it cannot.
+process. So the kernel copies from it, once, and says when it cannot; see `guarded_mapping` for what is large.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _SMALL, _LARGE = _pread(ctypes.PyDLL), _pread(ctypes.CDLL)
 def read_file(descriptor: int, offset: int, target: Array) -> None:
     """Fill a C-contiguous array with a file's bytes. Raises `EOFError` where it ends, `OSError`."""
     pread = _SMALL if target.nbytes <= LARGE_COPY_BYTES else _LARGE
-    address, missing = _address(target), target.nbytes
+    address, missing = address_of(target), target.nbytes
     while missing:
         got = pread(descriptor, address, missing, offset)
         if got < 0:
@@ -83,7 +83,8 @@ def read_file(descriptor: int, offset: int, target: Array) -> None:
         address, offset, missing = address + got, offset + got, missing - got
 
 
-def _address(array: Array) -> int:
+def address_of(array: Array) -> int:
+    """Return where an array's first byte lies."""
     address: Any = array.__array_interface__["data"][0]
     return int(address)
 

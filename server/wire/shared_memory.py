@@ -4,8 +4,9 @@ A client creates an object (`shm_open`), registers it here under a name, and fro
 offsets instead of pixels. Off by default: whoever may register may read and write any shared memory object
 that the server's user may open.
 
-Objects are read and written through their descriptors, never mapped: an owner may make an object smaller at
-any moment, and whoever touches a mapping of what is gone is ended by the kernel. Reading it is an error.
+An owner may make an object smaller at any moment, and whoever touches a mapping of what is gone is ended by
+the kernel. So objects are read and written through their descriptors, where that is an error, and large parts
+are read under the eyes of a `TruncationGuard`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import numpy as np
 
 from server.engines.engine import Array
 from server.errors import AlreadyExists, Internal, InvalidArgument, NotFound, ResourceExhausted
-from server.wire.outside_memory import OutsideRows, read_file
+from server.wire.guarded_mapping import Mapping, TruncationGuard
+from server.wire.outside_memory import LARGE_COPY_BYTES, OutsideRows, read_file
 from server.wire.tensors import RegionSlice
 
+SHARED_OBJECTS = Path("/dev/shm")  # noqa: S108  # where Linux keeps them
 MAX_REGIONS = 512  # each costs a file descriptor, and 1024 is what a process usually may have
 MAX_NAME_BYTES = 1024
 _MAX_KEY_BYTES = 255
@@ -35,10 +38,12 @@ _OPEN_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class SharedObject:
     """An open shared memory object. Its descriptor goes with the last use of it."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_guard", "_mapping")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, guard: TruncationGuard) -> None:
         self._descriptor = descriptor
+        self._guard = guard
+        self._mapping: Mapping | None = None
 
     def status(self) -> os.stat_result:
         """What it is, and how large now: its owner may change that."""
@@ -46,12 +51,24 @@ class SharedObject:
 
     def read(self, offset: int, target: Array) -> None:
         """Fill a C-contiguous array from `offset` on. Raises `InvalidArgument` where it was made smaller."""
+        if target.nbytes > LARGE_COPY_BYTES and self._guard.protects and self._copied(offset, target):
+            return
         try:
             read_file(self._descriptor, offset, target)
         except EOFError as error:
             raise InvalidArgument(_SMALLER) from error
         except OSError as error:
             raise Internal(f"shared memory cannot be read: {error.strerror}") from error
+
+    def _copied(self, offset: int, target: Array) -> bool:
+        """Fill the array from a mapping; False where it has lost its end, or cannot be made."""
+        mapping = self._mapping
+        if mapping is None or mapping.lost:
+            try:
+                mapping = self._mapping = Mapping(self._descriptor, self.status().st_size)
+            except OSError:
+                return False
+        return self._guard.copy(mapping, offset, target)
 
     def write(self, offset: int, raw: bytes | memoryview) -> None:
         """Put bytes there. Raises `InvalidArgument` where it was made smaller; it is never made larger."""
@@ -84,10 +101,12 @@ class SystemSharedMemory:
 
     Args:
         root: where POSIX shared memory objects are files.
+        guard: lets large parts be mapped, once it is started.
     """
 
-    def __init__(self, root: Path = Path("/dev/shm")) -> None:  # noqa: S108  # where Linux keeps these objects
+    def __init__(self, root: Path = SHARED_OBJECTS, guard: TruncationGuard | None = None) -> None:
         self._root = root
+        self._guard = guard or TruncationGuard()
         self._regions: dict[str, _Region] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -156,7 +175,7 @@ class SystemSharedMemory:
         self.unregister_all()
 
     def _open(self, name: str, key: str, offset: int, byte_size: int) -> _Region:
-        opened = SharedObject(os.open(self._root / _file_name(key), _OPEN_FLAGS))
+        opened = SharedObject(os.open(self._root / _file_name(key), _OPEN_FLAGS), self._guard)
         _check_object(name, opened.status(), offset + byte_size)
         return _Region(key, offset, byte_size, opened)
 
