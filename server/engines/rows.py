@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
 import numpy as np
@@ -34,9 +34,10 @@ class Rows(Generic[MemoryT_co]):
 
     def viewed(self, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Self:
         """The same memory's first bytes as another tensor, which must not be larger."""
-        return replace(self, shape=shape, dtype=dtype)
+        return type(self)(self.memory, self.offset, shape, dtype)
 
     def rows(self, start: int, count: int) -> Self:
         """Some of the rows."""
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return replace(self, offset=self.offset + start * row_bytes, shape=(count, *self.shape[1:]))
+        shape = (count, *self.shape[1:])
+        return type(self)(self.memory, self.offset + start * row_bytes, shape, self.dtype)

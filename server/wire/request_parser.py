@@ -45,10 +45,9 @@ class RequestParser:
         Raises:
             InvalidArgument: the message or its header is invalid; says what came and what is allowed.
         """
-        split = split_request(message)
-        if split is None:
-            split = _split_by_generated_class(message)
-        return self.resolve(split)
+        if len(message) <= MAX_CACHED_HEADER_BYTES and message in self._headers:
+            return self.resolve(SplitRequest(message, b"", ()))  # it has neither id nor raw contents
+        return self.resolve(split_request(message) or _split_by_generated_class(message))
 
     def resolve(self, split: SplitRequest) -> RequestMessage:
         """Understand a request whose parts were found elsewhere. Raises `InvalidArgument`."""

@@ -140,8 +140,18 @@ def by_generated_class(message: bytes) -> tuple[pb.ModelInferRequest, RequestHea
 
 
 def assert_agrees_with_generated_class(message: bytes) -> None:
-    """What one accepts, the other accepts with the same fields; what one refuses, so does the other."""
-    expected, ours = outcome(by_generated_class, message), outcome(RequestParser().parse, message)
+    """What one accepts, the other accepts with the same fields; what one refuses, so does the other.
+
+    Also when the parser knows the header already.
+    """
+    expected, parser = outcome(by_generated_class, message), RequestParser()
+    for _ in ("new", "known"):
+        assert_agrees(outcome(parser.parse, message), expected)
+
+
+def assert_agrees(
+    ours: RequestMessage | Exception, expected: tuple[pb.ModelInferRequest, RequestHeader] | Exception
+) -> None:
     if isinstance(expected, DecodeError):
         assert isinstance(ours, InvalidArgument)
     elif isinstance(expected, InvalidArgument):
@@ -249,6 +259,13 @@ def test_the_same_header_is_one_object_whatever_the_id_and_the_pixels() -> None:
     second = parser.parse(request(id="2", raw_input_contents=[b"b" * 12]).SerializeToString())
     assert first.header is second.header
     assert (first.id, second.id) == ("1", "2")
+
+
+def test_a_header_without_contents_is_not_taken_for_a_request_that_has_them() -> None:
+    parser = RequestParser()
+    parser.parse(request(raw_input_contents=[b"a" * 12]).SerializeToString())
+    with pytest.raises(InvalidArgument, match="expected contents for 1 inputs"):
+        parser.parse(request(raw_input_contents=[]).SerializeToString())
 
 
 def test_the_cache_of_headers_is_bounded() -> None:
