@@ -24,6 +24,8 @@ _FLOWING = frozenset(
 """Kinds that are limited by what flows; poolings, too, have causes of their own."""
 _PRODUCTS = frozenset({Kind.FULLY_CONNECTED.value})
 _WINDOWED = frozenset(kind.value for kind in (Kind.WHOLE_POOLING, Kind.CONVOLUTION, Kind.DEPTHWISE))
+_SPREADING = frozenset(kind.value for kind in (Kind.CONVOLUTION, Kind.DEPTHWISE, Kind.ELEMENTWISE, Kind.MOVE))
+"""Kinds that answer with as much as they read, and so come to new memory; poolings do, too."""
 _VECTOR_STRIDE = 2
 """Windows that step further are gathered one number at a time."""
 
@@ -50,6 +52,8 @@ def causes_of(table: FeatureTable, name: str) -> Array:
         causes += [plain * (1.0 - column("scalar")), plain * column("scalar")]
     if name == Kind.CONVOLUTION.value:
         causes.append(column("operations") * (column("groups") > 1))
+    if name in _SPREADING:
+        causes += _of_fresh_memory(table)
     return np.column_stack(causes)
 
 
@@ -93,7 +97,18 @@ def _of_poolings(table: FeatureTable) -> Array:
     causes += _beyond(read, column("input_bytes"))
     causes += _beyond(read, computed, _LOST_AFTER_OPERATIONS)
     causes += _beyond(blocked, computed, _LOST_AFTER_OPERATIONS)
+    causes += [*_of_fresh_memory(table), _fresh_share(table) * column("input_bytes")]
     return np.column_stack(causes)
+
+
+def _of_fresh_memory(table: FeatureTable) -> list[Array]:
+    """Return what it costs to answer in memory that the run has not touched yet: its bytes, the way there."""
+    return [table.column("fresh_bytes"), _fresh_share(table)]
+
+
+def _fresh_share(table: FeatureTable) -> Array:
+    answer: Array = table.column("fresh_bytes") / np.maximum(table.column("output_bytes"), 1.0)
+    return answer
 
 
 def pixels_inside(table: FeatureTable) -> Array:

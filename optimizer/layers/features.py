@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from optimizer.layers.fusion import SUMS, Kind, Step
 from optimizer.layers.layout import placings
+from optimizer.layers.memory import fresh_bytes
 from optimizer.layers.reuse import moved_since
 
 Array = NDArray[np.float64]
@@ -51,7 +52,8 @@ NAMES = (
     "maximum",  # 1 where a window's largest number is taken, 0 where its mean is
     "network_bytes",  # that flow in a whole run
     "network_weight_bytes",  # of all steps
-    "since_operations",  # that were computed since the inputs were last touched
+    "since_operations",  # of convolutions, that would have taken as long as what was computed since then
+    "fresh_bytes",  # that are written to memory which the run has not touched before
 )
 """The columns of a `FeatureTable`, in their order."""
 
@@ -66,8 +68,13 @@ _WITH_BATCH = frozenset(
         "turned_bytes",
         "since_bytes",
         "since_operations",
+        "fresh_bytes",
     }
 )
+
+_POWERS_LAST = 400.0
+"""How many times as long as one of a convolution an operation of a local response normalisation takes, which
+raises each number to a power: measured on ONNX Runtime's CPU engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +123,16 @@ def features(steps: Iterable[Step]) -> FeatureTable:
     """Return the table of all steps of a network, in their order."""
     steps = tuple(steps)
     rows = [_values(step) for step in steps]
+    both = tuple(zip(steps, rows, strict=True))
     whole = {
         "network_bytes": sum(row["input_bytes"] + row["output_bytes"] for row in rows),
         "network_weight_bytes": sum(row["weight_bytes"] for row in rows),
     }
     since = moved_since(steps, [row["input_bytes"] + row["output_bytes"] for row in rows])
     weights = moved_since(steps, [row["weight_bytes"] for row in rows])
-    computed = moved_since(steps, [row["operations"] for row in rows])
+    computed = moved_since(steps, [_lasting(step, row["operations"]) for step, row in both])
+    lying = placings(steps)
+    fresh = fresh_bytes(steps, lying)
     placed = [
         {
             "blocked": one.blocked,
@@ -131,11 +141,12 @@ def features(steps: Iterable[Step]) -> FeatureTable:
             "since_bytes": flowed,
             "since_weight_bytes": weighed,
             "since_operations": waited,
+            "fresh_bytes": new,
         }
-        for one, flowed, weighed, waited in zip(placings(steps), since, weights, computed, strict=True)
+        for one, flowed, weighed, waited, new in zip(lying, since, weights, computed, fresh, strict=True)
     ]
-    both = zip(rows, placed, strict=True)
-    values = np.array([_row({**row, **place, **whole}) for row, place in both], float)
+    full = zip(rows, placed, strict=True)
+    values = np.array([_row({**row, **place, **whole}) for row, place in full], float)
     values = values.reshape(-1, len(NAMES))
     return FeatureTable(tuple(step.kind for step in steps), tuple(step.name for step in steps), values)
 
@@ -147,6 +158,11 @@ def join(tables: Sequence[FeatureTable]) -> FeatureTable:
         tuple(name for table in tables for name in table.names),
         np.concatenate([np.empty((0, len(NAMES))), *(table.values for table in tables)]),
     )
+
+
+def _lasting(step: Step, operations: float) -> float:
+    """Return the operations of a convolution that take as long."""
+    return operations * (_POWERS_LAST if step.kind is Kind.LOCAL_RESPONSE else 1.0)
 
 
 def _row(values: Mapping[str, float]) -> list[float]:

@@ -24,10 +24,12 @@ from optimizer.layers.sharing import step_watts
 from optimizer.layers.view import view
 
 _LEAST_ROWS = 25
+_LEAST_PRICED = 2
+"""Rows that must have a cause: where one has a little of it, the price might be anything."""
 _HANDS = 5
 _LEAST_NETWORKS = 10
 _SEED = 0
-_BY_CAUSES = frozenset({Kind.POOLING, Kind.WHOLE_POOLING, Kind.ELEMENTWISE, Kind.NORMALISATION, Kind.MOVE})
+_BY_CAUSES = frozenset({Kind.POOLING, Kind.ELEMENTWISE, Kind.NORMALISATION, Kind.MOVE})
 """Kinds that are left to the causes of their time."""
 
 
@@ -151,6 +153,7 @@ def _roofline(causes: Array, times_s: Array) -> Array:
     """Return what each cause costs at each clock: not below 0, of the least squares of relative errors."""
     from scipy.optimize import nnls
 
+    causes = causes * ((causes > 0.0).sum(axis=0) >= _LEAST_PRICED)
     sizes = np.maximum(causes.mean(axis=0), 1e-30)
     found = [nnls(causes / sizes / own[:, np.newaxis], np.ones(len(own)))[0] / sizes for own in times_s.T]
     least = np.zeros(causes.shape[1])

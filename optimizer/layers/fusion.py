@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from optimizer.layers.layer import Layer
+from optimizer.layers.layer import Layer, Tensor
 
 NORMALISATIONS = frozenset({"BatchNormalization"})
 _LONE_NORMALISATIONS = NORMALISATIONS | {"InstanceNormalization", "LayerNormalization", "GroupNormalization"}
@@ -69,6 +69,13 @@ class Step:
     def tensors(self) -> tuple[str, ...]:
         """Names of everything that it or a part of it answers with."""
         return tuple(out.name for layer in (self.leader, *self.followers) for out in layer.outputs)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Everything that it reads and does not make itself, without weights."""
+        inside = set(self.tensors)
+        parts = (self.leader, *self.followers)
+        return tuple(tensor for part in parts for tensor in part.inputs if tensor.name not in inside)
 
 
 def fuse(layers: Iterable[Layer]) -> tuple[Step, ...]:

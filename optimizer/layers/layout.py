@@ -36,11 +36,13 @@ class Placing:
         blocked: it works on blocks of channels.
         scalar: its code takes one number at a time.
         turned_bytes: of tensors that are copied from one layout to the other for its sake.
+        turned: names of tensors that it needs in the other layout, copied for its sake or before.
     """
 
     blocked: bool
     scalar: bool
     turned_bytes: int
+    turned: frozenset[str] = frozenset()
 
 
 def placings(steps: Sequence[Step]) -> tuple[Placing, ...]:
@@ -49,12 +51,14 @@ def placings(steps: Sequence[Step]) -> tuple[Placing, ...]:
     turned, unread = set[str](), _unread(steps)
     found = []
     for step, in_blocks in zip(steps, blocked, strict=True):
-        moved = {tensor for tensor in _meeting(step, in_blocks, answers_blocked) if tensor.name not in turned}
+        met = set(_meeting(step, in_blocks, answers_blocked))
+        moved = {tensor for tensor in met if tensor.name not in turned}
         turned.update(tensor.name for tensor in moved)
         # what nobody reads is the network's answer, or is seen under another shape: both are plain
-        moved |= {one for one in _answers(step) if answers_blocked[one.name] and one.name in unread}
-        turned_bytes = sum(tensor.size_bytes for tensor in moved)
-        found.append(Placing(in_blocks, not in_blocks and _is_scalar(step.leader), turned_bytes))
+        ends = {one for one in _answers(step) if answers_blocked[one.name] and one.name in unread}
+        turned_bytes = sum(tensor.size_bytes for tensor in moved | ends)
+        names = frozenset(tensor.name for tensor in met | ends)
+        found.append(Placing(in_blocks, not in_blocks and _is_scalar(step.leader), turned_bytes, names))
     return tuple(found)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 from optimizer.layers.fusion import Step
-from optimizer.layers.layer import Tensor
 
 
 def moved_since(steps: Sequence[Step], moved_bytes: Sequence[float]) -> tuple[float, ...]:
@@ -23,7 +22,7 @@ def moved_since(steps: Sequence[Step], moved_bytes: Sequence[float]) -> tuple[fl
     touched = {tensor.name: -1 for tensor in steps[0].leader.inputs} if steps else {}
     answer = []
     for place, step in enumerate(steps):
-        inputs = tuple(_inputs(step))
+        inputs = step.inputs
         total = sum(tensor.size_bytes for tensor in inputs)
         # what no step made is the answer of the step before under another shape
         last = [touched.get(tensor.name, place - 1) for tensor in inputs]
@@ -32,9 +31,3 @@ def moved_since(steps: Sequence[Step], moved_bytes: Sequence[float]) -> tuple[fl
         answer.append(weighed / total if total else 0.0)
         touched.update(dict.fromkeys((*(tensor.name for tensor in inputs), *step.tensors), place))
     return tuple(answer)
-
-
-def _inputs(step: Step) -> Iterator[Tensor]:
-    inside = set(step.tensors)
-    for part in (step.leader, *step.followers):
-        yield from (tensor for tensor in part.inputs if tensor.name not in inside)

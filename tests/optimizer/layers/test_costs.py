@@ -1,4 +1,4 @@
-"""What poolings are charged for."""
+"""What steps are charged for, above all poolings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 
 from optimizer.layers.costs import causes_of, charged, pixels_inside
 from optimizer.layers.features import NAMES, FeatureTable
+from optimizer.layers.fitting import _roofline
 from optimizer.layers.fusion import Kind
 
 
@@ -78,8 +79,27 @@ def test_prices_that_were_fitted_before_a_cause_was_known_leave_it_out() -> None
 def test_what_was_made_long_ago_costs_more_and_only_in_blocks() -> None:
     def late(operations: float, blocked: float) -> np.ndarray:
         size = {"input_bytes": 2.0**18, "blocked": blocked, "scalar": 0.0}
-        return causes_of(pooling(since_operations=operations, **size), "pooling")[0, 26:]
+        return causes_of(pooling(since_operations=operations, **size), "pooling")[0, 26:34]
 
     assert not late(1e7, 1.0).any()
     assert (late(3e9, 1.0) > late(5e8, 1.0)).all()
     assert not late(3e9, 0.0).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [(Kind.POOLING, 3), (Kind.CONVOLUTION, 2), (Kind.FULLY_CONNECTED, 0)]
+)
+def test_answers_in_new_memory_cost_more(kind: Kind, more: int) -> None:
+    new, old = (
+        causes_of(pooling(fresh_bytes=fresh, output_bytes=64.0), kind.value)[0] for fresh in (32.0, 0.0)
+    )
+    assert np.flatnonzero(new != old).tolist() == list(range(len(new) - more, len(new)))
+    assert (new >= old).all()
+
+
+def test_what_only_one_row_has_a_little_of_is_not_priced() -> None:
+    causes = np.column_stack([np.ones(9), [*np.zeros(8), 1e-6]])
+    seconds = np.array([*np.ones(8), 3.0])[:, np.newaxis]
+    assert _roofline(causes, seconds)[0, 1] == 0.0
+    causes[0, 1] = 1e-6  # now two have it
+    assert _roofline(causes, seconds)[0, 1] > 0.0
