@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-_REMEMBERED = 40
+_REMEMBERED = 120
+"""Windows: a surge that comes every minute or two may well come again."""
 _AS_MUCH = 0.97
 _SURGE = 1.5
 _LEAST = 10

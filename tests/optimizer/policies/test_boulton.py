@@ -225,7 +225,7 @@ def test_where_loads_rise_again_and_again_it_keeps_the_clock_for_them() -> None:
         made.plant.rate_per_s = 800.0
         made.run(4)
     assert low < mhz(made.decision.point) <= high
-    made.run(60)
+    made.run(130)
     assert mhz(made.decision.point) <= low + 30, "they came no more"
 
 
