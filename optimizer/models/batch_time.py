@@ -33,7 +33,7 @@ class BatchTimeModel:
 
     def __init__(self, reference_clock_mhz: int | None) -> None:
         self._reference_mhz = reference_clock_mhz
-        self._fit = ForgettingLeastSquares(4, _MEMORY)
+        self._fit = ForgettingLeastSquares(_MEMORY)
         self._typical: tuple[int, float] | None = None
         self._theta = (0.0, 0.0, 0.0, 0.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from operator import mul
 
 from optimizer.models.gathering import carried_over
 from optimizer.telemetry import BatchTimes, Traffic
@@ -76,14 +77,15 @@ class ClumpModel:
             delay_s: how long batches waited to gather images. One that took longer, or any without a delay,
                 made the next take what came meanwhile, and so long ones long: that alone spreads their sizes.
         """
-        count = sum(times.count for times in batches.values())
-        cut = sum(times.count for size, times in batches.items() if size >= batch_limit)
+        counts = [times.count for times in batches.values()]
+        count = sum(counts)
+        cut = sum([times.count for size, times in batches.items() if size >= batch_limit])
         if count < _LEAST_BATCHES or cut > _MOST_CUT * count:
             return
-        mean = sum(size * times.count for size, times in batches.items()) / count
+        mean = sum(map(mul, batches, counts)) / count
         if mean - 1.0 < _LEAST_GATHERED:
             return
-        variance = sum((size - mean) ** 2 * times.count for size, times in batches.items()) / count
+        variance = sum(map(mul, [(size - mean) ** 2 for size in batches], counts)) / count
         alone = _spread_of_single_images(batches, mean, variance, rate_per_s, delay_s)
         most = min(_MOST, _LARGEST_RISE * self._dispersion)  # one jump is a change of the rate, no burstiness
         sample = min(most, max(1.0, variance / alone))
@@ -98,13 +100,13 @@ def _spread_of_single_images(
     n' = Poisson(l*max(D, t(n))) has the variance of what comes, over 1 - g^2 with g = l*dt/dn where all t(n)
     exceed the delay D, and less the fewer do: see `gathering`.
     """
-    ran = [(size, times) for size, times in batches.items() if times.count]
-    count = sum(times.count for _, times in ran)
-    mean_s = sum(times.total_s for _, times in ran) / count
-    covariance = sum((size - mean) * (times.total_s - times.count * mean_s) for size, times in ran)
+    ran = [(size, times.count, times.total_s) for size, times in batches.items() if times.count]
+    count = sum([count for _, count, _ in ran])
+    mean_s = sum([total_s for _, _, total_s in ran]) / count
+    covariance = sum([(size - mean) * (total_s - count * mean_s) for size, count, total_s in ran])
     slope_s = covariance / (variance * count) if variance > 0.0 else 0.0
     gain = min(_MOST_GAIN, max(0.0, rate_per_s * slope_s))
-    longer = sum(times.count for _, times in ran if times.total_s > delay_s * times.count) / count
+    longer = sum([count for _, count, total_s in ran if total_s > delay_s * count]) / count
     met = mean
     for _ in range(_ROUNDS):
         met = mean - math.exp(-met)

@@ -1,30 +1,34 @@
 """Weighted linear least squares that forgets, held by prior beliefs where data are missing.
 
-In plain numbers: for so few coefficients arrays cost more than the arithmetic. Of the normal equations, which
-are symmetric, rows from the diagonal on are kept, one after the other.
+In plain numbers, and written out for the four coefficients that all who use it have: for so few, arrays cost
+more than the arithmetic, and so do loops. Of the normal equations, which are symmetric, rows from the
+diagonal on are kept, one after the other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Four: TypeAlias = tuple[float, float, float, float]
 
 _JITTER = 1e-12
+_SIZE = 4
+_NUMBERS = _SIZE * (_SIZE + 1) // 2
 
 
 class ForgettingLeastSquares:
     """Fits y = x . theta, theta not negative, over observations whose weight decays.
 
     Args:
-        size: number of coefficients.
         memory: what weight a past observation keeps with each call of `forget`.
     """
 
-    def __init__(self, size: int, memory: float) -> None:
+    def __init__(self, memory: float) -> None:
         self._memory = memory
-        self._gram = [0.0] * (size * (size + 1) // 2)
-        self._moment = [0.0] * size
+        self._gram = [0.0] * _NUMBERS
+        self._moment = [0.0] * _SIZE
 
     def forget(self, share: float | None = None) -> None:
         """Let everything observed so far count less: by the memory, or to the share given."""
@@ -34,27 +38,27 @@ class ForgettingLeastSquares:
 
     def export_state(self) -> dict[str, object]:
         """Return what was observed, for `import_state`: the whole matrix."""
-        rows, size = _rows(self._gram, len(self._moment)), len(self._moment)
-        gram = [[rows[min(i, j)][abs(i - j)] for j in range(size)] for i in range(size)]
+        rows = _rows(self._gram)
+        gram = [[rows[min(i, j)][abs(i - j)] for j in range(_SIZE)] for i in range(_SIZE)]
         return {"gram": gram, "moment": self._moment.copy()}
 
     def import_state(self, state: Mapping[str, Any]) -> None:
         """Start from an exported state. Raises ValueError, KeyError or TypeError for anything else."""
         gram = [[float(value) for value in row] for row in state["gram"]]
         moment = [float(value) for value in state["moment"]]
-        size = len(self._moment)
-        if [len(row) for row in (*gram, moment)] != [size] * (size + 1):
-            raise ValueError(f"expected {size} coefficients, got {len(moment)}")
+        if [len(row) for row in (*gram, moment)] != [_SIZE] * (_SIZE + 1):
+            raise ValueError(f"expected {_SIZE} coefficients, got {len(moment)}")
         if not all(math.isfinite(value) for row in (*gram, moment) for value in row):
             raise ValueError("the saved observations are not finite")
         self._gram = [value for at, row in enumerate(gram) for value in row[at:]]
         self._moment = moment
 
-    def observe(self, x: Sequence[float], y: float, weight: float = 1.0) -> None:
+    def observe(self, x: Four, y: float, weight: float = 1.0) -> None:
         """Add an observation. Its residual counts relative to y, which must not be 0."""
-        _add(self._gram, self._moment, [value / y for value in x], 1.0, weight)
+        a, b, c, d = x
+        _add(self._gram, self._moment, (a / y, b / y, c / y, d / y), 1.0, weight)
 
-    def solve(self, beliefs: Sequence[tuple[Sequence[float], float]], weight: float) -> tuple[float, ...]:
+    def solve(self, beliefs: Iterable[tuple[Four, float]], weight: float) -> Four:
         """Return theta.
 
         Args:
@@ -65,47 +69,61 @@ class ForgettingLeastSquares:
         gram, moment = self._gram.copy(), self._moment.copy()
         for x, y in beliefs:
             _add(gram, moment, x, y, weight)
-        rows = _rows(gram, len(moment))
-        scales = [1.0 / math.sqrt(max(row[0], _JITTER)) for row in rows]
-        for at, (row, scale) in enumerate(zip(rows, scales, strict=True)):
-            row[:] = [value * scale * other for value, other in zip(row, scales[at:], strict=True)]
-            row[0] += _JITTER
-        solved = _solved(rows, [value * scale for value, scale in zip(moment, scales, strict=True)])
-        return tuple([max(0.0, value * scale) for value, scale in zip(solved, scales, strict=True)])
+        scales = _scales(gram)
+        _scale(gram, scales)
+        solved = _solved(gram, [value * scale for value, scale in zip(moment, scales, strict=True)])
+        a, b, c, d = [max(0.0, value * scale) for value, scale in zip(solved, scales, strict=True)]
+        return a, b, c, d
 
 
-def _add(gram: list[float], moment: list[float], x: Sequence[float], y: float, weight: float) -> None:
+def _add(gram: list[float], moment: list[float], x: Four, y: float, weight: float) -> None:
     """Add a weighted observation to the normal equations."""
-    place = 0
-    for at, value in enumerate(x):
-        weighted = weight * value
-        moment[at] += weighted * y
-        for other in x[at:]:
-            gram[place] += weighted * other
-            place += 1
+    a, b, c, d = x
+    wa, wb, wc, wd = weight * a, weight * b, weight * c, weight * d
+    aa, ab, ac, ad, bb, bc, bd, cc, cd, dd = gram
+    gram[:4] = aa + wa * a, ab + wa * b, ac + wa * c, ad + wa * d
+    gram[4:7] = bb + wb * b, bc + wb * c, bd + wb * d
+    gram[7:] = cc + wc * c, cd + wc * d, dd + wd * d
+    ay, by, cy, dy = moment
+    moment[:] = ay + wa * y, by + wb * y, cy + wc * y, dy + wd * y
 
 
-def _rows(gram: list[float], size: int) -> list[list[float]]:
+def _rows(gram: Sequence[float]) -> list[Sequence[float]]:
     """Return the rows of the upper triangle, each from its diagonal on."""
-    starts = [at * size - at * (at - 1) // 2 for at in range(size + 1)]
-    return [gram[starts[at] : starts[at + 1]] for at in range(size)]
+    return [gram[:4], gram[4:7], gram[7:9], gram[9:]]
 
 
-def _solved(rows: list[list[float]], right: list[float]) -> list[float]:
-    """Solve a symmetric positive definite system by elimination. Both arguments are used up.
+def _scales(gram: Sequence[float]) -> Four:
+    """Return what brings each number on the diagonal to 1."""
+    a, b, c, d = [1.0 / math.sqrt(max(gram[at], _JITTER)) for at in (0, 4, 7, 9)]
+    return a, b, c, d
+
+
+def _scale(gram: list[float], scales: Four) -> None:
+    """Make the equations those for coefficients over these scales, and keep them from being singular."""
+    a, b, c, d = scales
+    aa, ab, ac, ad, bb, bc, bd, cc, cd, dd = gram
+    gram[:4] = aa * a * a + _JITTER, ab * a * b, ac * a * c, ad * a * d
+    gram[4:7] = bb * b * b + _JITTER, bc * b * c, bd * b * d
+    gram[7:] = cc * c * c + _JITTER, cd * c * d, dd * d * d + _JITTER
+
+
+def _solved(gram: Sequence[float], right: Sequence[float]) -> Four:
+    """Solve a symmetric positive definite system by elimination.
 
     Raises ZeroDivisionError for one that is singular.
     """
-    for at, pivot in enumerate(rows):
-        for below in range(1, len(pivot)):
-            share = pivot[below] / pivot[0]
-            row = rows[at + below]
-            for place in range(below, len(pivot)):
-                row[place - below] -= share * pivot[place]
-            right[at + below] -= share * right[at]
-    for at in reversed(range(len(rows))):
-        row = rows[at]
-        for beyond in range(1, len(row)):
-            right[at] -= row[beyond] * right[at + beyond]
-        right[at] /= row[0]
-    return right
+    aa, ab, ac, ad, bb, bc, bd, cc, cd, dd = gram
+    a, b, c, d = right
+    of_b, of_c, of_d = ab / aa, ac / aa, ad / aa
+    bb, bc, bd, b = bb - of_b * ab, bc - of_b * ac, bd - of_b * ad, b - of_b * a
+    cc, cd, c = cc - of_c * ac, cd - of_c * ad, c - of_c * a
+    dd, d = dd - of_d * ad, d - of_d * a
+    of_c, of_d = bc / bb, bd / bb
+    cc, cd, c = cc - of_c * bc, cd - of_c * bd, c - of_c * b
+    dd, d = dd - of_d * bd, d - of_d * b
+    of_d = cd / cc
+    d = (d - of_d * c) / (dd - of_d * cd)
+    c = (c - cd * d) / cc
+    b = (b - bc * c - bd * d) / bb
+    return (a - ab * b - ac * c - ad * d) / aa, b, c, d

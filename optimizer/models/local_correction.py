@@ -9,7 +9,7 @@ fades to 1 with distance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ _MOST_LOG_RATIO = math.log(3.0)
 class LocalCorrection:
     """Keeps measured values by batch size and clock; corrects a table of predictions. Widths are logarithmic.
 
-    How near a cell is to every row and column is kept beside it: a window moves a few cells, if any, and a
-    table needs all.
+    How near a cell is to every row and column is kept beside it: a window moves a few cells, if any, most
+    along one axis only, and a table needs all.
 
     Args:
         sizes: batch sizes of the table's rows, ascending.
@@ -44,9 +44,8 @@ class LocalCorrection:
         self._axes = np.log(sizes) / _WIDTHS[0], np.log(clocks) / _WIDTHS[1]
         self._slots: dict[tuple[int, int], int] = {}
         self._cells = [(0.0, 0.0, 0.0)] * _MOST_CELLS
-        self._places = np.zeros((2, _MOST_CELLS))
-        self._values, self._weights = np.zeros((2, _MOST_CELLS))
-        self._moved: set[int] = set()
+        self._figures, self._weights = np.zeros((_MOST_CELLS, 3)), np.zeros(_MOST_CELLS)
+        self._moved: tuple[set[int], set[int]] = set(), set()
         self._near = np.zeros((_MOST_CELLS, sizes.size)), np.zeros((_MOST_CELLS, clocks.size))
 
     def age(self) -> None:
@@ -55,26 +54,36 @@ class LocalCorrection:
 
     def observe(self, batch: float, clock: float, value: float, weight: float = 1.0) -> None:
         """Keep a measured positive value; a settled cell moves by up to `_NEW_WEIGHT` of the difference."""
-        key = round(math.log(batch) / _CELL_WIDTH), round(math.log(clock) / _CELL_WIDTH * 4)
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._slots[key] = self._free_slot()
-            self._move(slot, batch, clock)
-        else:
-            its_batch, its_clock, its_value = self._cells[slot]
-            its_weight = self._weights.item(slot)
-            share = _share(weight, its_weight)
-            weight = min(_MOST_WEIGHT, its_weight + weight)
-            value = its_value * (value / its_value) ** share
-            if batch != its_batch or clock != its_clock:
-                batch, clock = (
-                    its_batch + share * (batch - its_batch),
-                    its_clock + share * (clock - its_clock),
-                )
-                self._move(slot, batch, clock)
-        self._cells[slot] = batch, clock, value
-        self._values[slot] = value
-        self._weights[slot] = weight
+        self.observe_at(clock, ((batch, value, weight),))
+
+    def observe_at(self, clock: float, measured: Iterable[tuple[float, float, float]]) -> None:
+        """Keep what was measured at one clock: batch size, value and weight of each."""
+        at, touched = round(math.log(clock) / _CELL_WIDTH * 4), set()
+        for batch, value, weight in measured:
+            key = round(math.log(batch) / _CELL_WIDTH), at
+            slot = self._slots.get(key)
+            if slot is None:
+                slot = self._free_slot(key)
+                self._moved[1].add(slot)
+                self._cells[slot], self._weights[slot] = (batch, clock, value), weight
+            else:
+                self._pull(slot, batch, clock, value, weight)
+            touched.add(slot)
+        if touched:
+            self._moved[0].update(touched)
+            self._figures[list(touched)] = [self._cells[slot] for slot in touched]
+
+    def _pull(self, slot: int, batch: float, clock: float, value: float, weight: float) -> None:
+        """Move a cell, and what it holds, towards a measurement."""
+        its_batch, its_clock, its_value = self._cells[slot]
+        its_weight = self._weights.item(slot)
+        share = _share(weight, its_weight)
+        if clock != its_clock:
+            clock = its_clock + share * (clock - its_clock)
+            self._moved[1].add(slot)
+        batch = its_batch + share * (batch - its_batch)
+        self._cells[slot] = batch, clock, its_value * (value / its_value) ** share
+        self._weights[slot] = min(_MOST_WEIGHT, its_weight + weight)
 
     def forget(self, share: float) -> None:
         """Keep only this share of every cell's weight: the present is different from the past."""
@@ -100,8 +109,7 @@ class LocalCorrection:
         if not count:
             shape = self._axes[0].size, self._axes[1].size
             return np.zeros(shape), np.ones(shape)
-        if self._moved:
-            self._place()
+        self._place()
         near_size, near_clock = self._near[0][:count], self._near[1][:count]
         weighty = near_size.T * self._weights[:count]
         weight = _product(weighty, near_clock)
@@ -112,8 +120,9 @@ class LocalCorrection:
 
     def _log_ratios(self, predict: Callable[[Array, Array], Array], count: int) -> Array:
         """Return how far what was measured is off from predictions, cell by cell."""
-        ratios: Array = np.maximum(1e-12, predict(*self._places[:, :count]))
-        np.divide(self._values[:count], ratios, out=ratios)
+        batches, clocks, values = self._figures[:count].T
+        ratios: Array = np.maximum(1e-12, predict(batches, clocks))
+        np.divide(values, ratios, out=ratios)
         np.log(ratios, out=ratios)
         np.maximum(-_MOST_LOG_RATIO, ratios, out=ratios)
         return np.minimum(_MOST_LOG_RATIO, ratios, out=ratios)
@@ -132,28 +141,31 @@ class LocalCorrection:
         for batch, clock, value, weight in cells:
             self.observe(batch, clock, value, weight)
 
-    def _free_slot(self) -> int:
-        """Return the next slot; when all are taken that of the lightest cell, which is dropped."""
+    def _free_slot(self, key: tuple[int, int]) -> int:
+        """Give a cell the next slot; when all are taken that of the lightest cell, which is dropped."""
         if len(self._slots) < _MOST_CELLS:
-            return len(self._slots)
-        lightest = int(self._weights[list(self._slots.values())].argmin())
-        return self._slots.pop(list(self._slots)[lightest])
-
-    def _move(self, slot: int, batch: float, clock: float) -> None:
-        self._places[0, slot], self._places[1, slot] = batch, clock
-        self._moved.add(slot)
+            slot = len(self._slots)
+        else:
+            lightest = int(self._weights[list(self._slots.values())].argmin())
+            slot = self._slots.pop(list(self._slots)[lightest])
+        self._slots[key] = slot
+        return slot
 
     def _place(self) -> None:
-        """Find anew how near the cells that moved are to each size and clock: 1 where they meet."""
-        moved = np.array(list(self._moved))
-        places = np.log(self._places[:, moved])
-        for near, axis, at, width in zip(self._near, self._axes, places, _WIDTHS, strict=True):
+        """Find anew how near cells that moved along an axis are to each place on it: 1 where they meet."""
+        for moved, near, axis, its, width in zip(
+            self._moved, self._near, self._axes, self._figures.T, _WIDTHS, strict=False
+        ):
+            if not moved:
+                continue
+            slots = np.array(list(moved))
+            at = np.log(its.take(slots))
             at /= width
             distance = axis - at[:, None]
             distance *= distance
             distance *= -0.5
-            near[moved] = np.exp(distance, out=distance)
-        self._moved.clear()
+            near[slots] = np.exp(distance, out=distance)
+            moved.clear()
 
 
 def _share(weight: float, its_weight: float) -> float:

@@ -139,9 +139,11 @@ class Machine:
             self._forecast.observe(batches, self._clock(mhz))
         self._measured_times.age()
         ran = that_ran(batches)
-        for size, times in ran.items():
-            seconds, weight = times.total_s / times.count, min(1.0, times.count / _FULL_WEIGHT_BATCHES)
-            self._measured_times.observe(size, clock, seconds, weight)
+        measured = (
+            (size, times.total_s / times.count, min(1.0, times.count / _FULL_WEIGHT_BATCHES))
+            for size, times in ran.items()
+        )
+        self._measured_times.observe_at(clock, measured)
         if ran:
             self._anchor(clock, max(ran))
 
@@ -161,19 +163,19 @@ class Machine:
         if not self._power.ready:
             return
         clock = self._clock(window.point.sm_clock_mhz)
-        self._learn_running(self._measured_power, window, self._power.idle_w, clock)
+        self._learn_running(self._measured_power, window, work, self._power.idle_w, clock)
         if self._forecast is not None:
             first = self._forecast.gauge_power_once(joules / duration_s, work.busy, work.batch, clock)
-            running_w = self._learn_running(self._power_beside, window, self.idle_w, clock)
+            running_w = self._learn_running(self._power_beside, window, work, self.idle_w, clock)
             if running_w is not None and not first:
                 self._forecast.observe_power(running_w, work.batch, clock)
 
     def _learn_running(
-        self, measured: LocalCorrection, window: Window, idle_w: float, clock: float
+        self, measured: LocalCorrection, window: Window, work: Work, idle_w: float, clock: float
     ) -> float | None:
         """Learn, and return, what a running batch drew if idle power is so much; None where too few ran."""
         measured.age()
-        work, duration_s = window_work(window), window.duration_s
+        duration_s = window.duration_s
         running_j = (window.device.energy.joules or 0.0) - idle_w * duration_s * (1.0 - work.busy)
         if work.busy <= _LEAST_BUSY or running_j <= 0.0:
             return None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.models.least_squares import ForgettingLeastSquares
+from optimizer.models.least_squares import ForgettingLeastSquares, Four
 
 Amount = TypeVar("Amount", float, NDArray[np.float64])
 
@@ -35,7 +35,7 @@ class PowerModel:
 
     def __init__(self, reference_clock_mhz: int | None) -> None:
         self._reference_mhz = reference_clock_mhz
-        self._fit = ForgettingLeastSquares(4, _MEMORY)
+        self._fit = ForgettingLeastSquares(_MEMORY)
         self._theta: tuple[float, ...] = ()
         self._last = (1.0, 1.0, 1.0)
 
@@ -111,8 +111,8 @@ class PowerModel:
         """Keep only this share of the weight of what was observed."""
         self._fit.forget(share)
 
-    def _features(self, busy: float, images_per_s: float, clock_mhz: int | None) -> tuple[float, ...]:
-        share, square = self.pace(clock_mhz)
+    def _features(self, busy: float, images_per_s: float, clock_mhz: int | None) -> Four:
+        share, square = map(float, self.pace(clock_mhz))
         return 1.0, busy, busy * share * square, images_per_s * square
 
     def pace(self, clock_mhz: Amount | None) -> tuple[Amount | float, Amount | float]:

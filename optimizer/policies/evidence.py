@@ -57,13 +57,18 @@ class SloWatch:
         traffic = window.traffic
         self._late = _MEMORY * self._late + late_images(traffic)
         self._answered = _MEMORY * self._answered + settled_images(traffic)
-        allowed = _LATE_SHARE_ALLOWED * self._answered
-        chance = math.sqrt(allowed * (1.0 if surged else window_work(window).batch))
-        if self._late > allowed + _DEVIATIONS * chance + 1.0:
+        if self._surely_too_late(window, surged=surged):
             late, answered = self._late, self._answered
             self._late = self._answered = 0.0
             return f"{late:.0f} of the last {answered:.0f} images late (SLO {targets.slo_p99_ms:g} ms)"
         return _backlog(window, targets)
+
+    def _surely_too_late(self, window: Window, *, surged: bool) -> bool:
+        allowed = _LATE_SHARE_ALLOWED * self._answered
+        if self._late <= allowed:
+            return False
+        chance = math.sqrt(allowed * (1.0 if surged else window_work(window).batch))
+        return self._late > allowed + _DEVIATIONS * chance + 1.0
 
 
 def _backlog(window: Window, targets: Targets) -> str | None:

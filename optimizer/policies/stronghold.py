@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import NamedTuple
 
 _REMEMBERED = 120
@@ -16,6 +17,9 @@ class _Seen(NamedTuple):
     rate_per_s: float
     clock_mhz: int | None
     surged: bool
+
+
+_RATE_PER_S = attrgetter("rate_per_s")
 
 
 class Stronghold:
@@ -61,7 +65,7 @@ class Stronghold:
 
     def _find(self) -> None:
         """Find the highest load, and the clock last chosen for as much: asked for more often than changed."""
-        self._rate_per_s = max((seen.rate_per_s for seen in self._seen), default=0.0)
+        self._rate_per_s = max(map(_RATE_PER_S, self._seen), default=0.0)
         enough = _AS_MUCH * self._rate_per_s
         last = (seen.clock_mhz for seen in reversed(self._seen) if seen.rate_per_s >= enough)
         self._clock_mhz = next(last, None)

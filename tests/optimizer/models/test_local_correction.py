@@ -121,6 +121,26 @@ def test_only_so_much_is_kept_and_what_counts_most_stays() -> None:
     assert settled[:2] == pytest.approx([8.0, 1000.0], rel=0.05)
 
 
+def test_measurements_at_one_clock_may_come_together_or_one_by_one_or_not_at_all() -> None:
+    measured_there = [(8.0, 2.0 * PREDICTED, 1.0), (8.3, PREDICTED, 0.5), (32.0, 3.0 * PREDICTED, 0.25)]
+    together, one_by_one = measured(3), measured(3)
+    together.observe_at(1005.0, measured_there)
+    together.observe_at(700.0, [])
+    for batch, value, weight in measured_there:
+        one_by_one.observe(batch, 1005.0, value, weight)
+    assert together.state() == one_by_one.state()
+    np.testing.assert_array_equal(together.table(predict), one_by_one.table(predict))
+
+
+def test_a_cell_that_moved_counts_where_it_then_lies() -> None:
+    moved = measured(2)
+    moved.table(predict)
+    moved.observe(8.3, 1005.0, 1.5 * PREDICTED)
+    anew = LocalCorrection(SIZES, CLOCKS)
+    anew.restore(moved.state())
+    np.testing.assert_array_equal(moved.table(predict), anew.table(predict))
+
+
 def test_what_is_kept_survives_json() -> None:
     correction = measured(3)
     correction.observe(2.0, 500.0, 0.5 * PREDICTED, 0.25)
