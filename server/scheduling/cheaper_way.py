@@ -20,9 +20,9 @@ class Way(Enum):
     """How to run the images that wait, where they are more than a few."""
 
     APART = auto()
-    """A few at a time in the event loop."""
+    """A few at a time."""
     TOGETHER = auto()
-    """As large a batch as may be, in the engine's thread, while the loop goes on."""
+    """As large a batch as may be."""
 
 
 class CheaperWay:

@@ -26,7 +26,7 @@ from server.scheduling.batch_run import Outcome, run_batch
 from server.scheduling.engine_thread import EngineThread
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
 from server.scheduling.service_time import ServiceTimes
-from server.scheduling.short_batches import ShortBatches
+from server.scheduling.short_batches import ALL_IN_THREAD, Portion, ShortBatches
 from server.scheduling.statistics import ModelStatistics, as_ns
 from server.wire.outside_memory import Tensor
 
@@ -291,17 +291,19 @@ class Scheduler:
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
         room = len(self._in_flight) < self._most_in_flight
-        few = self._most_here() if idle else None
+        few, here = self._portion() if room else ALL_IN_THREAD
+        if here and not idle:
+            few = None  # what is staged behind a running batch is the thread's
         step = (
             self._queue.step(now_s, engine_idle=idle, most_images=few) if room else self._queue.expire(now_s)
         )
         for request in step.expired:
             self._expired(request, now_s)
         if step.batch is not None:
-            here = few is not None and step.batch.images <= few
+            apart = few is not None and step.batch.images <= few
             if self._short is not None:
-                self._short.began(step.batch.images, now_s, here=here)
-            return self._hand_over(step.batch, here=here)
+                self._short.began(step.batch.images, now_s, apart=apart)
+            return self._hand_over(step.batch, here=apart and here)
         if idle:
             self._paused(now_s, doubted=bool(step.expired))
         self._arm(step.wake_s, now_s)
@@ -313,10 +315,10 @@ class Scheduler:
         if self._short is not None:
             self._short.paused(now_s)
 
-    def _most_here(self) -> int | None:
-        """How many images the event loop is to run itself; None: none."""
+    def _portion(self) -> Portion:
+        """How much of what waits is to be run next, and where."""
         waiting = min(self._queue.queued_images, self._queue.batch_limit)
-        return self._short.most(waiting) if self._short is not None and waiting else None
+        return self._short.portion(waiting) if self._short is not None and waiting else ALL_IN_THREAD
 
     def _hand_over(self, batch: Batch[Call], *, here: bool) -> bool:
         """Have a batch run, here or by the thread. True when there may be another one at once."""

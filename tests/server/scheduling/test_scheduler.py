@@ -832,6 +832,27 @@ class TestShortBatches:
         assert set(ran_here) == {3, 5}
         assert 0 < sizes.count(8) < sizes.count(5) // 3
 
+    async def test_a_crowd_of_long_images_that_is_cheaper_apart_runs_in_the_thread_a_few_at_a_time(
+        self, make: Maker
+    ) -> None:
+        clock = ManualClock()
+        engine = ScriptedEngine(max_batch=8)
+        engine.any_thread = True
+        bench = make(batch_limit=8, engine=engine, clock=clock)
+
+        def crowded_caches(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            clock.now_s += len(outputs[0]) * (0.004 if len(outputs[0]) <= 4 else 0.006)
+            return outputs
+
+        engine.script.extend([crowded_caches] * 2000)
+        for _ in range(400):
+            crowd = [bench.ask(value) for value in range(8)]
+            assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
+        sizes = [len(batch) for batch in engine.batches]
+        assert set(sizes) == {4, 8}
+        assert 0 < sizes.count(8) < sizes.count(4) // 3
+        assert threading.current_thread() not in engine.threads
+
     async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
         bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
         for size in range(1, 5):
