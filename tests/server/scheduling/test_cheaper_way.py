@@ -47,6 +47,11 @@ def test_both_ways_are_measured_first() -> None:
     assert len(run(CheaperWay(), 2, costs(100, 100))) == 2
 
 
+def test_what_is_clearly_dearer_is_looked_at_less_from_the_beginning() -> None:
+    gone = {dearer_us: run(CheaperWay(), 30, costs(100, dearer_us), TURN_IMAGES) for dearer_us in (105, 200)}
+    assert gone[200][Way.TOGETHER] < gone[105][Way.TOGETHER]
+
+
 def test_a_change_is_followed() -> None:
     ways = CheaperWay()
     run(ways, 200, costs(100, 150))
