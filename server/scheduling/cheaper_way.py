@@ -70,6 +70,6 @@ class CheaperWay:
         if self._turns_left > 0:
             self._turns_left -= 1
             return cheaper
-        clear = self._s_an_image[dearer] > _CLEARLY * self._s_an_image[cheaper]
+        clear = _CLEARLY * self._s_an_image[cheaper] < self._s_an_image[dearer] < math.inf
         self._turns = self._turns_left = min((4 if clear else 2) * self._turns, MOST_TURNS)
         return dearer
