@@ -76,6 +76,7 @@ class Scheduler:
         predict = self._service_times.predict
         self._queue: BatchQueue[Call] = BatchQueue(self._limits, limit, settings.max_delay_s, predict)
         self._in_flight: deque[Batch[Call]] = deque()
+        self._finished: Outcome | None = None
         self._thread = EngineThread(engine, clock, self._post, self._post_closed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump_due = False
@@ -333,6 +334,7 @@ class Scheduler:
 
     def _run_here(self, batch: Batch[Call]) -> None:
         """Run a short batch in the event loop, which then has its turn before the next one."""
+        self._hand_out()  # of a request that is in both batches, the first rows come first
         outcome = run_batch(self._engine, self._clock, batch)
         if self._queue.queued_images:
             self._request_pump()
@@ -388,8 +390,14 @@ class Scheduler:
         if self._closed:
             return
         self._learn(outcome)
+        self._finished = outcome
         self._pump()  # then the engine: answers are handed out while it runs
-        if outcome.outputs is not None:
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Hand out the answers of the batch that the thread has finished, unless that was done."""
+        outcome, self._finished = self._finished, None
+        if outcome is not None and outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)
 
     def _learn(self, outcome: Outcome) -> None:

@@ -853,6 +853,15 @@ class TestShortBatches:
         assert 0 < sizes.count(8) < sizes.count(4) // 3
         assert threading.current_thread() not in engine.threads
 
+    async def test_a_request_whose_first_rows_ran_in_the_thread_and_its_last_here_keeps_its_order(
+        self, make: Maker
+    ) -> None:
+        bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
+        answer = await bench.ask(*range(11))
+        assert answer.outputs[0][:, 0].tolist() == [10.0 * value for value in range(11)]
+        here = threading.current_thread()
+        assert [thread is here for thread in bench.engine.threads] == [False, False, True]
+
     async def test_a_large_request_and_a_crowd_are_answered_in_order(self, make: Maker) -> None:
         bench = make(batch_limit=4, engine=self.engine(), clock=ManualClock())
         for size in range(1, 5):
