@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from enum import Enum, auto
 
+SETTLING_IMAGES = 64
+"""The first images of a turn do not count: they came while the other way was gone, which did part of their
+work, and left part of its own to this one."""
+
 TURN_IMAGES = 128
-"""So many images are run one way before the ways are compared: enough for answers of one way to come back as
-requests that meet the same way."""
+"""At least so many count then: answers of one way are to come back as requests that meet the same way."""
+
+TURN_S = 0.1
+"""And for at least so long: short turns are long or short by chance."""
 
 MOST_TURNS = 32
 """The dearer way is looked at again after two turns of the cheaper one, then four, at last these; sooner at
@@ -38,6 +44,7 @@ class CheaperWay:
     def __init__(self) -> None:
         self._s_an_image = dict.fromkeys(Way, math.inf)
         self._cheaper = self._way = Way.APART
+        self._settling = SETTLING_IMAGES
         self._images = 0
         self._seconds = 0.0
         self._turns = 1
@@ -52,11 +59,14 @@ class CheaperWay:
         """Learn that `images` went `way` and that the next ones could begin after `seconds`."""
         if way is not self._way:
             return
+        if self._settling > 0:
+            self._settling -= images
+            return
         self._images += images
         self._seconds += seconds
-        if self._images >= TURN_IMAGES:
+        if self._images >= TURN_IMAGES and self._seconds >= TURN_S:
             self._remember(self._seconds / self._images)
-            self._images, self._seconds = 0, 0.0
+            self._settling, self._images, self._seconds = SETTLING_IMAGES, 0, 0.0
             self._way = self._next()
 
     def _remember(self, s_an_image: float) -> None:

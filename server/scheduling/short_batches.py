@@ -52,10 +52,10 @@ class ShortBatches:
 
     Args:
         times: how long its batches took.
-        busy: seconds that the calling thread, which is the event loop's, has worked.
+        busy: seconds that this process has worked: what its other threads do for a request counts, too.
     """
 
-    def __init__(self, times: ServiceTimes, *, busy: Callable[[], float] = time.thread_time) -> None:
+    def __init__(self, times: ServiceTimes, *, busy: Callable[[], float] = time.process_time) -> None:
         self._times = times
         self._crowds = CheaperWay()
         self._crowd = False
@@ -89,7 +89,7 @@ class ShortBatches:
         self._run = _Run(way, images, now_s) if self._crowd else None
 
     def paused(self, now_s: float) -> None:
-        """Learn that nothing waits, or may wait: until the next batch begins only the loop's work counts."""
+        """Learn that nothing waits, or may wait: until the next batch begins only work counts."""
         if self._run is not None and self._run.until_pause_s is None:
             self._run.until_pause_s = now_s - self._run.began_s
             self._run.busy_s = self._busy()
@@ -102,7 +102,7 @@ class ShortBatches:
 
 @dataclass(slots=True)
 class _Run:
-    """A batch out of a crowd, and the loop's work when nothing waited any more."""
+    """A batch out of a crowd, and how much had been worked when nothing waited any more."""
 
     way: Way
     images: int
