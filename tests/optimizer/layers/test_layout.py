@@ -4,38 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from made_network import Node, network, steps
 
 from bench.predict.measuring import _answers
 from bench.predict.small_networks import fill, small_network
-from optimizer.layers.count import count_layers
 from optimizer.layers.features import features
-from optimizer.layers.fusion import Step, fuse
+from optimizer.layers.fusion import Step
 from optimizer.layers.layout import placings
 from optimizer.layers.reuse import moved_since
 
-Node = tuple[str, list[str], str, dict[str, object]]
 SINGLE = {"kernel_shape": [1, 1]}
 MEAN = {"kernel_shape": [3, 3], "pads": [1] * 4}
-
-
-def network(channels: int, *nodes: Node, opset: int = 20, **weights: tuple[int, ...]) -> ModelProto:
-    made = [helper.make_node(kind, reads, [out], name=out, **more) for kind, reads, out, more in nodes]
-    graph = helper.make_graph(
-        made,
-        "made",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, 8, 8])],
-        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.zeros(s, np.float32), name) for name, s in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-
-
-def steps(model: ModelProto, batch: int = 1) -> tuple[Step, ...]:
-    return fuse(count_layers(model, batch))
 
 
 def mean_behind_convolution(channels: int, opset: int = 20) -> tuple[Step, ...]:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from made_network import Node, network
+from made_network import steps as steps_of
 
-from optimizer.layers.count import count_layers
 from optimizer.layers.features import features
-from optimizer.layers.fusion import Step, fuse
+from optimizer.layers.fusion import Step
 from optimizer.layers.layout import placings
 from optimizer.layers.memory import fresh_bytes
 
-Node = tuple[str, list[str], str, dict[str, object]]
 MEAN = {"kernel_shape": [3, 3], "pads": [1] * 4}
 HALVING = {"kernel_shape": [2, 2], "strides": [2, 2]}
 SIZE = 4 * 8 * 8  # of a channel's numbers
 
 
 def steps(channels: int, *nodes: Node, batch: int = 1, **weights: tuple[int, ...]) -> tuple[Step, ...]:
-    made = [helper.make_node(kind, reads, [out], name=out, **more) for kind, reads, out, more in nodes]
-    graph = helper.make_graph(
-        made,
-        "made",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, 8, 8])],
-        [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.zeros(s, np.float32), name) for name, s in weights.items()],
-    )
-    model: ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return fuse(count_layers(model, batch))
+    return steps_of(network(channels, *nodes, **weights), batch)
 
 
 def fresh(found: tuple[Step, ...]) -> tuple[int, ...]:

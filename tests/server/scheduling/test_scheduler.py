@@ -810,48 +810,44 @@ class TestShortBatches:
             await bench.ask(value)
         assert threading.current_thread() not in bench.engine.threads
 
-    async def test_a_crowd_that_is_cheaper_apart_runs_here_a_few_at_a_time(self, make: Maker) -> None:
+    def crowded_caches(self, make: Maker, few: int, few_s: float, many_s: float) -> Bench:
+        """Images take so long each in batches of up to a few, and so long in larger ones."""
         clock = ManualClock()
         engine = ScriptedEngine(max_batch=8)
         engine.any_thread = True
-        bench = make(batch_limit=8, engine=engine, clock=clock)
 
-        def crowded_caches(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-            clock.now_s += len(outputs[0]) * (0.0001 if len(outputs[0]) <= 5 else 0.001)
+        def take_time(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            clock.now_s += len(outputs[0]) * (few_s if len(outputs[0]) <= few else many_s)
             return outputs
 
-        engine.script.extend([crowded_caches] * 2000)
-        await bench.ask(0)
+        engine.script.extend([take_time] * 4000)
+        return make(batch_limit=8, engine=engine, clock=clock)
+
+    async def answer_crowds(self, bench: Bench) -> list[int]:
+        """Ask for eight images at once, hundreds of times; return the sizes of the batches that ran."""
         for _ in range(400):
             crowd = [bench.ask(value) for value in range(8)]
             assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
-        sizes = [len(batch) for batch in engine.batches[1:]]
+        return [len(batch) for batch in bench.engine.batches]
+
+    async def test_a_crowd_that_is_cheaper_apart_runs_here_a_few_at_a_time(self, make: Maker) -> None:
+        bench = self.crowded_caches(make, 5, 0.0001, 0.001)
+        await bench.ask(0)
+        sizes = await self.answer_crowds(bench)
         assert {3, 5, 8} <= set(sizes)  # each way was tried
         here = threading.current_thread()
-        ran_here = [size for size, thread in zip(sizes, engine.threads[1:], strict=True) if thread is here]
+        ran_here = [size for size, thread in zip(sizes, bench.engine.threads, strict=True) if thread is here]
         assert set(ran_here) == {3, 5}
         assert 0 < sizes.count(8) < sizes.count(5) // 3
 
     async def test_a_crowd_of_long_images_that_is_cheaper_apart_runs_in_the_thread_a_few_at_a_time(
         self, make: Maker
     ) -> None:
-        clock = ManualClock()
-        engine = ScriptedEngine(max_batch=8)
-        engine.any_thread = True
-        bench = make(batch_limit=8, engine=engine, clock=clock)
-
-        def crowded_caches(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
-            clock.now_s += len(outputs[0]) * (0.004 if len(outputs[0]) <= 4 else 0.006)
-            return outputs
-
-        engine.script.extend([crowded_caches] * 2000)
-        for _ in range(400):
-            crowd = [bench.ask(value) for value in range(8)]
-            assert [(await task).outputs[0][0, 0] for task in crowd] == [10.0 * value for value in range(8)]
-        sizes = [len(batch) for batch in engine.batches]
+        bench = self.crowded_caches(make, 4, 0.004, 0.006)
+        sizes = await self.answer_crowds(bench)
         assert set(sizes) == {4, 8}
         assert 0 < sizes.count(8) < sizes.count(4) // 3
-        assert threading.current_thread() not in engine.threads
+        assert threading.current_thread() not in bench.engine.threads
 
     async def test_a_request_whose_first_rows_ran_in_the_thread_and_its_last_here_keeps_its_order(
         self, make: Maker
