@@ -61,9 +61,12 @@ class SharedObject:
             raise Internal(f"shared memory cannot be read: {error.strerror}") from error
 
     def _copied(self, offset: int, target: Array) -> bool:
-        """Fill the array from a mapping; False where it has lost its end, or cannot be made."""
+        """Fill the array from a mapping; False where it has lost its end, or cannot be made.
+
+        One that was made while the object was smaller is made again.
+        """
         mapping = self._mapping
-        if mapping is None or mapping.lost:
+        if mapping is None or mapping.lost or len(mapping) < offset + target.nbytes:
             try:
                 mapping = self._mapping = Mapping(self._descriptor, self.status().st_size)
             except OSError:

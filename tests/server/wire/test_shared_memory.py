@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.engines.engine import Array
 from server.errors import AlreadyExists, InvalidArgument, NotFound, RequestError, ResourceExhausted
-from server.wire.shared_memory import MAX_REGIONS, SystemSharedMemory
+from server.wire.guarded_mapping import Mapping, TruncationGuard
+from server.wire.outside_memory import LARGE_COPY_BYTES
+from server.wire.shared_memory import MAX_REGIONS, SharedObject, SystemSharedMemory
 from server.wire.tensors import RegionSlice
 
 KEY = f"/boulton-test-{os.getpid()}"
@@ -160,6 +163,35 @@ def test_an_object_made_smaller_after_it_was_looked_at_is_an_error(
     with pytest.raises(InvalidArgument, match="made smaller"):
         view.read() if use == "read" else view.memory.write(view.offset, bytes(4096))
     assert (tmp_path / "object").stat().st_size == 5000
+
+
+class TrustingGuard(TruncationGuard):
+    """One for files that nobody makes smaller during a copy; it remembers how copies from mappings went."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.went: list[bool] = []
+
+    @property
+    def protects(self) -> bool:
+        return True
+
+    def copy(self, mapping: Mapping, offset: int, target: Array) -> bool:
+        self.went.append(super().copy(mapping, offset, target))
+        return self.went[-1]
+
+
+def test_an_object_that_was_mapped_while_it_was_smaller_is_mapped_again(tmp_path: Path) -> None:
+    guard, path = TrustingGuard(), tmp_path / "object"
+    target = np.empty(LARGE_COPY_BYTES + 1, np.uint8)
+    path.write_bytes(bytes(4096))
+    shared = SharedObject(os.open(path, os.O_RDWR), guard)
+    with pytest.raises(InvalidArgument, match="smaller"):
+        shared.read(0, target)
+    path.write_bytes(b"x" * target.nbytes)
+    shared.read(0, target)
+    assert (target == ord("x")).all()
+    assert guard.went == [False, True]
 
 
 def test_the_number_of_regions_is_bounded(memory: SystemSharedMemory) -> None:
