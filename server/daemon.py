@@ -157,9 +157,7 @@ class Daemon:
         await asyncio.sleep(self._settings.shutdown_pause_s)
 
     def _inference_service(self, exits: AsyncExitStack) -> InferenceService:
-        guard = TruncationGuard()
-        exits.callback(guard.stop)
-        regions = self._shared_regions(guard)
+        regions = self._shared_regions(exits)
         exits.callback(regions.close)
         decoder = ImageDecoder()
         exits.callback(decoder.close)
@@ -176,17 +174,15 @@ class Daemon:
         self._front_ends = FrontEnds(port, logs, settings.front_ends, inference)
         return self._front_ends
 
-    def _shared_regions(self, guard: TruncationGuard) -> SharedRegions:
+    def _shared_regions(self, exits: AsyncExitStack) -> SharedRegions:
         settings = self._settings
-        if settings.shared_memory:
-            guard.start()
         loop = asyncio.get_running_loop()
 
         def tell_lost(error: CudaLost) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)
 
         return SharedRegions(
-            SystemSharedMemory(guard=guard) if settings.shared_memory else None,
+            _system_memory(exits) if settings.shared_memory else None,
             CudaSharedMemory(partial(open_cuda, 0), tell_lost) if settings.cuda_shared_memory else None,
         )
 
@@ -321,6 +317,14 @@ def _scheduling(settings: Settings) -> SchedulerSettings:
         max_queue_images=settings.max_queue_images,
         max_queue_bytes=settings.max_queue_bytes,
     )
+
+
+def _system_memory(exits: AsyncExitStack) -> SystemSharedMemory:
+    """Return shared memory that is guarded until `exits` are taken."""
+    guard = TruncationGuard()
+    guard.start()
+    exits.callback(guard.stop)
+    return SystemSharedMemory(guard=guard)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -29,12 +29,12 @@ from bench.serving.settings import Settings
 from bench.serving.subjects import boulton
 from protos import grpc_service_pb2 as wire
 from protos.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from server.wire.shared_memory import SHARED_OBJECTS
 
 MODEL = "negligible-fp32"
 IMAGES = 8
 CONCURRENCY = 8
 AT_LEAST = 3.0
-SHARED = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory lives on Linux
 
 
 def run(settings: Settings, console: Console) -> Result:
@@ -79,7 +79,7 @@ def registered_regions(url: str, tensor: NDArray[np.generic], count: int) -> Ite
     names = [f"boulton-bench-{os.getpid()}-{number}" for number in range(count)]
     try:
         for name in names:
-            (SHARED / name).write_bytes(tensor.tobytes())
+            (SHARED_OBJECTS / name).write_bytes(tensor.tobytes())
         with grpc.insecure_channel(url) as channel:
             stub = GRPCInferenceServiceStub(channel)
             for name in names:
@@ -90,7 +90,7 @@ def registered_regions(url: str, tensor: NDArray[np.generic], count: int) -> Ite
             stub.SystemSharedMemoryUnregister(wire.SystemSharedMemoryUnregisterRequest())
     finally:
         for name in names:
-            (SHARED / name).unlink(missing_ok=True)
+            (SHARED_OBJECTS / name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

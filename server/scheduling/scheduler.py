@@ -292,9 +292,7 @@ class Scheduler:
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
         room = len(self._in_flight) < self._most_in_flight
-        few, here = self._portion() if room else ALL_IN_THREAD
-        if here and not idle:
-            few = None  # what is staged behind a running batch is the thread's
+        few, here = self._portion(idle=idle) if room else ALL_IN_THREAD
         step = (
             self._queue.step(now_s, engine_idle=idle, most_images=few) if room else self._queue.expire(now_s)
         )
@@ -316,10 +314,11 @@ class Scheduler:
         if self._short is not None:
             self._short.paused(now_s)
 
-    def _portion(self) -> Portion:
-        """How much of what waits is to be run next, and where."""
+    def _portion(self, *, idle: bool) -> Portion:
+        """How much of what waits is to be run next, and where: by the thread if behind a running batch."""
         waiting = min(self._queue.queued_images, self._queue.batch_limit)
-        return self._short.portion(waiting) if self._short is not None and waiting else ALL_IN_THREAD
+        portion = self._short.portion(waiting) if self._short is not None and waiting else ALL_IN_THREAD
+        return portion if idle or not portion.here else ALL_IN_THREAD
 
     def _hand_over(self, batch: Batch[Call], *, here: bool) -> bool:
         """Have a batch run, here or by the thread. True when there may be another one at once."""

@@ -16,6 +16,7 @@ from daemon_process import DaemonProcess, double_model, start_daemon
 
 from protos import grpc_service_pb2 as pb
 from protos import grpc_service_pb2_grpc as pb_grpc
+from server.wire.shared_memory import SHARED_OBJECTS
 
 ROWS, SIZE = 4, 1 << 20  # so large that no event loop takes the batch for a short one
 NBYTES = ROWS * SIZE * 4
@@ -34,7 +35,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """A shared memory object that holds ones."""
-    path = Path("/dev/shm", f"boulton-test-{os.getpid()}-{os.urandom(4).hex()}")  # noqa: S108
+    path = SHARED_OBJECTS / f"boulton-test-{os.getpid()}-{os.urandom(4).hex()}"
     path.write_bytes(np.ones((ROWS, SIZE), np.float32).tobytes())
     yield path
     path.unlink()
