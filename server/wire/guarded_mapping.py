@@ -1,27 +1,21 @@
 """Reading mapped files whose owners may make them smaller meanwhile.
 
-A mapping is read three times as fast as the file itself: the kernel copies page by page, and waits for memory
-at the beginning of each. But whoever reads a page that its file has lost is sent SIGBUS, which ends the
-process. Here it is mended instead.
+A mapping is read several times as fast as the file itself: the kernel copies page by page, and waits for
+memory at the beginning of each. But whoever reads a page that its file has lost is sent SIGBUS, which ends
+the process. Here empty memory is laid over the mapping instead.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import mmap
 import os
-import signal
-import threading
-import time
 from typing import Any
 
 from server.engines.engine import Array
-from server.wire.outside_memory import address_of
-
-PATIENCE_S = 1.0
-"""A signal that no copy explains may be one that was mended already, told late; after this long it is not."""
+from server.wire.bus_errors import BusErrors
+from server.wire.outside_memory import LARGE_COPY_BYTES, address_of
 
 _MAP_FIXED = 0x10
 _FAILED = ctypes.c_void_p(-1).value
@@ -29,9 +23,8 @@ _FAILED = ctypes.c_void_p(-1).value
 logger = logging.getLogger("boulton.shared_memory")
 
 
-def _library() -> Any:  # noqa: ANN401  # ctypes knows no signatures
-    """Functions that let go of the interpreter lock: who mends needs it."""
-    library = ctypes.CDLL(None, use_errno=True)
+def _library(kind: type[ctypes.CDLL]) -> Any:  # noqa: ANN401  # ctypes knows no signatures
+    library = kind(None, use_errno=True)
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     library.mmap.argtypes = (pointer, size, number, number, number, ctypes.c_long)
     library.mmap.restype = pointer
@@ -41,7 +34,8 @@ def _library() -> Any:  # noqa: ANN401  # ctypes knows no signatures
     return library
 
 
-_LIBC = _library()
+_LIBC = _library(ctypes.CDLL)
+_COPY_KEEPING_LOCK, _COPY = _library(ctypes.PyDLL).memcpy, _LIBC.memcpy
 
 
 class Mapping:
@@ -68,6 +62,10 @@ class Mapping:
     def __len__(self) -> int:
         return self._nbytes
 
+    def holds(self, address: int) -> bool:
+        """Whether a byte of this process's memory belongs to it."""
+        return self.address <= address < self.address + self._nbytes
+
     def give_up(self) -> None:
         """Lay empty memory over it, for ever. Whoever reads it then goes on, and reads zeros."""
         self.lost = True
@@ -87,72 +85,54 @@ def _mapped(address: int | None, nbytes: int, flags: int, descriptor: int) -> in
 
 
 class TruncationGuard:
-    """Copies from mappings, and survives when their files become smaller.
+    """Copies from mappings, in any thread, and survives when their files become smaller.
 
-    SIGBUS comes to the thread that copies. Python's handler notes it, wakes the event loop and returns to the
-    same instruction, which fails again, and again, until the event loop has given the mapping up. So the
-    event loop itself cannot be protected, nor anybody who holds the interpreter lock. A SIGBUS that comes
-    from elsewhere (a file on a disk that fails) ends the process as ever, a second later; but not where it
-    hits the lock's holder, which then fails for ever: start this only where shared memory is wanted.
+    A bus error anywhere else ends the process as ever.
     """
 
     def __init__(self) -> None:
         self._under_copy: dict[object, Mapping] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._loop_thread = 0
-        self._unexplained_since_s: float | None = None
+        self._errors = BusErrors(self._mended)
 
     def start(self) -> bool:
-        """Protect from now on, by the running event loop; False where it is not the main thread's."""
-        loop = asyncio.get_running_loop()
-        try:
-            loop.add_signal_handler(signal.SIGBUS, self._on_signal)
-        except (NotImplementedError, RuntimeError, ValueError) as error:
-            logger.info("shared memory is not mapped: %s", error)
-            return False
-        self._loop, self._loop_thread = loop, threading.get_ident()
-        return True
+        """Protect from now on; False, and said, where this system cannot."""
+        started = self._errors.start()
+        if not started:
+            logger.info("shared memory is not mapped: this system's signals are not known")
+        return started
 
     def stop(self) -> None:
-        """Protect no more; what is copied from here on is not mapped. Idempotent."""
-        if self._loop is not None:
-            self._loop.remove_signal_handler(signal.SIGBUS)
-            self._loop = None
+        """Protect no more; what is copied from here on must not be mapped. Idempotent."""
+        self._errors.stop()
 
     @property
     def protects(self) -> bool:
-        """Whether the calling thread may copy."""
-        return self._loop is not None and threading.get_ident() != self._loop_thread
+        """Whether it is safe to copy."""
+        return self._errors.started
 
     def copy(self, mapping: Mapping, offset: int, target: Array) -> bool:
-        """Fill a C-contiguous array from `offset` bytes on, in a thread that it `protects`.
+        """Fill a C-contiguous array from `offset` bytes on, while it `protects`.
 
         False: the mapping, or by now its file, holds less. What the array holds then means nothing.
         """
-        if offset + target.nbytes > len(mapping):
+        nbytes = target.nbytes
+        if offset + nbytes > len(mapping):
             return False
+        copy = _COPY_KEEPING_LOCK if nbytes <= LARGE_COPY_BYTES else _COPY
         token = object()
         self._under_copy[token] = mapping
         try:
-            _LIBC.memcpy(address_of(target), mapping.address + offset, target.nbytes)
+            copy(address_of(target), mapping.address + offset, nbytes)
         finally:
             del self._under_copy[token]
+        if mapping.lost:
+            logger.warning("shared memory was made smaller while it was read")
         return not mapping.lost
 
-    def _on_signal(self) -> None:
-        """Give up whatever is under copy: the signal does not say who it was for."""
-        suspects = [mapping for mapping in tuple(self._under_copy.values()) if not mapping.lost]
-        for mapping in suspects:
-            mapping.give_up()
-        if suspects:
-            logger.warning("shared memory was made smaller while it was read")
-            self._unexplained_since_s = None
-        else:
-            self._doubt(time.monotonic())
-
-    def _doubt(self, now_s: float) -> None:
-        if self._unexplained_since_s is None:
-            self._unexplained_since_s = now_s
-        elif now_s - self._unexplained_since_s > PATIENCE_S:
-            logger.critical("a bus error outside shared memory ends the process")
-            self.stop()
+    def _mended(self, address: int) -> bool:
+        """Give up the mapping that could not be read there. Its reader is in `copy`, which holds it."""
+        for mapping in tuple(self._under_copy.values()):
+            if mapping.holds(address):
+                mapping.give_up()
+                return True
+        return False

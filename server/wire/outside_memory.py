@@ -1,7 +1,7 @@
 """Tensors that lie in memory which this process does not own: a client's.
 
 Such memory may shrink or vanish between two looks at it, and touching a mapping of what is gone ends the
-process. So the kernel copies from it, once, and says when it cannot; see `guarded_mapping` for what is large.
+process. So the kernel copies from it, once, and says when it cannot; or a `guarded_mapping` is read.
 """
 
 from __future__ import annotations

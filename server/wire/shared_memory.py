@@ -5,8 +5,8 @@ offsets instead of pixels. Off by default: whoever may register may read and wri
 that the server's user may open.
 
 An owner may make an object smaller at any moment, and whoever touches a mapping of what is gone is ended by
-the kernel. So objects are read and written through their descriptors, where that is an error, and large parts
-are read under the eyes of a `TruncationGuard`.
+the kernel. So objects are written through their descriptors, where that is an error, and read under the eyes
+of a `TruncationGuard`, or through their descriptors likewise where it cannot protect.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from server.engines.engine import Array
 from server.errors import AlreadyExists, Internal, InvalidArgument, NotFound, ResourceExhausted
 from server.wire.guarded_mapping import Mapping, TruncationGuard
-from server.wire.outside_memory import LARGE_COPY_BYTES, OutsideRows, read_file
+from server.wire.outside_memory import OutsideRows, read_file
 from server.wire.tensors import RegionSlice
 
 SHARED_OBJECTS = Path("/dev/shm")  # noqa: S108  # where Linux keeps them
@@ -51,7 +51,7 @@ class SharedObject:
 
     def read(self, offset: int, target: Array) -> None:
         """Fill a C-contiguous array from `offset` on. Raises `InvalidArgument` where it was made smaller."""
-        if target.nbytes > LARGE_COPY_BYTES and self._guard.protects and self._copied(offset, target):
+        if self._guard.protects and self._copied(offset, target):
             return
         try:
             read_file(self._descriptor, offset, target)
@@ -104,7 +104,7 @@ class SystemSharedMemory:
 
     Args:
         root: where POSIX shared memory objects are files.
-        guard: lets large parts be mapped, once it is started.
+        guard: lets objects be mapped, once it is started.
     """
 
     def __init__(self, root: Path = SHARED_OBJECTS, guard: TruncationGuard | None = None) -> None:

@@ -1,42 +1,56 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from server.engines.engine import Array
-from server.event_loop import run
 from server.wire.guarded_mapping import Mapping, TruncationGuard
+from server.wire.outside_memory import LARGE_COPY_BYTES
 
 NBYTES = 4 << 20
 
-ELSEWHERE = """
-import asyncio, ctypes, mmap, os, resource, sys
-from server.event_loop import run
+PRELUDE = """
+import ctypes, logging, os, resource, signal, sys, threading
 from server.wire.guarded_mapping import Mapping, TruncationGuard
 
-async def main():
-    guard = TruncationGuard()
-    assert guard.start()
-    with open(sys.argv[1], "r+b") as file:
-        mapping = Mapping(file.fileno(), 8192)
-        file.truncate(0)
-    read = ctypes.CDLL(None).memcpy
-    read.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    await asyncio.to_thread(read, ctypes.addressof(ctypes.create_string_buffer(8192)), mapping.address, 8192)
-    print("still there")
-
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-run(main())
+guard = TruncationGuard()
+assert guard.start()
+file = open(sys.argv[1], "r+b")
+mapping = Mapping(file.fileno(), 8192)
+file.truncate(0)
+
+def read(kind):
+    copy = kind(None).memcpy
+    copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    copy(ctypes.addressof(ctypes.create_string_buffer(8192)), mapping.address, 8192)
 """
+ELSEWHERE = {
+    "by the holder of the interpreter lock": "read(ctypes.PyDLL)",
+    "by somebody else": "read(ctypes.CDLL)",
+    "in another thread": """
+thread = threading.Thread(target=read, args=(ctypes.CDLL,))
+thread.start()
+thread.join()
+""",
+    "sent by somebody": "os.kill(os.getpid(), signal.SIGBUS)",
+    "that cannot be mended": """
+import numpy as np
+def fail(): raise OSError("no memory")
+Mapping.give_up = lambda self: fail()
+guard.copy(mapping, 0, np.empty(8192, np.uint8))
+""",
+}
 
 
 @pytest.fixture
@@ -53,111 +67,108 @@ def file(tmp_path: Path, content: Array) -> Iterator[int]:
     os.close(descriptor)
 
 
-def guarded(use: Callable[[TruncationGuard], Awaitable[None]]) -> None:
-    """Run with a guard, in the event loop that the daemon runs in."""
-
-    async def main() -> None:
-        guard = TruncationGuard()
-        assert guard.start()
-        try:
-            await use(guard)
-        finally:
-            guard.stop()
-        assert not guard.protects
-
-    run(main())
+@pytest.fixture
+def guard() -> Iterator[TruncationGuard]:
+    guard = TruncationGuard()
+    assert not guard.protects
+    assert guard.start()
+    assert guard.protects
+    yield guard
+    guard.stop()
+    guard.stop()
+    assert not guard.protects
 
 
 def copied(guard: TruncationGuard, mapping: Mapping, offset: int, nbytes: int) -> Array | None:
     target = np.full(nbytes, 7, np.uint8)
-    assert guard.protects
     return target if guard.copy(mapping, offset, target) else None
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4096, 100_001])
-def test_it_copies_what_is_there(file: int, content: Array, offset: int) -> None:
-    async def use(guard: TruncationGuard) -> None:
-        mapping = Mapping(file, NBYTES)
-        found = await asyncio.to_thread(copied, guard, mapping, offset, NBYTES - offset)
-        np.testing.assert_array_equal(found, content[offset:])
-        assert await asyncio.to_thread(copied, guard, mapping, offset, NBYTES - offset + 1) is None
-        assert not mapping.lost
-
-    guarded(use)
+def test_it_copies_what_is_there(guard: TruncationGuard, file: int, content: Array, offset: int) -> None:
+    mapping = Mapping(file, NBYTES)
+    np.testing.assert_array_equal(copied(guard, mapping, offset, NBYTES - offset), content[offset:])
+    assert copied(guard, mapping, offset, NBYTES - offset + 1) is None
+    assert not mapping.lost
 
 
-@pytest.mark.parametrize("left", [0, 4096, NBYTES // 2, NBYTES - 4096])
+@pytest.mark.parametrize("nbytes", [LARGE_COPY_BYTES, NBYTES], ids=["keeping the lock", "letting go of it"])
+@pytest.mark.parametrize("left", [0, 4096, LARGE_COPY_BYTES // 2, LARGE_COPY_BYTES - 4096])
 def test_what_the_file_has_lost_is_not_copied_and_the_process_lives(
-    file: int, content: Array, left: int
+    guard: TruncationGuard, file: int, content: Array, left: int, nbytes: int
 ) -> None:
-    async def use(guard: TruncationGuard) -> None:
-        mapping = Mapping(file, NBYTES)
-        os.truncate(file, left)
-        assert await asyncio.to_thread(copied, guard, mapping, 0, NBYTES) is None
-        assert mapping.lost
-        assert await asyncio.to_thread(copied, guard, mapping, 0, NBYTES) is None
-        os.truncate(file, NBYTES)
-        found = await asyncio.to_thread(copied, guard, Mapping(file, NBYTES), 0, NBYTES)
-        assert found is not None
-        np.testing.assert_array_equal(found[:left], content[:left])
-        assert not found[left:].any()
-
-    guarded(use)
+    mapping = Mapping(file, NBYTES)
+    os.truncate(file, left)
+    assert copied(guard, mapping, 0, nbytes) is None
+    assert mapping.lost
+    assert copied(guard, mapping, 0, nbytes) is None
+    os.truncate(file, NBYTES)
+    found = copied(guard, Mapping(file, NBYTES), 0, nbytes)
+    assert found is not None
+    np.testing.assert_array_equal(found[:left], content[:left])
+    assert not found[left:].any()
 
 
-def test_several_threads_that_copy_while_the_file_changes(file: int, content: Array) -> None:
+@pytest.mark.parametrize("nbytes", [LARGE_COPY_BYTES, NBYTES], ids=["keeping the lock", "letting go of it"])
+def test_several_threads_that_copy_while_the_file_changes(
+    guard: TruncationGuard, file: int, content: Array, nbytes: int
+) -> None:
     outcomes: set[bool] = set()
+    over = threading.Event()
+    shared = [Mapping(file, NBYTES)]  # several copies of one mapping at a time
 
-    def copy_again_and_again(guard: TruncationGuard, over: threading.Event) -> None:
+    def copy_again_and_again() -> None:
         while not over.is_set():
-            mapping = Mapping(file, NBYTES)
-            found = copied(guard, mapping, 0, NBYTES)
+            mapping = shared[0]
+            if mapping.lost:
+                mapping = shared[0] = Mapping(file, NBYTES)
+            found = copied(guard, mapping, 0, nbytes)
             outcomes.add(found is not None)
             if found is not None:
-                np.testing.assert_array_equal(found[: NBYTES // 2], content[: NBYTES // 2])
+                np.testing.assert_array_equal(found[: nbytes // 2], content[: nbytes // 2])
 
-    async def use(guard: TruncationGuard) -> None:
-        over = threading.Event()
-        copying = [asyncio.to_thread(copy_again_and_again, guard, over) for _ in range(3)]
-        gathered = asyncio.gather(*copying)
-        async with asyncio.timeout(60):
-            while outcomes != {True, False}:
-                os.truncate(file, NBYTES // 2)
-                await asyncio.sleep(0.002)
-                os.truncate(file, NBYTES)
-                await asyncio.sleep(0.002)
+    with ThreadPoolExecutor(3) as pool:
+        copying = [pool.submit(copy_again_and_again) for _ in range(3)]
+        deadline_s = time.monotonic() + 60
+        while outcomes != {True, False} and time.monotonic() < deadline_s:
+            os.truncate(file, nbytes // 2)
+            time.sleep(0.002)
+            os.truncate(file, NBYTES)
+            time.sleep(0.002)
         over.set()
-        await gathered
-
-    guarded(use)
-
-
-def test_the_event_loop_itself_is_not_protected() -> None:
-    async def use(guard: TruncationGuard) -> None:
-        assert not guard.protects
-        assert await asyncio.to_thread(lambda: guard.protects)
-
-    guarded(use)
+        for each in copying:
+            each.result()
+    assert outcomes == {True, False}
 
 
-def test_nobody_is_protected_by_a_loop_that_hears_no_signals() -> None:
-    async def start() -> bool:
-        guard = TruncationGuard()
-        return guard.start() or guard.protects
-
-    started: list[bool] = []
-    thread = threading.Thread(target=lambda: started.append(asyncio.run(start())))
-    thread.start()
-    thread.join()
-    assert started == [False]
-
-
-def test_a_bus_error_elsewhere_ends_the_process_as_ever(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_a_bus_error_elsewhere_ends_the_process_as_ever(tmp_path: Path, how: str) -> None:
     (tmp_path / "object").write_bytes(bytes(8192))
-    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "object")]
+    code = PRELUDE + ELSEWHERE[how] + '\nprint("still there")'
+    command = [sys.executable, "-c", code, str(tmp_path / "object")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGBUS, done.stderr
     assert "still there" not in done.stdout
+
+
+def test_signals_are_as_before_when_it_is_over() -> None:
+    heard = []
+    before = signal.signal(signal.SIGBUS, lambda *_: heard.append(1))
+    try:
+        guard = TruncationGuard()
+        guard.start()
+        guard.stop()
+        signal.raise_signal(signal.SIGBUS)
+        assert heard == [1]
+    finally:
+        signal.signal(signal.SIGBUS, before)
+
+
+def test_other_systems_are_not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    guard = TruncationGuard()
+    assert not guard.start()
+    assert not guard.protects
 
 
 def test_what_cannot_be_mapped_is_an_error(file: int) -> None:

@@ -14,7 +14,6 @@ import pytest
 from server.engines.engine import Array
 from server.errors import AlreadyExists, InvalidArgument, NotFound, RequestError, ResourceExhausted
 from server.wire.guarded_mapping import Mapping, TruncationGuard
-from server.wire.outside_memory import LARGE_COPY_BYTES
 from server.wire.shared_memory import MAX_REGIONS, SharedObject, SystemSharedMemory
 from server.wire.tensors import RegionSlice
 
@@ -183,7 +182,7 @@ class TrustingGuard(TruncationGuard):
 
 def test_an_object_that_was_mapped_while_it_was_smaller_is_mapped_again(tmp_path: Path) -> None:
     guard, path = TrustingGuard(), tmp_path / "object"
-    target = np.empty(LARGE_COPY_BYTES + 1, np.uint8)
+    target = np.empty(8192, np.uint8)
     path.write_bytes(bytes(4096))
     shared = SharedObject(os.open(path, os.O_RDWR), guard)
     with pytest.raises(InvalidArgument, match="smaller"):
