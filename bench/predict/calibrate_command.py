@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from bench.flags import number, whole
 from bench.layers.engines import TIMERS
 from bench.predict.calibrating import file_jobs, measure_into, simulate_into, small_jobs
 from bench.predict.measured_device import Wanted, open_device
+from bench.predict.undisturbed import NONE, USUAL
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.saved import save_predictor
@@ -59,12 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to measure on (default: %(default)s)",
     )
     add("--device-index", type=whole(0, 1023), default=0, metavar="N", help="the GPU (default: %(default)s)")
+    add("--patience", type=number(0.0, 3600.0), default=USUAL.at_once_s, metavar="S", help=_PATIENCE)
     add("--energy", choices=("auto", "none"), default="auto", help=_ENERGY)
     add("--energy-s", type=number(0.1, 600.0), default=1.0, metavar="S", help=_ENERGY_S)
 
 
 _ENERGY = "measure it where the processor has a counter, or not at all (default: %(default)s)"
 _ENERGY_S = "for how long each network is repeated for it, at least; long against the counter (default: 1)"
+_PATIENCE = (
+    "how long each timed run of onnxruntime waits for a core that nobody else works on, as neighbours of a "
+    "virtual machine do; altogether at most three times the time for measuring; 0: not at all (default: "
+    "%(default)g)"
+)
 _ROUNDS = "how often to measure each; the median of the times counts, simulated ones in the mean (default: 3)"
 _MODEL = "an ONNX file to measure instead of small networks, e.g. to judge a predictor; may be repeated"
 
@@ -111,7 +119,8 @@ def _measure(arguments: argparse.Namespace) -> None:
             arguments.device_index,
             arguments.energy_s if arguments.energy == "auto" else None,
         )
-        with open_device(wanted) as device:
+        patience = replace(USUAL, at_once_s=arguments.patience) if arguments.patience else NONE
+        with open_device(wanted, patience) as device:
             for note in device.notes:
                 console.print(note, highlight=False)
             measure_into(arguments.dataset, jobs, device.provenance, device.measure, said, arguments.rounds)

@@ -14,6 +14,7 @@ from bench.compare.engines import versions_of
 from bench.layers.engines import runs_on_gpu, timer_of
 from bench.predict import engine_steps, measuring
 from bench.predict.metering import Measurer, Metering, with_energy
+from bench.predict.undisturbed import USUAL, Core, Patience
 from bench.serving.machine import this_machine
 from optimizer.layers.dataset import MeasuredNetwork
 
@@ -54,9 +55,9 @@ class MeasuredDevice:
 
 
 @contextmanager
-def open_device(wanted: Wanted) -> Iterator[MeasuredDevice]:
+def open_device(wanted: Wanted, patience: Patience = USUAL) -> Iterator[MeasuredDevice]:
     """Make an engine ready. Raises EngineError where it is missing or cannot be timed."""
-    measure = _times(wanted)
+    measure = _times(wanted, patience)
     on_gpu = runs_on_gpu(wanted.engine, wanted.device_index)
     if wanted.energy_s is None:
         yield MeasuredDevice(measure, _provenance(wanted, None, NOT_MEASURED))
@@ -88,11 +89,12 @@ def _metered(wanted: Wanted, measure: Measurer, meters: Meters, *, on_gpu: bool)
     return MeasuredDevice(with_energy(measure, metering), measured)
 
 
-def _times(wanted: Wanted) -> Measurer:
+def _times(wanted: Wanted, patience: Patience) -> Measurer:
     timer = timer_of(wanted.engine, wanted.device_index)
+    core = Core(patience)
 
     def carefully(name: str, path: Path, batch: int) -> MeasuredNetwork:
-        return measuring.measure(name, path, batch, measuring.Effort())
+        return measuring.measure(name, path, batch, measuring.Effort(), core)
 
     def by_profiler(name: str, path: Path, batch: int) -> MeasuredNetwork:
         return engine_steps.measure_on(timer, name, path, batch, _REPEATS)

@@ -7,9 +7,8 @@ interrupted in most of them, the lowest tenth. Long steps may still have been in
 their runs: where the steps add up to more than the processor time of the whole, the long ones are shortened
 in proportion until they do not.
 
-What others do to shared caches is in every time: steps that wait for memory take half or twice as long from
-one run to the next, and for minutes on end. Their shortest times are those of rare moments, which no one can
-count on, and which come again in one look and not in another. So one look at a network is short, and a
+Others may also share the core itself, and its caches (see `undisturbed`): runs beside them do not count while
+there is patience for others. What is left of them is in every time: so one look at a network is short, and a
 calibration looks in several rounds, of which the middle counts: twice as repeatable as the shortest.
 """
 
@@ -30,15 +29,17 @@ from onnx import ModelProto, NodeProto
 from bench.layers.inputs import make_inputs
 from bench.layers.profile import Profile, read_profile
 from bench.layers.sessions import EXECUTED, cpu_options, open_on_cpu, profiling_options
+from bench.predict.undisturbed import Core
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import Array, MeasuredNetwork
 from optimizer.layers.features import features
 from optimizer.layers.fusion import Step, fuse
 
 METHOD = (
-    "single thread, nice 0; a step's time is the lower quartile of its timed runs, from 0.3 ms on the lowest "
-    "tenth, long steps shortened so that they add up to the run; a run's time is the lowest tenth of its "
-    "thread's processor time; of several rounds the median"
+    "single thread, nice 0; runs beside others on the same core do not count while there is patience; a "
+    "step's time is the lower quartile of its timed runs, from 0.3 ms on the lowest tenth, long steps "
+    "shortened so that they add up to the run; a run's time is the lowest tenth of its thread's processor "
+    "time; of several rounds the median"
 )
 
 _LOWER, _LOWER_OF_SHORT = 0.1, 0.25
@@ -61,7 +62,7 @@ class Effort:
     most_s: float = 0.15
 
 
-def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwork:
+def measure(name: str, path: Path, batch: int, effort: Effort, core: Core) -> MeasuredNetwork:
     """Time a network's steps at one batch size. Raises EngineError or ValueError for a file it cannot use."""
     given = onnx.load(path, load_external_data=False)
     steps = fuse(count_layers(given, batch))
@@ -69,8 +70,8 @@ def measure(name: str, path: Path, batch: int, effort: Effort) -> MeasuredNetwor
     with TemporaryDirectory() as folder:
         alone = open_on_cpu(path, cpu_options(1))
         watched = open_on_cpu(path, profiling_options(1, Path(folder)))
-        alone_s = _watch(alone, watched, inputs, effort)
-        profile = read_profile(Path(watched.end_profiling()), skipped=_FIRSTS)
+        alone_s, uncounted = _watch(alone, watched, inputs, effort, core)
+        profile = read_profile(Path(watched.end_profiling()), skipped=uncounted)
         executed = onnx.load(Path(folder, EXECUTED), load_external_data=False)
     seconds, layout_s = _assigned(steps, executed, profile)
     seconds = without_interruptions(seconds, alone_s - layout_s)
@@ -100,21 +101,40 @@ def _watch(
     watched: Any,  # noqa: ANN401
     inputs: dict[str, Any],
     effort: Effort,
-) -> float:
-    """Run both; return the processor seconds of an untimed run. The first timed runs are `_FIRSTS`."""
+    core: Core,
+) -> tuple[float, tuple[int, ...]]:
+    """Run both; return the processor seconds of an untimed run, and which timed runs do not count."""
     for _ in _FIRSTS[:-1]:
         had_s = _had_s(watched, inputs)
     runs = int(np.clip(effort.most_s / had_s, effort.least_runs, effort.most_runs))
     _had_s(alone, inputs)
-    alone_s = [_had_s(alone, inputs) for _ in range(-(-runs // 2))]
-    for _ in range(runs + 1):
-        _had_s(watched, inputs)
-    return _lower(alone_s)
+    alone_s, _ = _look(alone, inputs, -(-runs // 2), core)
+    _had_s(watched, inputs)
+    _, disturbed = _look(watched, inputs, runs, core)
+    return _lower(alone_s), (*_FIRSTS, *(len(_FIRSTS) + number for number in disturbed))
+
+
+def _look(session: Any, inputs: dict[str, Any], runs: int, core: Core) -> tuple[list[float], list[int]]:  # noqa: ANN401
+    """Run until so many runs count; return the processor seconds of those, and the numbers of the others.
+
+    Once there is no patience left for an undisturbed core, all count.
+    """
+    counted_s: list[float] = []
+    others: list[int] = []
+    patient = True
+    while len(counted_s) < runs:
+        time.sleep(_SLEEP_S)
+        patient = patient and core.wait()
+        had_s = _had_s(session, inputs)
+        if patient and not core.is_alone():
+            others.append(len(counted_s) + len(others))
+        else:
+            counted_s.append(had_s)
+    return counted_s, others
 
 
 def _had_s(session: Any, inputs: dict[str, Any]) -> float:  # noqa: ANN401
-    """Rest, run once and return the processor time."""
-    time.sleep(_SLEEP_S)
+    """Run once and return the processor time."""
     began_s = time.thread_time()
     session.run(None, inputs)
     return time.thread_time() - began_s

@@ -27,6 +27,7 @@ from bench.predict.measured_device import Wanted, open_device
 from bench.predict.measuring import Effort, measure, usual_s, without_interruptions
 from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
+from bench.predict.undisturbed import NONE, Core
 from optimizer.layers.choosing import Candidate, rank
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, load_dataset
@@ -81,7 +82,7 @@ def test_a_calibration_goes_on_where_it_stopped(tmp_path: Path) -> None:
     effort = Effort(1, 1, 0.01)
 
     def quickly(name: str, path: Path, batch: int) -> MeasuredNetwork:
-        return measure(name, path, batch, effort)
+        return measure(name, path, batch, effort, Core(NONE))
 
     assert measure_into(dataset, jobs, PROVENANCE, quickly) == 0
     (one,) = load_dataset(dataset).measured
@@ -121,7 +122,7 @@ def _metered(power_w: float | None) -> Metering:
 
 
 def _timed(name: str, path: Path, batch: int) -> MeasuredNetwork:
-    return measure(name, path, batch, Effort(1, 1, 0.01))
+    return measure(name, path, batch, Effort(1, 1, 0.01), Core(NONE))
 
 
 def test_energy_is_power_while_batches_follow_each_other(network: Path) -> None:
@@ -159,7 +160,11 @@ def test_a_gpu_with_a_counter_is_metered_and_idle_power_is_kept_apart(
 ) -> None:
     pytest.importorskip("onnxruntime", reason="stands for an engine on a GPU")
     monkeypatch.setattr(measured_device, "runs_on_gpu", lambda _engine, _index: True)
-    with make_rack(tmp_path) as rack, nvml_here(rack), open_device(Wanted("onnxruntime", 0, 0.1)) as device:
+    with (
+        make_rack(tmp_path) as rack,
+        nvml_here(rack),
+        open_device(Wanted("onnxruntime", 0, 0.1), NONE) as device,
+    ):
         found = device.measure("little", network, 1)
     said = device.provenance
     assert (said["simulated"], said["energy"], said["energy_s"]) == (True, "simulated", 0.1)
