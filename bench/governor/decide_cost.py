@@ -13,7 +13,9 @@ measured as well
 - within a simulation, where a simulated second lies between two decisions, as in the tournament;
 - after other work, which goes over more memory than the caches hold, and runs other code.
 
-Processor time is judged; a second figure is by the clock on the wall, with whatever else the machine did.
+Processor time is judged, of decisions that had their core alone (see `bench.undisturbed`): beside a
+neighbour of a virtual machine, each takes nearly twice as long. The p99 of all of them is told as well, and
+that by the clock on the wall, with whatever else the machine did.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from bench.serving.rounds import Spread, in_turns
 from bench.serving.settings import Settings
 from bench.simulate.run import simulate
 from bench.simulate.scenario import Scenario, grid_of
+from bench.undisturbed import Core
 from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Decision
@@ -53,6 +56,8 @@ _TARGETS = Targets(slo_p99_ms=100.0, price_per_1000_images=0.01, energy_price_pe
 
 _FORMS = ("energy", "edp")
 _SWEPT_BYTES = 48 << 20
+_ENOUGH = 50
+"""A round with fewer decisions that had the core alone has no percentiles; where all are such, all count."""
 _IN_A_ROW, _SIMULATION, _OTHER_WORK = "in a row", "within a simulation", "after other work"
 MakeReady = Callable[[Window], Window]
 
@@ -73,11 +78,19 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one decision cost: time of the processor, time on the wall, and pages that were faulted in."""
+    """What one decision cost.
+
+    Args:
+        processor_ms: time of the processor.
+        wall_ms: time on the wall.
+        faults: pages that were faulted in.
+        alone: whether nobody else worked on the core before it, nor after.
+    """
 
     processor_ms: float
     wall_ms: float
     faults: int
+    alone: bool
 
 
 def run(settings: Settings, console: Console) -> Result:
@@ -85,12 +98,13 @@ def run(settings: Settings, console: Console) -> Result:
     decisions = max(20, round(settings.seconds * DECISIONS_A_SECOND_OF_ROUND))
     judged, whole = record(CLOCKS, decisions), record(None, decisions)
     averages = [record(CLOCKS, decisions, replace(_TARGETS, form=form)) for form in _FORMS]
-    work = OtherWork()
+    work, core = OtherWork(), Core()
+    core.wait()  # to have seen it undisturbed
     turns: dict[str, Callable[[], list[Cost]]] = {
-        f"{each}, {_IN_A_ROW}": partial(costs, each) for each in (judged, whole, *averages)
+        f"{each}, {_IN_A_ROW}": partial(costs, each, core) for each in (judged, whole, *averages)
     }
-    turns |= {f"{each}, {_OTHER_WORK}": partial(costs, each, work) for each in (judged, *averages)}
-    turns[f"{judged}, {_SIMULATION}"] = partial(costs_in_simulation, decisions)
+    turns |= {f"{each}, {_OTHER_WORK}": partial(costs, each, core, work) for each in (judged, *averages)}
+    turns[f"{judged}, {_SIMULATION}"] = partial(costs_in_simulation, decisions, core)
     found = in_turns(turns, settings.rounds, console)
     conditions = (
         f"simulated {GPU}, {NETWORK}, a day of traffic in {decisions} decisions, from an empty memory",
@@ -110,20 +124,23 @@ def record(clocks: int | None, decisions: int, targets: Targets = _TARGETS) -> R
     """
     scenario = _scenario(clocks, decisions, targets)
     windows: list[Window] = []
-    simulate(scenario, lambda grid: _Listener(grid, windows, []))
+    simulate(scenario, lambda grid: _Listener(grid, windows))
     return Recording(grid_of(scenario), targets, windows)
 
 
-def costs(recording: Recording, ready: MakeReady | None = None) -> list[Cost]:
+def costs(recording: Recording, core: Core, ready: MakeReady | None = None) -> list[Cost]:
     """Return what every decision cost a fresh policy; `ready` is called before each, with its window."""
-    policy, ready = BoultonPolicy(recording.grid), ready or _as_it_is
-    return [_cost(policy, ready(window), recording.targets)[1] for window in recording.windows]
+    ready = ready or _as_it_is
+    watched = _Watched(BoultonPolicy(recording.grid), core)
+    for window in recording.windows:
+        watched.decide(ready(window), recording.targets)
+    return watched.found
 
 
-def costs_in_simulation(decisions: int) -> list[Cost]:
+def costs_in_simulation(decisions: int, core: Core) -> list[Cost]:
     """Return what every decision cost between two simulated seconds."""
     found: list[Cost] = []
-    simulate(_scenario(CLOCKS, decisions, _TARGETS), lambda grid: _Listener(grid, [], found))
+    simulate(_scenario(CLOCKS, decisions, _TARGETS), lambda grid: _Watched(BoultonPolicy(grid), core, found))
     return found
 
 
@@ -145,31 +162,29 @@ def _as_it_is(window: Window) -> Window:
     return window
 
 
-def _cost(policy: BoultonPolicy, window: Window, targets: Targets) -> tuple[Decision, Cost]:
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    began_ns, began_wall_ns = time.thread_time_ns(), time.perf_counter_ns()
-    decision = policy.decide(window, targets)
-    took_ns, took_wall_ns = time.thread_time_ns() - began_ns, time.perf_counter_ns() - began_wall_ns
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-    return decision, Cost(took_ns / 1e6, took_wall_ns / 1e6, faults)
-
-
 def _figures(found: Mapping[str, Sequence[Sequence[Cost]]], judged: str) -> Iterable[Figure]:
     for what, rounds in found.items():
-        processor_ms = [[cost.processor_ms for cost in costs] for costs in rounds]
-        wall_ms = [[cost.wall_ms for cost in costs] for costs in rounds]
         at_most = AT_MOST_MS if what.startswith(judged) and not any(form in what for form in _FORMS) else None
-        yield Figure(f"{what}, p50", _percentile(processor_ms, 50), "ms")
-        yield Figure(f"{what}, p99", _percentile(processor_ms, 99), "ms", at_most=at_most)
+        alone = [[cost for cost in costs if cost.alone] for costs in rounds]
+        undisturbed = [costs for costs in alone if len(costs) >= _ENOUGH] or rounds
+        yield Figure(f"{what}, p50", _percentile(undisturbed, 50, _processor_ms), "ms")
+        yield Figure(f"{what}, p99", _percentile(undisturbed, 99, _processor_ms), "ms", at_most=at_most)
+        yield Figure(f"{what}, disturbed ones too, p99", _percentile(rounds, 99, _processor_ms), "ms")
+        shares = [len(few) / len(all_) for few, all_ in zip(alone, rounds, strict=True)]
+        yield Figure(f"{what}, undisturbed share", Spread.of(shares), "")
         if what.endswith(_IN_A_ROW):
             continue
-        yield Figure(f"{what}, on the wall, p99", _percentile(wall_ms, 99), "ms")
+        yield Figure(f"{what}, on the wall, p99", _percentile(rounds, 99, lambda cost: cost.wall_ms), "ms")
         faults = Spread.of([float(np.mean([cost.faults for cost in costs])) for costs in rounds])
         yield Figure(f"{what}, page faults, mean", faults, "pages")
 
 
-def _percentile(rounds: Sequence[Sequence[float]], rank: int) -> Spread:
-    return Spread.of([float(np.percentile(took, rank)) for took in rounds])
+def _processor_ms(cost: Cost) -> float:
+    return cost.processor_ms
+
+
+def _percentile(rounds: Sequence[Sequence[Cost]], rank: int, of: Callable[[Cost], float]) -> Spread:
+    return Spread.of([float(np.percentile([of(cost) for cost in costs], rank)) for costs in rounds])
 
 
 def _scenario(clocks: int | None, decisions: int, targets: Targets) -> Scenario:
@@ -181,19 +196,40 @@ def _scenario(clocks: int | None, decisions: int, targets: Targets) -> Scenario:
 
 
 class _Listener:
-    """The policy, and who keeps the windows that it was shown, and what it cost to decide on them."""
+    """The policy, and who keeps the windows that it was shown."""
 
-    def __init__(self, grid: OperatingGrid, windows: list[Window], found: list[Cost]) -> None:
-        self._policy, self._windows, self._found = BoultonPolicy(grid), windows, found
+    def __init__(self, grid: OperatingGrid, windows: list[Window]) -> None:
+        self._policy, self._windows = BoultonPolicy(grid), windows
 
     @property
     def name(self) -> str:
         return self._policy.name
 
     def decide(self, window: Window, targets: Targets) -> Decision:
-        decision, cost = _cost(self._policy, window, targets)
         self._windows.append(window)
-        self._found.append(cost)
+        return self._policy.decide(window, targets)
+
+
+class _Watched:
+    """The policy, and who keeps what its decisions cost."""
+
+    def __init__(self, policy: BoultonPolicy, core: Core, found: list[Cost] | None = None) -> None:
+        self._policy, self._core = policy, core
+        self.found: list[Cost] = [] if found is None else found
+        self._alone = core.is_alone()
+
+    @property
+    def name(self) -> str:
+        return self._policy.name
+
+    def decide(self, window: Window, targets: Targets) -> Decision:
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        began_ns, began_wall_ns = time.thread_time_ns(), time.perf_counter_ns()
+        decision = self._policy.decide(window, targets)
+        took_ns, took_wall_ns = time.thread_time_ns() - began_ns, time.perf_counter_ns() - began_wall_ns
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        before, self._alone = self._alone, self._core.is_alone()  # not just before: it would warm the caches
+        self.found.append(Cost(took_ns / 1e6, took_wall_ns / 1e6, faults, before and self._alone))
         return decision
 
 

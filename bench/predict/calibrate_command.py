@@ -26,7 +26,7 @@ from bench.flags import number, whole
 from bench.layers.engines import TIMERS
 from bench.predict.calibrating import file_jobs, measure_into, simulate_into, small_jobs
 from bench.predict.measured_device import Wanted, open_device
-from bench.predict.undisturbed import NONE, USUAL
+from bench.undisturbed import NONE, USUAL
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.saved import save_predictor

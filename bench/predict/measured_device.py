@@ -14,8 +14,8 @@ from bench.compare.engines import versions_of
 from bench.layers.engines import runs_on_gpu, timer_of
 from bench.predict import engine_steps, measuring
 from bench.predict.metering import Measurer, Metering, with_energy
-from bench.predict.undisturbed import USUAL, Core, Patience
 from bench.serving.machine import this_machine
+from bench.undisturbed import USUAL, Core, Patience
 from optimizer.layers.dataset import MeasuredNetwork
 
 NOT_MEASURED = "not measured"

@@ -7,9 +7,9 @@ interrupted in most of them, the lowest tenth. Long steps may still have been in
 their runs: where the steps add up to more than the processor time of the whole, the long ones are shortened
 in proportion until they do not.
 
-Others may also share the core itself, and its caches (see `undisturbed`): runs beside them do not count while
-there is patience for others. What is left of them is in every time: so one look at a network is short, and a
-calibration looks in several rounds, of which the middle counts: twice as repeatable as the shortest.
+Others may also share the core itself, and its caches (see `bench.undisturbed`): runs beside them do not count
+while there is patience for others. What is left of them is in every time: so one look at a network is short,
+and a calibration looks in several rounds, of which the middle counts: twice as repeatable as the shortest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from onnx import ModelProto, NodeProto
 from bench.layers.inputs import make_inputs
 from bench.layers.profile import Profile, read_profile
 from bench.layers.sessions import EXECUTED, cpu_options, open_on_cpu, profiling_options
-from bench.predict.undisturbed import Core
+from bench.undisturbed import Core
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import Array, MeasuredNetwork
 from optimizer.layers.features import features

@@ -11,6 +11,7 @@ from bench.governor.decide_cost import (
     costs_in_simulation,
     record,
 )
+from bench.undisturbed import NONE, Core
 
 DECISIONS = 8
 
@@ -30,14 +31,14 @@ def test_all_clocks_of_the_card_are_more() -> None:
 
 
 def test_every_window_is_decided_on_again_and_timed(recording: Recording) -> None:
-    found = costs(recording)
+    found = costs(recording, Core(NONE))
     assert len(found) == len(recording.windows) >= DECISIONS
     assert min(min(cost.processor_ms, cost.wall_ms) for cost in found) > 0.0
     assert min(cost.faults for cost in found) >= 0
 
 
 def test_decisions_within_a_simulation_are_timed() -> None:
-    assert len(costs_in_simulation(DECISIONS)) >= DECISIONS
+    assert len(costs_in_simulation(DECISIONS, Core(NONE))) >= DECISIONS
 
 
 def test_other_work_changes_no_window(recording: Recording) -> None:

@@ -27,7 +27,7 @@ from bench.predict.measured_device import Wanted, open_device
 from bench.predict.measuring import Effort, measure, usual_s, without_interruptions
 from bench.predict.metering import Metering, with_energy
 from bench.predict.small_networks import NetworkBuilder, fill, small_network
-from bench.predict.undisturbed import NONE, Core
+from bench.undisturbed import NONE, Core
 from optimizer.layers.choosing import Candidate, rank
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, load_dataset

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.predict.undisturbed import NONE, Core, Patience, spin
+from bench.undisturbed import NONE, Core, Patience, spin
 
 LOOP_S = 1e-3
-ALONE, BESIDE = LOOP_S, 1.8 * LOOP_S
+ALONE, BESIDE = LOOP_S, 1.9 * LOOP_S
 PATIENCE = Patience(at_once_s=1.0, first_s=0.1, share=2.0)
 
 
