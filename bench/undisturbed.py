@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 _ADDITIONS = 20_000
 _LOOKS = 2  # one may be interrupted, the shorter counts
-_DISTURBED = 1.75
+DISTURBED = 1.75
 """So many times the shortest loop: between 1.5, which is seen alone just after other work, and 1.9 beside
 somebody."""
 
@@ -77,7 +77,7 @@ class Core:
         """Look now. The shortest loop so far is taken for undisturbed."""
         took_s = self._probe()
         self._shortest_s = min(took_s, self._shortest_s)
-        return took_s <= _DISTURBED * self._shortest_s
+        return took_s <= DISTURBED * self._shortest_s
 
     def wait(self) -> bool:
         """Keep looking until the core is this thread's alone; False when patience is at its end before."""

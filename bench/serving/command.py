@@ -10,6 +10,7 @@ import grpc
 from rich.console import Console
 
 from bench.console import make_console
+from bench.neighbours import Neighbours
 from bench.serving import settings
 from bench.serving.machine import this_machine
 from bench.serving.processes import ServerFailed
@@ -36,9 +37,11 @@ def run(
     if machine.load_before > BUSY_LOAD:
         console.print("The machine is not idle: the figures are disturbed.", style="yellow")
     chosen = settings.from_arguments(arguments)
-    found = [result for benchmark in benchmarks if (result := _attempt(benchmark, chosen, console))]
+    with Neighbours() as neighbours:
+        found = [result for benchmark in benchmarks if (result := _attempt(benchmark, chosen, console))]
+    console.print(str(neighbours.looks), style="dim", highlight=False)
     if arguments.save and found:
-        console.print(f"saved {save(found, machine)}")
+        console.print(f"saved {save(found, machine, neighbours.looks)}")
     _conclude(found, console)
     return 0 if len(found) == len(benchmarks) else 1
 

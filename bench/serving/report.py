@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench.neighbours import Looks
 from bench.serving.machine import Machine
 from bench.serving.rounds import Spread
 
@@ -85,12 +86,13 @@ def _mark(figure: Figure) -> str:
     return {None: "", True: "[green]reached[/]", False: "[red]missed[/]"}[figure.reached]
 
 
-def save(results: Sequence[Result], machine: Machine, directory: Path = RESULTS) -> Path:
-    """Write everything as JSON into `directory`; return the file."""
+def save(results: Sequence[Result], machine: Machine, looks: Looks, directory: Path = RESULTS) -> Path:
+    """Write everything as JSON into `directory`; return the file. `looks` tells of neighbours meanwhile."""
     now = datetime.now(UTC)
     document = {
         "measured_at": now.isoformat(timespec="seconds"),
         "machine": asdict(machine),
+        "disturbed_by_neighbours": looks.disturbed,
         "results": [_document(result) for result in results],
     }
     directory.mkdir(parents=True, exist_ok=True)

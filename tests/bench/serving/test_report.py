@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench.neighbours import Looks
 from bench.serving.machine import this_machine
 from bench.serving.report import Figure, Result, save, show
 from bench.serving.rounds import Spread
@@ -38,12 +39,15 @@ def test_a_result_names_what_it_missed() -> None:
 
 def test_what_is_saved_can_be_read_back(tmp_path: Path) -> None:
     result = Result("wire", "title", [_figure(1.0, at_least=2.0)], conditions=("quiet",))
-    document = json.loads(save([result], this_machine(), tmp_path / "results").read_text(encoding="utf-8"))
+    document = json.loads(
+        save([result], this_machine(), Looks([[1.0, 2.0]]), tmp_path / "results").read_text(encoding="utf-8")
+    )
     (saved,) = document["results"]
     assert saved["figures"][0]["value"] == {"median": 1.0, "low": 0.0, "high": 2.0}
     assert saved["figures"][0]["reached"] is False
     assert saved["conditions"] == ["quiet"]
     assert document["machine"]["cores"] >= 1
+    assert document["disturbed_by_neighbours"] == 0.5
 
 
 def test_the_table_shows_targets_and_verdicts() -> None:
