@@ -61,7 +61,7 @@ logger = logging.getLogger("boulton.daemon")
 
 
 def run_daemon(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; a second signal ends the process at once.
+    """Serve until SIGTERM, SIGINT or SIGHUP; a second signal ends the process at once.
 
     Returns:
         0 after an orderly shutdown, `EXIT_GPU_LOST` after one because the GPU failed for good.
@@ -328,18 +328,24 @@ def _system_memory(exits: AsyncExitStack) -> SystemSharedMemory:
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set; when it is set already, they end the process."""
+    """Return an event that SIGTERM and SIGINT set; when it is set already, they end the process.
+
+    SIGHUP, which comes when the terminal goes, sets it as well, unless it is ignored, as under nohup. It ends
+    nothing: shell and kernel may both send it.
+    """
     stop = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
+        if not stop.is_set():
+            logger.info("%s: shutting down", number.name)
+            stop.set()
+        elif number != signal.SIGHUP:
             logger.warning("%s again: ending at once", number.name)
             os._exit(128 + number)
-        logger.info("%s: shutting down", number.name)
-        stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
     return stop
 
 

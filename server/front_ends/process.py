@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--settings", required=True)
     arguments = parser.parse_args()
     settings = FrontEndSettings.from_json(arguments.settings)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they reach the core, too, which knows what to do
     keep_pages()
     prefer_throughput()

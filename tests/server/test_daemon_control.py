@@ -63,7 +63,7 @@ def lines(program: Program, text: str) -> list[str]:
     return [line for line in program.text.splitlines() if text in line]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_it_gives_the_clock_back(scene: Scene, daemon: Program, number: signal.Signals) -> None:
     assert locked(scene)
     assert control_is(scene, "on")

@@ -109,9 +109,10 @@ def test_one_that_dies_is_replaced_and_counted(daemon: DaemonProcess) -> None:
     assert "a front end has ended" in daemon.text
 
 
-def test_a_terminal_s_interrupt_reaches_all_and_ends_them_in_order(daemon: DaemonProcess) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_tells_all_ends_them_in_order(daemon: DaemonProcess, number: signal.Signals) -> None:
     for process in (*front_ends(daemon), daemon.process.pid):
-        os.kill(process, signal.SIGINT)
+        os.kill(process, number)
     assert daemon.end() == 0
     assert "front end has ended" not in daemon.text
 

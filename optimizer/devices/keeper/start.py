@@ -22,12 +22,14 @@ from optimizer.devices.keeper.worker import Worker
 from optimizer.devices.nvml.library import Nvml
 
 LOCK_NAME = "lock"
+# Whatever ends a process that does not mind; SIGHUP comes when the terminal that it was started from goes.
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 logger = logging.getLogger("boulton.keeper")
 
 
 def run_keeper(config: KeeperConfig) -> int:
-    """Keep until SIGTERM or SIGINT.
+    """Keep until SIGTERM, SIGINT, SIGQUIT, or SIGHUP where it is not ignored, as it is under nohup.
 
     Returns:
         0 when every GPU was given back; 1 when one could not be: its marker stays for the next keeper.
@@ -94,7 +96,9 @@ def _locked(config: KeeperConfig) -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(mailbox: Mailbox) -> Iterator[None]:
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = [
+        each for each in _STOPPING if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, lambda *_: mailbox.ask_to_stop()) for number in numbers}
     try:
         yield

@@ -80,7 +80,7 @@ def test_a_client_that_stood_still_loses_the_gpu_and_takes_it_again_when_it_wake
     assert "(expired)" in home.text
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_keeper_that_is_told_to_end_gives_everything_back(home: KeeperHome, number: signal.Signals) -> None:
     with holder(home, AMPERE, 1005), holder(home, PASCAL, 862):
         home.tell(number)
@@ -88,6 +88,21 @@ def test_a_keeper_that_is_told_to_end_gives_everything_back(home: KeeperHome, nu
         assert home.default(AMPERE)
         assert home.default(PASCAL)
     assert home.markers() == []
+
+
+def test_a_keeper_that_is_to_outlive_its_terminal_does(rack: Rack) -> None:
+    with keeper_home(rack) as home:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+        try:
+            home.start()
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        home.tell(signal.SIGHUP)
+        with holder(home, AMPERE, 1005):
+            assert locked(home, 1005)
+        home.wait_default()
+        home.tell(signal.SIGTERM)
+        assert home.end() == 0
 
 
 def test_a_keeper_that_was_killed_gives_back_when_it_is_started_again(home: KeeperHome) -> None:
