@@ -34,6 +34,9 @@ class Plant(Protocol):
     def act(self, point: OperatingPoint) -> None:
         """Apply batch limit and delay, then the clock; an SM clock of None gives it back to the device.
 
+        Called with every window in which the clock was not in force: how often it is set again is the plant's
+        affair.
+
         Raises DeviceError when the device refuses; the batch limit is then in force all the same.
         """
 
@@ -154,7 +157,7 @@ class Governor:
         revenue = window_revenue(targets, window)
         held_back = self._held_back(window, revenue, targets)
         wanted = self._permitted(self._pinned or (self._grid.default if held_back else decision.point))
-        if wanted != self._point:
+        if wanted != self._point or _not_in_force(window, wanted):
             error = self._act(wanted)
         self._set_alarm(None if held_back else decision.alarm)
         return Record(window, revenue, decision, error, held_back)
@@ -252,6 +255,11 @@ class Governor:
     def _give_clock_back(self) -> None:
         with suppress(DeviceError):  # the refusal before it is what is said
             self._plant.act(self._point)
+
+
+def _not_in_force(window: Window, wanted: OperatingPoint) -> bool:
+    """Whether a clock is wanted and the last one was not in force: the plant is told again."""
+    return wanted.sm_clock_mhz is not None and bool(window.device.clock_not_taken)
 
 
 def _nobody() -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from optimizer.devices.gpu import Gpu
+from optimizer.insistence import Insistence
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
 
 T = TypeVar("T")
+_SET_AGAIN = "it was set again as the window began"
 
 
 class Batching(Protocol):
@@ -88,11 +91,13 @@ class ServingPlant:
         self._watch: tuple[Tripwire | None, Callable[[], None]] | None = None
         self._current: Batching | None = None
         self._clock_mhz: int | None = None
+        self._insistence = Insistence()
+        self._forgotten = False
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         """Return the traffic and the device's readings since the previous call."""
         traffic = self._call(lambda: self._take_traffic(slo_ms))
-        return traffic, self._device.read()
+        return traffic, self._insist(self._device.read())
 
     def act(self, point: OperatingPoint) -> None:
         """Apply batch limit and delay, then the clock. Raises `DeviceError` when the clock is refused."""
@@ -116,6 +121,13 @@ class ServingPlant:
         self._clock_mhz = None
         self._device.set_sm_clock_mhz(clock_mhz)
         self._clock_mhz = clock_mhz
+
+    def _insist(self, reading: DeviceReading) -> DeviceReading:
+        """Forget a clock that is not in force, so that it is set again; the window after is no evidence."""
+        mixed, self._forgotten = self._forgotten, self._insistence.due(in_force=not reading.clock_not_taken)
+        if self._forgotten:
+            self._clock_mhz = None
+        return replace(reading, clock_not_taken=reading.clock_not_taken or (_SET_AGAIN if mixed else ""))
 
     def _take_traffic(self, slo_ms: float) -> Traffic:
         batching = self._follow()

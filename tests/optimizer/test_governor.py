@@ -23,10 +23,12 @@ class FakePlant:
         self.acts: list[OperatingPoint] = []
         self.slos_ms: list[float] = []
         self.refuses_clocks = False
+        self.not_taken = ""
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         self.slos_ms.append(slo_ms)
-        return Traffic(arrived=10, completed=10), DeviceReading(energy=Energy(5.0, EnergySource.SIMULATED))
+        energy = Energy(5.0, EnergySource.SIMULATED)
+        return Traffic(arrived=10, completed=10), DeviceReading(energy=energy, clock_not_taken=self.not_taken)
 
     def act(self, point: OperatingPoint) -> None:
         self.acts.append(point)
@@ -125,6 +127,26 @@ def test_a_device_that_refuses_is_said_once_and_the_batch_still_governed(plant: 
     assert errors == [None] * 5
     assert loop.point == OperatingPoint(1, None)
     assert policy.windows[-1].point == OperatingPoint(1, None), "the policy sees that no clock was set"
+
+
+def test_a_clock_that_is_not_in_force_is_asked_for_again(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted())
+    loop.step()
+    loop.step()
+    assert plant.acts == [GRID.default, SLOW]
+    plant.not_taken = "somebody has set another"
+    loop.step()
+    plant.not_taken = ""
+    loop.step()
+    assert plant.acts == [GRID.default, SLOW, SLOW]
+
+
+def test_a_clock_that_was_given_back_is_not(plant: FakePlant) -> None:
+    loop = governor(plant, Scripted(OperatingPoint(4, None)))
+    plant.not_taken = "it may still be in force"
+    for _ in range(3):
+        loop.step()
+    assert plant.acts == [GRID.default, OperatingPoint(4, None)]
 
 
 def test_a_refused_clock_is_tried_again_soon(plant: FakePlant) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 
@@ -76,6 +78,15 @@ def test_killed_its_clock_is_given_back(scene: Scene, daemon: Program) -> None:
     assert locked(scene)
     daemon.kill()
     assert await_true(lambda: is_default(scene, 0), LONG_S)
+
+
+def test_a_clock_that_somebody_else_lifted_is_set_again(scene: Scene, daemon: Program) -> None:
+    scene.rack.keep_busy(0, LONG_S)  # an idle card explains every clock
+    program = "import pynvml as n; n.nvmlInit(); n.nvmlDeviceSetGpuLockedClocks(%s, 300, 300)"
+    program %= f"n.nvmlDeviceGetHandleByUUID({scene.uuids[0]!r})"
+    subprocess.run([sys.executable, "-c", program], env=scene.environment, check=True)
+    before_mhz = scene.cards[0].sm_clocks_mhz[-1]
+    assert await_true(lambda: scene.rack.card(0).locked_sm_mhz == (before_mhz, before_mhz), LONG_S)
 
 
 def test_a_drain_that_does_not_end_does_not_keep_the_clock(

@@ -42,6 +42,7 @@ class FakeGpu:
 
     def __init__(self) -> None:
         self.clock_mhz: int | None = None
+        self.in_force_mhz: int | None = None  # by somebody else's hand
         self.asked: list[int | None] = []
 
     def set_sm_clock_mhz(self, clock_mhz: int | None) -> None:
@@ -51,7 +52,8 @@ class FakeGpu:
         self.clock_mhz = clock_mhz
 
     def read(self) -> DeviceReading:
-        return DeviceReading(sm_clock_mhz=self.clock_mhz)
+        not_taken = "" if self.clock_mhz in (None, self.in_force_mhz or self.clock_mhz) else "another clock"
+        return DeviceReading(sm_clock_mhz=self.clock_mhz, clock_not_taken=not_taken)
 
 
 def directly(function: Callable[[], T], /) -> T:
@@ -98,6 +100,29 @@ def test_sensing_joins_traffic_and_readings() -> None:
     plant = ServingPlant(lambda: batching, gpu, directly)
     assert plant.sense(50.0) == (Traffic(arrived=5), DeviceReading(sm_clock_mhz=1000))
     assert batching.slos == [50.0]
+
+
+def test_a_clock_that_is_not_in_force_is_set_again_but_not_with_every_window() -> None:
+    gpu = FakeGpu()
+    plant = ServingPlant(FakeBatching, gpu, directly)
+    plant.act(OperatingPoint(8, 500))
+    gpu.in_force_mhz = 1000
+    for _ in range(20):
+        plant.sense(50.0)
+        plant.act(OperatingPoint(8, 500))
+    assert gpu.asked == [500] * 4, "at first, in windows 0, 5 and 14"
+
+
+def test_the_window_in_which_a_clock_was_set_again_is_no_evidence() -> None:
+    gpu = FakeGpu()
+    plant = ServingPlant(FakeBatching, gpu, directly)
+    plant.act(OperatingPoint(8, 500))
+    gpu.in_force_mhz = 1000
+    assert plant.sense(50.0)[1].clock_not_taken == "another clock"
+    plant.act(OperatingPoint(8, 500))
+    gpu.in_force_mhz = None
+    assert "set again" in plant.sense(50.0)[1].clock_not_taken
+    assert plant.sense(50.0)[1].clock_not_taken == ""
 
 
 def test_the_last_few_batches_are_those_of_the_scheduler() -> None:
