@@ -36,9 +36,12 @@ def predictor_from(arguments: argparse.Namespace) -> LayerPredictor:
 def steps_of(path: Path) -> tuple[Step, ...]:
     """Read a network's steps, for one image. Raises ConfigError."""
     try:
-        return fuse(count_layers_of_file(path, 1))
+        steps = fuse(count_layers_of_file(path, 1))
     except Exception as error:  # protobuf, onnx and the file system each raise their own
         raise ConfigError(f"{path} cannot be read as an ONNX network: {error}") from error
+    if not steps:
+        raise ConfigError(f"{path} computes nothing, so there is nothing to predict")
+    return steps
 
 
 def numbers(most: int) -> Callable[[str], tuple[int, ...]]:

@@ -18,9 +18,12 @@ VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dr
 
 MOVES = frozenset(
     {"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Tile", "Cast", "DepthToSpace"}
-    | {"SpaceToDepth", "ConstantOfShape", "Shape"}
+    | {"SpaceToDepth", "ConstantOfShape", "Shape", "Size"}
 )
 """Operators that move numbers and compute none."""
+
+ABOUT_SHAPES = frozenset({"Shape", "Size"})
+"""Operators that answer with a shape: they read none of the numbers."""
 
 _ONE_EACH = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Neg", "Abs", "Exp", "Log", "Sqrt", "Reciprocal"}
@@ -29,9 +32,17 @@ _ONE_EACH = frozenset(
     | {"Greater", "Less", "Equal", "Not", "And", "Or", "Where"}
 )
 _OVER_ALL_INPUTS = frozenset(
-    {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ArgMax"}
+    {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"}
+    | {"ArgMax", "ArgMin"}
 )
 _SOFTMAX = 5  # largest, difference, exponential, sum, quotient
+_MOMENTS = 7  # sum; difference, square, sum; quotient, scale, bias
+_TAPS = {
+    "nearest": 1,
+    "linear": 2,
+    "bilinear": 2,
+    "cubic": 4,
+}  # neighbours that a resized number is made of, along one side
 _LRN_BESIDES_SUM = 5  # square, times alpha, plus bias, power, quotient
 
 
@@ -119,6 +130,24 @@ def _normalisation(node: Node) -> int:
     return 2 * node.answers
 
 
+def _by_moments(node: Node) -> int:
+    """Mean and variance are of the very numbers, also in inference."""
+    return _MOMENTS * node.answers
+
+
+def _power_pooling(node: Node) -> int:
+    """Each number to a power, the sum, and its root."""
+    return 2 * _pooling(node) + node.answers
+
+
+def _resizing(node: Node) -> int:
+    """A weighted sum over neighbours along every side that changes; those nearby are copied."""
+    mode = node.attributes.get("mode", b"nearest").decode()
+    sides = sum(one != other for one, other in zip(node.needed(0), node.outputs[0], strict=True))
+    taps: int = _TAPS[mode] ** sides
+    return (2 * taps - 1) * node.answers if taps > 1 else 0
+
+
 def _local_response(node: Node) -> int:
     neighbours: int = node.attributes["size"]
     return node.answers * (neighbours - 1 + _LRN_BESIDES_SUM)
@@ -137,7 +166,13 @@ _MULTIPLY_ADDS: Mapping[str, Callable[[Node], int]] = {
 _OTHERS: Mapping[str, Callable[[Node], int]] = {
     "MaxPool": _pooling,
     "AveragePool": _pooling,
+    "LpPool": _power_pooling,
     "BatchNormalization": _normalisation,
+    "InstanceNormalization": _by_moments,
+    "LayerNormalization": _by_moments,
+    "GroupNormalization": _by_moments,
+    "Resize": _resizing,
+    "Upsample": _resizing,
     "LRN": _local_response,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,

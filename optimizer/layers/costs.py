@@ -126,7 +126,8 @@ def _inside(table: FeatureTable, side: Array, kernel: Array, answers: Array) -> 
         first = np.maximum(np.ceil((padding - offset) / stride), 0.0)
         last = np.minimum(np.floor((side - 1.0 + padding - offset) / stride), answers - 1.0)
         inside += (offset < kernel) * np.maximum(last - first + 1.0, 0.0)
-    return inside
+    one: Array = np.where(side > 1.0, inside, answers)  # every window over a single pixel sees it once
+    return one
 
 
 def _beyond(moved: Array, between: Array, limits: tuple[float, ...] = _CACHES_BYTES) -> list[Array]:

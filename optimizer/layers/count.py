@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 from onnx import ModelProto, NodeProto
 
-from optimizer.layers.arithmetic import VIEWS, Node, multiply_adds, operations
+from optimizer.layers.arithmetic import ABOUT_SHAPES, VIEWS, Node, multiply_adds, operations
 from optimizer.layers.graph import Graph, read_graph
 from optimizer.layers.layer import Layer, Tensor
 from optimizer.layers.light import read_light
@@ -17,6 +18,9 @@ _HAVE_WEIGHTS = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "PRelu"}
     | {"LayerNormalization", "GroupNormalization", "Add", "Sub", "Mul", "Div"}
 )
+_SAME = frozenset({b"SAME_UPPER", b"SAME_LOWER"})
+_MEANING_THE_SAME = frozenset({"", "ai.onnx", "com.microsoft"})
+"""ONNX's own operators; what ONNX Runtime calls by the same names are the same, for more datatypes."""
 
 
 def count_layers_of_file(path: Path, batch: int = 1) -> tuple[Layer, ...]:
@@ -52,25 +56,36 @@ def _dequantised(graph: Graph) -> dict[str, str]:
 
 
 def _layer(node: NodeProto, graph: Graph, behind: dict[str, str], versions: dict[str, int]) -> Layer:
-    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    operator = _operator(node)
+    own = operator == node.op_type  # others' attributes mean what they like
+    attributes = {
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute if own
+    }
     outputs = tuple(graph.tensors[name] for name in node.output if name in graph.tensors)
     shapes = [graph.tensors[name].shape if name else None for name in node.input]
-    arithmetic = Node(node.op_type, shapes, [output.shape for output in outputs], attributes)
+    arithmetic = Node(operator, shapes, [output.shape for output in outputs], attributes)
+    work, kernel = operations(arithmetic), _kernel(operator, node, graph, attributes)
     return Layer(
         name=node.name or node.output[0],
-        operator=node.op_type,
+        operator=operator,
         inputs=_flowing(node, graph, behind),
-        weights=_weights(node, graph),
+        weights=_weights(node, graph, known=work is not None),
         outputs=outputs,
         multiply_adds=multiply_adds(arithmetic),
-        operations=operations(arithmetic),
-        moves_data=node.op_type not in VIEWS,
-        kernel=_kernel(node, graph, attributes),
+        operations=work,
+        moves_data=operator not in VIEWS,
+        reads_data=operator not in ABOUT_SHAPES,
+        kernel=kernel,
         strides=tuple(attributes.get("strides", ())),
-        pads=tuple(attributes.get("pads", ())),
+        pads=_pads(arithmetic, kernel),
         groups=attributes.get("group", 1),
         version=_version(node, versions),
     )
+
+
+def _operator(node: NodeProto) -> str:
+    """Return ONNX's name; others' operators are something else whatever they are called."""
+    return node.op_type if node.domain in _MEANING_THE_SAME else f"{node.domain}.{node.op_type}"
 
 
 def _version(node: NodeProto, versions: dict[str, int]) -> int:
@@ -86,17 +101,37 @@ def _flowing(node: NodeProto, graph: Graph, behind: dict[str, str]) -> tuple[Ten
     return tuple(graph.tensors[name] for name in names)
 
 
-def _weights(node: NodeProto, graph: Graph) -> tuple[Tensor, ...]:
-    """Return the constants that are learned: arrays, where a single number is a setting of the operator."""
-    if node.op_type not in _HAVE_WEIGHTS:
-        return ()
+def _weights(node: NodeProto, graph: Graph, *, known: bool) -> tuple[Tensor, ...]:
+    """Return the constants that are learned: arrays, where a single number is a setting of the operator.
+
+    Whether an operator that is not `known` learns is not known either: whatever is no list of whole numbers,
+    such as axes, counts.
+    """
     stored = [graph.constants[name] for name in node.input if name in graph.constants]
-    return tuple(tensor for tensor in stored if tensor.shape)
+    if not known:
+        return tuple(tensor for tensor in stored if tensor.shape and tensor.datatype != "int64")
+    return tuple(tensor for tensor in stored if tensor.shape) if node.op_type in _HAVE_WEIGHTS else ()
 
 
-def _kernel(node: NodeProto, graph: Graph, attributes: dict[str, Any]) -> tuple[int, ...]:
+def _kernel(operator: str, node: NodeProto, graph: Graph, attributes: dict[str, Any]) -> tuple[int, ...]:
     if "kernel_shape" in attributes:
         return tuple(attributes["kernel_shape"])
-    if node.op_type in {"Conv", "ConvTranspose"}:  # where it is not stated, the filters have it
+    if operator in {"Conv", "ConvTranspose"}:  # where it is not stated, the filters have it
         return graph.tensors[node.input[1]].shape[2:]
     return ()
+
+
+def _pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
+    """Return what is put around an image; where it shall be as much as keeps its size, what that comes to."""
+    told = node.attributes.get("auto_pad", b"NOTSET")
+    if told not in _SAME or node.operator == "ConvTranspose":
+        return tuple(node.attributes.get("pads", ()))
+    sides = zip(node.needed(0)[2:], node.outputs[0][2:], kernel, strict=True)
+    ones = (1,) * len(kernel)
+    steps = zip(node.attributes.get("strides", ones), node.attributes.get("dilations", ones), strict=True)
+    whole = [
+        max((answers - 1) * stride + (window - 1) * dilation + 1 - side, 0)
+        for (side, answers, window), (stride, dilation) in zip(sides, steps, strict=True)
+    ]
+    first = [pad // 2 if told == b"SAME_UPPER" else pad - pad // 2 for pad in whole]
+    return (*first, *(pad - begin for pad, begin in zip(whole, first, strict=True)))

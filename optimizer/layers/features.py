@@ -8,6 +8,7 @@ made of all steps of a network at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -174,12 +175,11 @@ def _values(step: Step) -> Mapping[str, float]:
     flowing = layer.inputs[0] if layer.inputs else layer.outputs[0]
     in_channels, in_height, in_width = _sizes(flowing.shape)
     out_channels, out_height, out_width = _sizes(layer.outputs[0].shape)
-    kernel = (
-        layer.kernel or (in_height, in_width) if step.kind is Kind.WHOLE_POOLING else layer.kernel or (1, 1)
-    )
+    whole = (in_height, in_width) if step.kind is Kind.WHOLE_POOLING else (1, 1)
+    kernel_height, *kernel_across = layer.kernel or whole
     summed = [follower for follower in step.followers if follower.operator in SUMS]
     return {
-        "batch": layer.outputs[0].shape[0] if layer.outputs[0].shape else 1,
+        "batch": max(layer.outputs[0].shape[0], 1) if layer.outputs[0].shape else 1,
         "in_channels": sum(_sizes(tensor.shape)[0] for tensor in layer.inputs)
         if layer.operator == "Concat"
         else in_channels,
@@ -188,8 +188,8 @@ def _values(step: Step) -> Mapping[str, float]:
         "out_channels": out_channels,
         "out_height": out_height,
         "out_width": out_width,
-        "kernel_height": kernel[0],
-        "kernel_width": kernel[-1],
+        "kernel_height": kernel_height,
+        "kernel_width": math.prod(kernel_across),
         "stride": layer.strides[0] if layer.strides else 1,
         "padding": layer.pads[0] if layer.pads else 0,
         "groups": layer.groups,
@@ -208,6 +208,10 @@ def _values(step: Step) -> Mapping[str, float]:
 
 
 def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return channels, height and width; numbers in a row are channels, a third dimension is a height."""
-    flat = (*shape[1:], 1, 1, 1)
-    return (flat[0], flat[1], flat[2]) if len(shape) <= 4 else (flat[0], flat[1], int(np.prod(shape[3:])))
+    """Return channels, height and width; numbers in a row are channels, a third dimension is a height.
+
+    What comes after the height counts as width, and so it is with windows. What is empty counts as one: it
+    has no logarithm.
+    """
+    channels, height, *across = (max(side, 1) for side in (*shape[1:], 1, 1)[: max(len(shape) - 1, 2)])
+    return channels, height, math.prod(across)

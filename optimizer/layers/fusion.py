@@ -23,7 +23,9 @@ _POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
 _WHOLE_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"})
 _PRODUCTS = frozenset({"Gemm", "MatMul"})
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
-_MOVES = frozenset({"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Tile", "Resize"})
+_MOVES = frozenset(
+    {"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Tile", "Resize", "Upsample"}
+)
 
 
 class Kind(StrEnum):
@@ -94,6 +96,8 @@ def fuse(layers: Iterable[Layer]) -> tuple[Step, ...]:
 
 def kind_of(layer: Layer) -> Kind:
     """Return the kind of a layer; an operator that is not known is UNKNOWN, never something else."""
+    if layer.operations is None:
+        return Kind.UNKNOWN
     if layer.operator in _CONVOLUTIONS:
         depthwise = layer.groups > 1 and layer.groups == layer.inputs[0].shape[1]
         return Kind.DEPTHWISE if depthwise else Kind.CONVOLUTION
@@ -109,7 +113,7 @@ def kind_of(layer: Layer) -> Kind:
         return Kind.LOCAL_RESPONSE
     if layer.operator in _MOVES:
         return Kind.MOVE
-    return Kind.ELEMENTWISE if layer.operations is not None else Kind.UNKNOWN
+    return Kind.ELEMENTWISE
 
 
 _FOLLOW: Mapping[Kind, tuple[frozenset[str], ...]] = {

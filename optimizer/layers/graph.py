@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from optimizer.layers.layer import Tensor
+from optimizer.layers.shapes import batch_symbols, check_known, is_known, stated_shapes, unknown_answers
 
 _INLINE_ELEMENTS = 64  # shapes, axes and the like, which shape inference reads; weights are longer
 _BITS = {
@@ -18,8 +19,12 @@ _BITS = {
     **dict.fromkeys(("float", "int32", "uint32"), 32),
     **dict.fromkeys(("double", "int64", "uint64"), 64),
 }
-# What computes a constant of constants: an engine does it once, when it loads the graph.
+# An engine computes a constant of constants once, when it loads the graph. These keep its numbers:
 _PASSES_ON = frozenset({"DequantizeLinear", "Cast", "Identity", "Transpose"})
+_TAKEN_APART = frozenset({"GroupNormalization", "MeanVarianceNormalization"})
+_ONNX = frozenset({"", "ai.onnx"})
+_WEIGHTS_ARE_NO_INPUTS = 4  # since this version of the format; engines take such files of any version
+_BY_LOT = frozenset({"RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +57,48 @@ def read_graph(model: ModelProto, batch: int) -> Graph:
     if batch < 1:
         raise ValueError(f"the batch must be 1 or more, got {batch}")
     light = _without_weights(model)
+    symbols = batch_symbols(light)
     _fix_batch(light, batch)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ValueError(f"the shapes of the graph do not fit together at batch {batch}: {error}") from error
-    constants = _constants(inferred)
+    _stand_in(light)
+    inferred = _inferred(light, batch)
+    stated = list(stated_shapes(model, unknown_answers(inferred), dict.fromkeys(symbols, batch)))
+    if stated:
+        _state(light, stated)
+        inferred = _inferred(light, batch)
+    inferred.graph.ClearField("node")
+    inferred.graph.node.extend(model.graph.node)
+    check_known(inferred)
     tensors = dict(_tensors(inferred))
+    constants = _constants(inferred, tensors)
     nodes = tuple(node for node in inferred.graph.node if not set(node.output) <= constants.keys())
     return Graph(nodes, tensors, constants)
+
+
+def _inferred(model: ModelProto, batch: int) -> ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        first = str(error).partition("\n")[0]  # the others follow from it
+        raise ValueError(f"the shapes of the graph do not fit together at batch {batch}: {first}") from error
+
+
+def _stand_in(model: ModelProto) -> None:
+    """Put something of the same shape for operators that ONNX can only infer by taking them apart."""
+    for node in model.graph.node:
+        if node.op_type in _TAKEN_APART and node.domain in _ONNX:
+            node.op_type = "Identity"
+            node.ClearField("attribute")
+            del node.input[1:]
+
+
+def _state(model: ModelProto, stated: Iterable[ValueInfoProto]) -> None:
+    """Put shapes into a model for what it answers with, or what lies between."""
+    outputs = {value.name: value for value in model.graph.output}
+    for value in stated:
+        if value.name in outputs:
+            outputs[value.name].CopyFrom(value)
+        else:
+            model.graph.value_info.append(value)
 
 
 def _without_weights(model: ModelProto) -> ModelProto:
@@ -74,6 +112,8 @@ def _without_weights(model: ModelProto) -> ModelProto:
     light.graph.input.extend(graph.input)
     light.graph.output.extend(graph.output)
     light.graph.initializer.extend(map(_lightened, graph.initializer))
+    if {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}:
+        light.ir_version = max(light.ir_version, _WEIGHTS_ARE_NO_INPUTS)
     return light
 
 
@@ -104,22 +144,16 @@ def _fix_batch(model: ModelProto, batch: int) -> None:
 
 def _tensors(model: ModelProto) -> Iterator[tuple[str, Tensor]]:
     graph = model.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        yield value.name, _described(value)
+    for value in (*graph.output, *graph.value_info, *graph.input):
+        if is_known(value):  # an output that is an input is stated there
+            yield value.name, _described(value)
     for tensor in graph.initializer:
         yield tensor.name, _stored(tensor)
 
 
 def _described(value: ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
-    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
-    shape = tuple(dim for dim in dims if dim is not None)
-    if not kind.HasField("shape") or len(shape) != len(dims):
-        raise ValueError(
-            f"the shape of {value.name} cannot be known without running the graph: it depends on values, or "
-            "an input has an open dimension besides the batch"
-        )
-    return _tensor(value.name, shape, kind.elem_type)
+    return _tensor(value.name, tuple(dim.dim_value for dim in kind.shape.dim), kind.elem_type)
 
 
 def _stored(tensor: TensorProto) -> Tensor:
@@ -133,16 +167,23 @@ def _tensor(name: str, shape: tuple[int, ...], element: int) -> Tensor:
     return Tensor(name, shape, datatype, _BITS[datatype])
 
 
-def _constants(model: ModelProto) -> dict[str, Tensor]:
-    """Map constants to what is stored of them: behind a dequantised weight lie its bytes."""
+def _constants(model: ModelProto, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Map constants to what is kept of them: behind a dequantised weight lie its bytes."""
     found = {tensor.name: _stored(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         value = _constant_value(node)
         if value is not None:
             found[node.output[0]] = value
-        elif node.op_type in _PASSES_ON and all(name in found for name in node.input):
-            found[node.output[0]] = found[node.input[0]]
+        elif _is_computed_once(node) and all(name in found for name in node.input if name):
+            passed = {node.output[0]: found[node.input[0]]} if node.op_type in _PASSES_ON else {}
+            found.update({name: passed.get(name, tensors[name]) for name in node.output if name})
     return found
+
+
+def _is_computed_once(node: NodeProto) -> bool:
+    """Whether the same constants always give the same answer; bodies may read what is no constant."""
+    bodies = any(attribute.HasField("g") for attribute in node.attribute)
+    return bool(node.input) and not bodies and node.op_type not in _BY_LOT
 
 
 def _constant_value(node: NodeProto) -> Tensor | None:

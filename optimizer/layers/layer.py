@@ -47,6 +47,7 @@ class Layer:
         multiply_adds: of convolutions and matrix products; 0 for others.
         operations: arithmetic operations in all, two to a multiply-add; None: the operator is not known.
         moves_data: False where the answer is the input under another shape, so that no byte moves.
+        reads_data: False where only the shape of what flows in matters.
         kernel: height and width of its window; empty without one.
         strides: of the window, likewise.
         pads: (top, left, bottom, right), likewise.
@@ -62,6 +63,7 @@ class Layer:
     multiply_adds: int
     operations: int | None
     moves_data: bool = True
+    reads_data: bool = True
     kernel: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     pads: tuple[int, ...] = ()
@@ -81,7 +83,11 @@ class Layer:
     @property
     def input_bytes(self) -> int:
         """Bytes that flow in and are read; each tensor once, though a layer may read it twice."""
-        return sum(tensor.size_bytes for tensor in set(self.inputs)) if self.moves_data else 0
+        return (
+            sum(tensor.size_bytes for tensor in set(self.inputs))
+            if self.moves_data and self.reads_data
+            else 0
+        )
 
     @property
     def output_bytes(self) -> int:

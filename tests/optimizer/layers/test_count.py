@@ -239,10 +239,95 @@ def test_the_model_given_is_left_as_it_was() -> None:
     [
         (["n", 20], 0, "the batch must be 1 or more, got 0"),
         ([4, 20], 2, "input x is fixed to batches of 4, so it cannot be counted at 2"),
-        (["n", "side"], 1, r"the shape of (x|y) cannot be known"),
+        (["n", "side"], 1, "the shape of input x cannot be known"),
         (["n", 30], 1, "the shapes of the graph do not fit together at batch 1"),
     ],
 )
 def test_what_cannot_be_counted_is_said(shape: list[int | str], batch: int, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         count_layers(graph([node("MatMul", "w")], shape, {"w": zeros(20, 10)}), batch)
+
+
+def with_foreign(operator: str, *weights: str, stated: list[int | str] | None = None) -> ModelProto:
+    """Make a model with an operator of somebody's before a rectifier; `stated`: its shape, if told."""
+    nodes = [
+        helper.make_node(operator, ["x", *weights], ["between"], domain="org.example", kernel_shape=7),
+        helper.make_node("Relu", ["between"], ["y"]),
+    ]
+    made = graph(nodes, ["n", 6, 9, 9], {"w": zeros(6, 6, 3, 3), "axes": np.zeros(2, np.int64)})
+    made.opset_import.append(helper.make_opsetid("org.example", 1))
+    if stated is not None:
+        made.graph.value_info.append(helper.make_tensor_value_info("between", TensorProto.FLOAT, stated))
+    return made
+
+
+def answering_whole_numbers(operator: str, shape: list[int | str]) -> ModelProto:
+    made = graph([node(operator)], shape)
+    made.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return made
+
+
+def test_an_operator_that_nobody_knows_is_counted_by_what_the_file_states() -> None:
+    foreign, relu = count_layers(with_foreign("Warp", "w", "axes", stated=["n", 6, 9, 9]), 5)
+    assert (foreign.operator, foreign.operations) == ("org.example.Warp", None)
+    assert [weight.name for weight in foreign.weights] == ["w"]
+    assert foreign.traffic_bytes == 4 * (6 * 6 * 9 + 2 * 5 * 6 * 81)
+    assert relu.operations == 5 * 6 * 81
+
+
+def test_an_operator_that_nobody_knows_is_not_taken_for_one_of_the_same_name() -> None:
+    foreign, _ = count_layers(with_foreign("Conv", stated=["n", 6, 9, 9]))
+    assert (foreign.operator, foreign.operations, foreign.kernel) == ("org.example.Conv", None, ())
+
+
+def test_whose_shape_is_not_known_is_said() -> None:
+    for stated in (None, ["n", "somewhat", 9, 9]):
+        with pytest.raises(
+            ValueError, match=r"the shape of between .* Warp of org.example, .* none of ONNX's"
+        ):
+            count_layers(with_foreign("Warp", stated=stated))
+    with pytest.raises(ValueError, match="Add reads nothing_of_the_kind, which nothing before it"):
+        count_layers(graph([node("Add", "nothing_of_the_kind")], ["n", 6]))
+    with pytest.raises(ValueError, match=r"the shape of y cannot be known .* NonZero"):
+        count_layers(answering_whole_numbers("NonZero", ["n", 6]))
+
+
+def test_constants_of_constants_are_no_layers_whatever_computes_them() -> None:
+    nodes = [
+        helper.make_node("Mul", ["w", "gain"], ["scaled"]),
+        helper.make_node("Conv", ["x", "scaled"], ["y"]),
+    ]
+    (layer,) = count_layers(graph(nodes, ["n", 3, 8, 8], {"w": zeros(4, 3, 3, 3), "gain": zeros(4, 1, 1, 1)}))
+    assert (layer.operator, layer.parameters, layer.weight_bytes) == ("Conv", 108, 432)
+    assert layer.input_bytes == 4 * 3 * 64
+
+
+def test_the_shape_of_a_tensor_is_told_without_reading_it() -> None:
+    layer = only(answering_whole_numbers("Shape", ["n", 64, 100, 100]))
+    assert (layer.input_bytes, layer.output_bytes) == (0, 4 * 8)
+
+
+@pytest.mark.parametrize(("told", "pads"), [("SAME_UPPER", (0, 0, 1, 1)), ("SAME_LOWER", (1, 1, 0, 0))])
+def test_padding_that_keeps_the_size_is_reckoned(told: str, pads: tuple[int, ...]) -> None:
+    convolution = only(
+        graph([node("Conv", "w", auto_pad=told, strides=[2, 2])], [1, 3, 32, 32], {"w": zeros(4, 3, 3, 3)})
+    )
+    assert (convolution.pads, convolution.outputs[0].shape) == (pads, (1, 4, 16, 16))
+    wide = only(
+        graph([node("Conv", "w", auto_pad=told, dilations=[3, 3])], [1, 3, 32, 32], {"w": zeros(4, 3, 3, 3)})
+    )
+    assert wide.pads == (3, 3, 3, 3)
+
+
+def test_weights_need_not_be_inputs_in_files_of_old() -> None:
+    made = graph([node("Conv", "w")], ["n", 3, 8, 8], {"w": zeros(4, 3, 3, 3)})
+    made.ir_version = 3
+    assert only(made).outputs[0].shape == (1, 4, 6, 6)
+
+
+@pytest.mark.parametrize(("mode", "each"), [("nearest", 0), ("linear", 2 * 4 - 1), ("cubic", 2 * 16 - 1)])
+def test_resizing_weighs_neighbours(mode: str, each: int) -> None:
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    made = graph([helper.make_node("Resize", ["x", "", "scales"], ["y"], mode=mode)], [1, 3, 4, 4], scales)
+    layer = only(made)
+    assert (layer.operations, layer.parameters) == (each * 3 * 64, 0)

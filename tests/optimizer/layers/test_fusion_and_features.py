@@ -6,22 +6,30 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from optimizer.layers.costs import pixels_inside
 from optimizer.layers.count import count_layers
 from optimizer.layers.features import NAMES, features, join
 from optimizer.layers.fusion import Kind, Step, fuse
+from optimizer.layers.network import predict_network
 from optimizer.layers.neuralpower import rows_of
+from optimizer.layers.saved import load_predictor
 
 
-def network(*nodes: tuple[str, list[str], str, dict[str, object]], **weights: tuple[int, ...]) -> ModelProto:
+def network(
+    *nodes: tuple[str, list[str], str, dict[str, object]],
+    shape: tuple[int, ...] = (8, 16, 16),
+    opset: int = 17,
+    **weights: tuple[int, ...],
+) -> ModelProto:
     made = [helper.make_node(kind, reads, [out], name=out, **more) for kind, reads, out, more in nodes]
     graph = helper.make_graph(
         made,
         "made",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8, 16, 16])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *shape])],
         [helper.make_tensor_value_info(nodes[-1][2], TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.zeros(s, np.float32), name) for name, s in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 PADDED = {"pads": [1] * 4, "kernel_shape": [3, 3]}
@@ -70,6 +78,65 @@ def test_an_unknown_operator_is_a_step_of_its_own() -> None:
     made = network(("Hardmax", ["x"], "y", {}))
     (step,) = steps(made)
     assert (step.kind, step.operators) == (Kind.UNKNOWN, "Hardmax")
+
+
+@pytest.mark.parametrize(
+    ("operator", "each"),
+    [
+        ("InstanceNormalization", 7),
+        ("GroupNormalization", 7),
+        ("LayerNormalization", 7),
+        ("LpPool", 2 * 4 + 1),
+    ],
+)
+def test_what_is_not_unknown_has_its_arithmetic_counted(operator: str, each: int) -> None:
+    more: dict[str, dict[str, object]] = {
+        "GroupNormalization": {"num_groups": 2},
+        "LpPool": {"kernel_shape": [2, 2], "strides": [2, 2]},
+    }
+    reads = ["x", "s", "b"] if operator != "LpPool" else ["x"]
+    size = (16,) if operator == "LayerNormalization" else (8,)
+    (step,) = steps(network((operator, reads, "y", more.get(operator, {})), opset=21, s=size, b=size))
+    assert step.kind is not Kind.UNKNOWN
+    assert step.leader.operations == each * step.leader.outputs[0].elements
+
+
+def test_a_step_of_unknown_arithmetic_is_unknown_whatever_it_resembles() -> None:
+    (step,) = steps(network(("GlobalLpPool", ["x"], "y", {})))
+    assert step.kind is Kind.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "sizes"),
+    [((100,), (3,), (3, 1)), ((12, 12), (3, 5), (3, 5)), ((6, 12, 12), (2, 3, 5), (2, 15))],
+)
+def test_windows_of_any_dimensions_keep_their_number_of_pixels(
+    shape: tuple[int, ...], window: tuple[int, ...], sizes: tuple[int, int]
+) -> None:
+    model = network(("Conv", ["x", "w"], "y", {}), shape=(8, *shape), w=(4, 8, *window))
+    table = features(steps(model))
+    assert (*table.column("kernel_height"), *table.column("kernel_width")) == sizes
+    pixels = table.column("out_height") * table.column("out_width") * table.column("out_channels")
+    assert table.column("multiply_adds") == pixels * 8 * np.prod(window)
+
+
+def test_windows_over_a_row_see_each_of_its_pixels_however_it_is_padded() -> None:
+    around = {"kernel_shape": [3], "pads": [1, 1]}
+    table = features(steps(network(("MaxPool", ["x"], "y", around), shape=(8, 10))))
+    assert pixels_inside(table) == 3 * 10 - 2
+
+
+def test_what_is_empty_can_be_predicted() -> None:
+    nothing = {"starts": 0, "ends": 0, "axes": 2}
+    model = network(
+        ("Slice", ["x", *nothing], "e", {}), ("Conv", ["e", "w"], "y", {"pads": [1] * 4}), w=(4, 8, 1, 1)
+    )
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([at], np.int64), name) for name, at in nothing.items()
+    )
+    found = predict_network(load_predictor("t4"), steps(model), (1, 8), (1000.0,))
+    assert np.isfinite(found.run_s).all()
+    assert (found.seconds > 0.0).all()
 
 
 def test_features_of_a_grouped_fused_convolution_by_hand() -> None:
