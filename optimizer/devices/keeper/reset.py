@@ -16,7 +16,7 @@ from optimizer.devices.keeper.undoing import undo
 from optimizer.devices.nvml.library import Nvml
 
 _HOW = {
-    Axis.POWER_LIMIT: "its default",
+    Axis.POWER_LIMIT: "its default, or this card has none",
     Axis.SM_LOCK: "lifted, or none was possible",
     Axis.MEMORY_LOCK: "lifted, or none was possible",
     Axis.APPLICATION_CLOCKS: "their default, or this card has none",

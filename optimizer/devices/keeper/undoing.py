@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 from optimizer.devices.gpu import DeviceError
 from optimizer.devices.keeper.marker import Axis, Marker
-from optimizer.devices.nvml.failures import FUNCTION_NOT_FOUND, NOT_SUPPORTED, NvmlFailure
+from optimizer.devices.nvml.failures import (
+    DEPRECATED,
+    FUNCTION_NOT_FOUND,
+    NOT_SUPPORTED,
+    NvmlFailure,
+)
 from optimizer.devices.nvml.library import Card
 
 LACKING = (NOT_SUPPORTED, FUNCTION_NOT_FOUND)
+# Newer drivers give application clocks up: they cannot be given back then, and were not set.
+_NOT_OFFERED = (*LACKING, DEPRECATED)
 
 
 def undo(card: Card, axis: Axis, marker: Marker) -> None:
@@ -21,7 +28,7 @@ def undo(card: Card, axis: Axis, marker: Marker) -> None:
     try:
         _UNDO[axis](card, marker)
     except NvmlFailure as failure:
-        if failure.code not in LACKING or axis in marker.confirmed:
+        if failure.code not in _NOT_OFFERED or axis in marker.confirmed:
             raise
 
 

@@ -48,6 +48,14 @@ def test_without_a_marker_everything_goes_to_the_cards_default(rack: Rack, tmp_p
     assert {call.card for call in rack.set_history()} == {0}
 
 
+@pytest.mark.parametrize("code", [3, 13, 26])
+def test_what_the_driver_has_given_up_need_not_be_given_back(rack: Rack, tmp_path: Path, code: int) -> None:
+    for function in ("GetApplicationsClock", "GetDefaultApplicationsClock", "ResetApplicationsClocks"):
+        rack.fail(f"nvmlDevice{function}", code)
+    done = reset(rack, "--gpu", rack.uuid(0), "--state-dir", tmp_path / "none")
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_gpu_may_be_named_by_its_index_or_the_beginning_of_its_uuid(rack: Rack, tmp_path: Path) -> None:
     beginning = rack.uuid(0)[:12]
     for name, card in (("1", 1), (beginning, 0)):
