@@ -28,6 +28,7 @@ class Handler(Protocol):
     """What answers calls, as `grpc.RpcMethodHandler`; of the four functions one is there."""
 
     request_streaming: bool
+    response_streaming: bool
     request_deserializer: Callable[[bytes], Any] | None
     response_serializer: Callable[[Any], bytes] | None
     unary_unary: Callable[..., Any] | None
@@ -101,7 +102,12 @@ class Call:
         raise Aborted(code, details, trailing_metadata)
 
     async def write(self, message: Any) -> None:  # noqa: ANN401  # what the handler's serializer takes
-        """Send a message of a stream; waits until the client has room for it. Cancelled when it is gone."""
+        """Send a message of a stream; waits until the client has room for it. Cancelled when it is gone.
+
+        Raises TypeError in a method that answers once: what its handler returns is the answer.
+        """
+        if not self._handler.response_streaming:
+            raise TypeError("this method answers once, with what its handler returns")
         content = binding.message(self._serialized(message))
         event = await self._awaited(lambda tag: self._start((content,), tag))
         if not event.success:

@@ -45,6 +45,7 @@ class Faulty(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             "request": UNARY(self.echo, request_deserializer=fail),
             "response": UNARY(self.echo, response_serializer=fail),
             "written": STREAM(self.write, response_serializer=fail),
+            "twice": UNARY(self.write_too),
             "text": UNARY(self.echo, response_serializer=bytes.decode),
             "nothing": UNARY(self.nothing),
             "number": UNARY(self.number),
@@ -64,6 +65,10 @@ class Faulty(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     async def write(self, message: bytes, context: Context) -> None:
         await context.write(message)
+
+    async def write_too(self, message: bytes, context: Context) -> bytes:
+        await context.write(message)
+        return message
 
     async def nothing(self, _message: bytes, _context: Context) -> None:
         pass
@@ -144,7 +149,7 @@ async def status_of(address: str, name: str) -> grpc.StatusCode:
 @pytest.mark.parametrize(
     "name",
     [
-        *("service", "request", "response", "written", "text", "nothing", "number"),
+        *("service", "request", "response", "written", "twice", "text", "nothing", "number"),
         *("details", "surrogate", "code", "metadata", "base", "closing"),
     ],
 )
