@@ -50,9 +50,17 @@ from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import SloWatch, clock_in_force_mhz, out_of_hand, was_in_force, why_unfit
+from optimizer.policies.evidence import (
+    LEAST_IMAGES,
+    SloWatch,
+    clock_in_force_mhz,
+    out_of_hand,
+    was_in_force,
+    why_unfit,
+)
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.policy import Alarm, Decision, Prediction
+from optimizer.policies.pooling import Pool
 from optimizer.policies.retries import Retries
 from optimizer.policies.stronghold import Stronghold
 from optimizer.revenue import Targets, late_images, settled_images, window_revenue
@@ -129,6 +137,7 @@ class BoultonPolicy:
         self._watch = SloWatch()
         self._drift, self._power_drift = DriftDetector(), DriftDetector()
         self._caution = Caution()
+        self._pool = Pool()
         self._stronghold = Stronghold()
         self._surprise = Surprise()
         self._both_ways = BothWays()
@@ -152,7 +161,8 @@ class BoultonPolicy:
             settled = False
         missed = self._missed(window)
         settled = settled or missed
-        unfit = why_unfit(window, settled=settled)
+        evidence = self._pool.add(window, settled=settled)
+        unfit = why_unfit(evidence, settled=settled, least_images=1 if missed else LEAST_IMAGES)
         if missed:
             self._stronghold.lose(window.point.sm_clock_mhz)
         self._caution.count(window)
@@ -163,7 +173,7 @@ class BoultonPolicy:
         from_cut = self._learn_from_cut(window, last)
         if not from_cut and not surged:
             self._learn_from_crowd(window, targets)
-        learned = from_cut or self._learn(window, targets, unfit, surged=surged)
+        learned = from_cut or self._learn(evidence, targets, unfit, surged=surged)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         tried = self._tries and (sounded or self._as_decided(window))
         self._retries.observe(window, tried=tried, failed=missed or sounded or trouble is not None)
@@ -354,7 +364,7 @@ class BoultonPolicy:
     def _choose(self, window: Window, targets: Targets, trouble: str | None, learned: str) -> Decision:
         point = window.point
         if not self._machine.ready:
-            return Decision(self._start(point), f"{self._start(point)}: no batch seen yet", learned=learned)
+            return Decision(self._start(point), f"{self._start(point)}: nothing learned yet", learned=learned)
         requests = self._requests
         dispersion = max(self._clumps.dispersion, requests.own_images)
         rate = self._arrivals.expected_per_s

@@ -20,12 +20,13 @@ _DEVIATIONS = 2.0
 _MEMORY = 0.8
 
 
-def why_unfit(window: Window, *, settled: bool) -> str | None:
+def why_unfit(window: Window, *, settled: bool, least_images: int = LEAST_IMAGES) -> str | None:
     """Say why a window is no evidence about its setting; None when it is.
 
     Args:
         window: what was measured.
         settled: whether the clock was set before the window began, and no window came between.
+        least_images: so many must have been answered.
     """
     throttled = window.device.event_reasons & THROTTLED
     if throttled:
@@ -34,8 +35,8 @@ def why_unfit(window: Window, *, settled: bool) -> str | None:
         return f"the clock is not the one asked for ({window.device.clock_not_taken})"
     if not settled:
         return "the clock was still settling"
-    if window.traffic.completed < LEAST_IMAGES or window.duration_s <= 0.0:
-        return f"only {window.traffic.completed} images to learn from, {LEAST_IMAGES} are needed"
+    if window.traffic.completed < least_images or window.duration_s <= 0.0:
+        return f"only {window.traffic.completed} images to learn from, {least_images} are needed"
     if not window.traffic.batches:
         return "no batch ended"
     return None

@@ -139,7 +139,7 @@ def test_a_throttled_window_gives_a_prediction_no_level() -> None:
     device = replace(window.device, event_reasons=EventReason.HW_THERMAL_SLOWDOWN)
     decision = warm.decide(replace(window, device=device), TARGETS)
     assert decision.point == GRID.default
-    assert "no batch seen yet" in decision.reason
+    assert "nothing learned yet" in decision.reason
 
 
 def test_what_was_learned_before_is_used_and_no_prediction() -> None:
