@@ -170,8 +170,9 @@ def test_a_gpu_that_is_lost_is_given_up_and_said_once(scene: Scene, daemon: Prog
     asked = scene.rack.calls("nvmlDeviceGetClockInfo")
     assert len(lines(daemon, "GPU_IS_LOST")) == 1
     scene.rack.recover(0)
+    assert await_true(lambda: is_default(scene, 0), LONG_S), "it stays not set while nobody looks after it"
     assert daemon.end() == 0
-    assert await_true(lambda: is_default(scene, 0), LONG_S)
+    assert is_default(scene, 0)
     assert asked > 0
 
 

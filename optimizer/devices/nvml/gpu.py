@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from optimizer.devices.gpu import DeviceError, DeviceGone, DeviceLost
@@ -28,8 +29,8 @@ class NvmlGpu:
     was asked for is looked for in the GPU's own readings from 0.3 s later on. The only other thread is the
     sampler of power, for cards without an energy counter: `read` starts it and `close` ends it.
 
-    A GPU that is lost, or needs a reset, is neither read nor set any more. When NVML itself goes away, as
-    while the driver is being reloaded, `read` opens it again every minute.
+    A GPU that is lost, or needs a reset, is given back, and neither read nor set any more. When NVML itself
+    goes away, as while the driver is being reloaded, `read` opens it again every minute.
 
     Args:
         card: the GPU.
@@ -64,6 +65,7 @@ class NvmlGpu:
         self._legal_mhz: tuple[int, ...] = ()
         self._up_to_date = False  # whether the clocks above are those that may be set now
         self._disturbances = 0
+        self._gave_back = False  # because the GPU was lost
         self._confirmation = Confirmation(card.uuid, self._look, clock)
         self._said: set[str] = set()
 
@@ -130,6 +132,7 @@ class NvmlGpu:
         temperature_c = self._watch.ask("the temperature", self._card.temperature_c)
         seen = self._confirmation.check(self._look())
         if self.lost:
+            self._let_go()
             return DeviceReading()
         if power is not None and power.why_not:
             self._say_power(power)
@@ -183,6 +186,14 @@ class NvmlGpu:
             self._confirmation.give_up(confirmed=True)
         else:
             self._ask(actuator, self._fixed)
+
+    def _let_go(self) -> None:
+        """Give back what nobody looks after any more: should the GPU come back, it is not to stay set."""
+        if self._actuator is not None and not self._gave_back and self._watch.lost_for_good:
+            self._gave_back = True
+            with suppress(DeviceError):  # a keeper that cannot give it back now goes on trying
+                self._actuator.release()
+            self._confirmation.give_up(confirmed=True)
 
     def _ask(self, actuator: Actuator, setting: GpuSetting) -> None:
         actuator.set(setting)

@@ -72,6 +72,11 @@ class Watch:
         """Whether this figure cannot be had for as long as the card, the driver and the user are the same."""
         return what in self._ask_again_s
 
+    @property
+    def lost_for_good(self) -> bool:
+        """Whether the GPU is out of reach, and nothing is opened anew for it."""
+        return bool(self.lost) and (self._reopen is None or self._reopen_s == math.inf)
+
     def close(self) -> None:
         """Ask nothing any more, and find nothing wrong with that."""
         self._closed = True

@@ -235,6 +235,7 @@ def test_a_gpu_that_is_lost_is_let_be(
         bench.rack.calls("nvmlDeviceGetTotalEnergyConsumption"),
     )
     assert len(warnings(caplog)) == 1
+    assert bench.actuator.asked[1:] == [None], "given back once: whoever can goes on trying"
     settings = len(bench.actuator.asked)
     with pytest.raises(DeviceError, match="nothing is set any more: "):
         bench.gpu.set_sm_clock_mhz(705)
@@ -248,6 +249,7 @@ def test_nvml_that_went_away_is_opened_again_every_minute(
 ) -> None:
     bench = make_bench(reopens=True)
     bench.gpu.read()
+    bench.gpu.set_sm_clock_mhz(1005)
     pynvml.nvmlShutdown()  # what a reload of the driver looks like: whatever is asked is UNINITIALIZED
     bench.rack.fail("nvmlInit", 9, times=1)
     assert bench.gpu.read() == DeviceReading()
@@ -260,7 +262,8 @@ def test_nvml_that_went_away_is_opened_again_every_minute(
     bench.time.pass_by(60.0)
     reading = bench.gpu.read()
     assert bench.gpu.lost == ""
-    assert reading.sm_clock_mhz == 210
+    assert reading.sm_clock_mhz == 1005
+    assert len(bench.actuator.asked) == 1, "what comes back is not given back"
     assert reading.energy == NOT_MEASURED  # nobody knows what belongs to this interval
     bench.time.pass_by(1.0)
     assert bench.gpu.read().energy.joules == pytest.approx(32.0, rel=0.03)
