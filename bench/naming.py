@@ -7,6 +7,11 @@ from pathlib import Path
 _ENTRY_FILE = "model.onnx"
 
 
+def printable(name: str) -> str:
+    """Return a name without what a terminal takes for an order, or for the end of a line."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+
+
 def network_name(path: Path) -> str:
     """Return a network's name: its file's; in a repository (NAME/VERSION/model.onnx) its entry's."""
     version = path.absolute().parent

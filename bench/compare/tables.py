@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.compare.agreement import Agreement, agreement_text
@@ -55,7 +56,7 @@ def show_agreements(found: Sequence[Agreement], console: Console) -> None:
 
 def _table(network: str, lines: Sequence[Line], baseline: Baseline | None) -> Table:
     headings, rows = main_table(lines)
-    table = _empty(f"{network}: {explained(lines, baseline)}", headings)
+    table = _empty(f"{escape(network)}: {explained(lines, baseline)}", headings)
     last = None
     for line, row in zip(lines, rows, strict=True):
         if last not in (None, line.cell.subject):

@@ -87,6 +87,13 @@ def beyond_text(prediction: NetworkPrediction) -> str:
     )
 
 
+def guessed_text(prediction: NetworkPrediction) -> str:
+    """Name what was judged without having been measured enough; empty where there is nothing of the kind."""
+    if not prediction.guessed:
+        return ""
+    return f"judged by work and traffic alone, never measured enough: {', '.join(prediction.guessed)}"
+
+
 def source_line(predictor: LayerPredictor) -> str:
     """Say in a line what the figures rest on."""
     said = predictor.provenance

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from bench.console import make_console
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         _say(dataset)
         if arguments.output is not None:
             save_predictor(fit_predictor(dataset), arguments.output)
-            make_console().print(f"predictor: {arguments.output}", highlight=False)
+            make_console(markup=False).print(f"predictor: {arguments.output}", highlight=False)
     except (DatasetError, SettingsError, ValueError) as error:
         raise ConfigError(str(error)) from error
     return 0
@@ -108,10 +109,12 @@ def _measure(arguments: argparse.Namespace) -> None:
         def said(name: str) -> None:
             nonlocal count
             count += 1
-            progress.update(task, advance=1, description=name)
+            progress.update(task, advance=1, description=escape(name))
             if not console.is_terminal and count % _LINE_EVERY == 0:
                 console.print(
-                    f"{count} of {len(jobs) * arguments.rounds} measured, last {name}", highlight=False
+                    f"{count} of {len(jobs) * arguments.rounds} measured, last {name}",
+                    markup=False,
+                    highlight=False,
                 )
 
         wanted = Wanted(

@@ -1,17 +1,17 @@
 """Rank networks by what an image costs in energy and what their errors cost: the energy-precision ratio.
 
 M = error^alpha * energy per image, lower is better; alpha 0 looks at energy alone, more weighs accuracy more.
-ACCURACIES is a CSV file with the columns network,accuracy (a share, as in 0.7615); each network is the ONNX
-file of that name, or the entry NAME of a repository (NAME/VERSION/model.onnx). With several --gpu it is said
-of each network which GPU fits it: a big GPU that has little to do wastes energy.
+ACCURACIES is a CSV file with the columns network,accuracy (a share, as in 0.7615, or 76.15%); each network is
+the ONNX file of that name, or the entry NAME of a repository (NAME/VERSION/model.onnx). With several --gpu it
+is said of each network which GPU fits it: a big GPU that has little to do wastes energy.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,9 +19,17 @@ from rich.table import Table
 
 from bench.console import make_console
 from bench.flags import number, whole
-from bench.naming import network_name
+from bench.naming import network_name, printable
 from bench.output import check_writable
-from bench.predict.asking import beyond_text, clocks_for, foretell, source_line, steps_of
+from bench.predict.accuracies import read_accuracies
+from bench.predict.asking import (
+    beyond_text,
+    clocks_for,
+    foretell,
+    guessed_text,
+    source_line,
+    steps_of,
+)
 from optimizer.layers.choosing import Candidate, Fit, Ranked, fits, rank
 from optimizer.layers.dataset import DatasetError
 from optimizer.layers.fusion import Step
@@ -52,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_writable(arguments.json, "--json")
     accuracies = read_accuracies(arguments.accuracies)
     networks = _named(arguments.models)
-    predictors = {name: _predictor(name) for name in arguments.gpu}
+    predictors = {label: _predictor(name) for name, label in _labels(arguments.gpu).items()}
     clocks = (arguments.clock,) if arguments.clock else None
     predicted = {
         (network, name): foretell(predictor, steps, (arguments.batch,), clocks_for(predictor, clocks))
@@ -66,31 +74,36 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     sources = [source_line(predictor) for predictor in predictors.values()]
-    beyond = dict.fromkeys(text for one in predicted.values() if (text := beyond_text(one)))
+    doubts = _doubts(predicted)
     simulated = any(predictor.simulated for predictor in predictors.values())
     said = [one + " (simulated)" * simulated for one in fit_texts(ranked, slo=slo_s is not None)]
     text = json.dumps(
-        {"sources": sources, "warnings": [*beyond], "fits": said, "ranking": [asdict(one) for one in ranked]},
+        {"sources": sources, "warnings": doubts, "fits": said, "ranking": [asdict(one) for one in ranked]},
         indent=1,
     )
     if arguments.json == Path("-"):
         print(text)
         return 0
     _show(ranked, arguments)
-    for line in (*said, *sources, *beyond):
-        make_console().print(line, highlight=False, soft_wrap=True)
+    for line in (*said, *sources, *doubts):
+        make_console(markup=False).print(printable(line), highlight=False, soft_wrap=True)
     if arguments.json is not None:
         arguments.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
-def read_accuracies(path: Path) -> dict[str, float]:
-    """Read the table. Raises ConfigError."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {row["network"]: float(row["accuracy"]) for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--accuracies {path} is no CSV with columns network,accuracy: {error}") from error
+def _labels(gpus: Sequence[str]) -> dict[str, str]:
+    """Map predictors, as they were asked for, to what they are called: two files may have the same name."""
+    short = {gpu: Path(gpu).stem if Path(gpu).suffix == ".npz" else gpu for gpu in gpus}
+    used = Counter(short.values())
+    return {gpu: name if used[name] == 1 else gpu for gpu, name in short.items()}
+
+
+def _doubts(predicted: Mapping[tuple[str, str], NetworkPrediction]) -> list[str]:
+    """Return what should be known of the predictions, each sentence once."""
+    beyond = [text for one in predicted.values() if (text := beyond_text(one))]
+    guessed = [f"{network}: {guessed_text(one)}" for (network, _), one in predicted.items() if one.guessed]
+    return list(dict.fromkeys((*beyond, *guessed)))
 
 
 def _predictor(name: str) -> LayerPredictor:
@@ -121,7 +134,7 @@ def _candidate(
     assert prediction.energy_j is not None, "the predictor has power"  # noqa: S101
     energy_j = float(prediction.energy_j[0, -1]) / prediction.batches[0]
     run_s = float(prediction.run_s[0, -1])
-    return Candidate(network, Path(gpu).stem, 1.0 - accuracies[network], energy_j, run_s)
+    return Candidate(network, gpu, 1.0 - accuracies[network], energy_j, run_s)
 
 
 def fit_texts(ranked: Sequence[Ranked], *, slo: bool) -> list[str]:
@@ -167,8 +180,8 @@ def _show(ranked: Sequence[Ranked], arguments: argparse.Namespace) -> None:
         candidate = one.candidate
         said = "excluded: too slow" if one.excluded else "Pareto" if one.pareto else ""
         table.add_row(
-            candidate.network,
-            candidate.device,
+            printable(candidate.network),
+            printable(candidate.device),
             f"{one.ratio:.4g}",
             f"{1.0 - candidate.error:.2%}",
             f"{candidate.energy_per_image_j * 1e3:.3g}",
@@ -176,4 +189,4 @@ def _show(ranked: Sequence[Ranked], arguments: argparse.Namespace) -> None:
             "" if one.energy_over_best is None else f"{one.energy_over_best:.2f}",
             said,
         )
-    make_console().print(table)
+    make_console(markup=False).print(table)

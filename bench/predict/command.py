@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bench.console import make_console
 from bench.flags import whole
-from bench.naming import network_name
+from bench.naming import network_name, printable
 from bench.output import check_writable
 from bench.predict.asking import (
     MOST_BATCH,
@@ -22,6 +22,7 @@ from bench.predict.asking import (
     beyond_text,
     clocks_for,
     foretell,
+    guessed_text,
     numbers,
     predictor_from,
     source_line,
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, layers: int) -> None:
-    console = make_console()
+    console = make_console(markup=False)
     console.print(_whole(prediction, name))
     if layers:
         console.print(_by_layer(prediction, layers))
@@ -84,12 +85,11 @@ def _show(prediction: NetworkPrediction, predictor: LayerPredictor, name: str, l
     if prediction.beyond:
         console.print(beyond_text(prediction), highlight=False)
     if prediction.guessed:
-        said = ", ".join(prediction.guessed)
-        console.print(f"judged by work and traffic alone, never measured enough: {said}", highlight=False)
+        console.print(printable(guessed_text(prediction)), highlight=False)
 
 
 def _whole(prediction: NetworkPrediction, name: str) -> Table:
-    table = Table(title=f"{name}: a batch")
+    table = Table(title=f"{printable(name)}: a batch")
     for title in ("batch", "SM clock MHz", "ms", "+-", "images/s", "W", "J", "images/J"):
         table.add_column(title, justify="right")
     energy, power = prediction.energy_j, prediction.power_w
@@ -122,8 +122,8 @@ def _by_layer(prediction: NetworkPrediction, count: int) -> Table:
     for place in sorted(range(len(seconds)), key=lambda one: -seconds[one])[:count]:
         step = prediction.steps[place]
         table.add_row(
-            f"{'*' if place in marked else ' '} {step.name}",
-            step.operators,
+            f"{'*' if place in marked else ' '} {printable(step.name)}",
+            printable(step.operators),
             f"{seconds[place] * 1e3:.4f}",
             f"{seconds[place] / prediction.run_s[0, -1]:.1%}",
             _NONE if watts is None else f"{watts[place]:.1f}",

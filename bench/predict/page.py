@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.predict.asking import beyond_text, source_line
+from bench.predict.asking import beyond_text, guessed_text, source_line
 from bench.report.markup import figure, note, paragraph, table
 from bench.report.page import Section, page
 from bench.report.plot import Axis, Point, Series, plot
@@ -34,6 +34,8 @@ def _whole(prediction: NetworkPrediction, device: str) -> tuple[str, ...]:
     energy, rest = prediction.energy_j, _clocks_left_out(prediction)
     if prediction.beyond:
         drawings.append(note(beyond_text(prediction)))
+    if prediction.guessed:
+        drawings.append(note(guessed_text(prediction)))
     if energy is None:
         drawings.append(note("Power and energy were not measured, so they are not predicted."))
     else:

@@ -33,7 +33,7 @@ from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, load_dataset
 from optimizer.layers.fitting import fit_predictor
 from optimizer.layers.fusion import Kind, fuse
-from optimizer.layers.saved import load_predictor
+from optimizer.layers.saved import SHIPPED, load_predictor
 from optimizer.twin.profile import load_profile
 from server.cli import main
 from server.errors import ConfigError, EngineError
@@ -451,3 +451,75 @@ def test_predict_names_what_it_cannot_use(
 ) -> None:
     assert main(["predict", str(network), *flags]) == 2
     assert "no predictor" in capsys.readouterr().err
+
+
+@pytest.fixture
+def odd_network(tmp_path: Path) -> Path:
+    """A network with names that a terminal or a browser could take for something else."""
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["a"], name="block[/red]<script>"),
+        onnx.helper.make_node("Hardmax", ["a"], ["y"], name="two\nlines\x1b[31m"),
+    ]
+    shapes = [onnx.helper.make_tensor_value_info(name, 1, ["n", 3, 8, 8]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph(nodes, "odd", shapes[:1], shapes[1:])
+    path = tmp_path / "odd[bold].onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_names_of_layers_are_shown_as_they_are(
+    odd_network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["predict", str(odd_network), "--gpu", "t4", "--html", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "odd[bold]: a batch" in said
+    assert "block[/red]<script>" in said
+    assert "two\N{REPLACEMENT CHARACTER}lines\N{REPLACEMENT CHARACTER}[31m" in said
+    assert "<script>" not in page.read_text(encoding="utf-8")
+
+
+def test_whatever_was_never_measured_is_named_wherever_a_figure_rests_on_it(
+    odd_network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, table = tmp_path / "page.html", tmp_path / "accuracies.csv"
+    table.write_text("network,accuracy\nodd[bold],0.7\n")
+    said = "judged by work and traffic alone, never measured enough: Hardmax"
+    assert main(["predict", str(odd_network), "--gpu", "t4", "--html", str(page)]) == 0
+    assert said in capsys.readouterr().out
+    assert said in page.read_text(encoding="utf-8")
+    command = ["choose", str(odd_network), "--accuracies", str(table), "--gpu", "t4"]
+    assert main(command) == 0
+    assert f"odd[bold]: {said}" in capsys.readouterr().out
+    assert main([*command, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == [f"odd[bold]: {said}"]
+
+
+def test_predictors_of_one_name_are_told_apart(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "accuracies.csv"
+    table.write_text("network,accuracy\nlittle,0.7\n")
+    files = [str(tmp_path / folder / "card.npz") for folder in ("here", "there")]
+    for shipped, path in zip(("t4", "a100"), map(Path, files), strict=True):
+        path.parent.mkdir()
+        shutil.copy(SHIPPED / f"{shipped}.npz", path)
+    flags = [word for path in files for word in ("--gpu", path)]
+    assert main(["choose", str(network), "--accuracies", str(table), *flags, "--json", "-"]) == 0
+    ranking = json.loads(capsys.readouterr().out)["ranking"]
+    assert {one["candidate"]["device"] for one in ranking} == set(files)
+
+
+def test_a_network_that_computes_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = [
+        onnx.helper.make_tensor_value_info(*one) for one in (("x", 1, ["n", 3, 8]), ("y", 1, ["n", 24]))
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Flatten", ["x"], ["y"])], "view", shapes[:1], shapes[1:]
+    )
+    path = tmp_path / "view.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    assert main(["predict", str(path), "--gpu", "t4"]) == 2
+    assert "computes nothing, so there is nothing to predict" in capsys.readouterr().err
