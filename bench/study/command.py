@@ -22,7 +22,7 @@ from bench.study.kept import RUNS, read_kept
 from bench.study.runs import Run
 from bench.study.sections import Section
 from bench.study.showing import as_page, show, write_json
-from bench.study.zeus import is_zeus, read_zeus
+from bench.study.zeus import is_zeus, read_traces
 from server.errors import ConfigError
 
 EXIT_NOT_REPRODUCED = 1
@@ -95,7 +95,7 @@ def _study_zeus(files: Sequence[Path], eta: float, output: Path) -> int:
     from bench.study.surfaces import survey
     from bench.study.zeus_report import sections_of
 
-    settings = [setting for path in files for setting in read_zeus(path)]
+    settings = read_traces(files)
     surfaces = survey(settings, eta)
     lead = f"{len(settings)} settings of {len(surfaces)} jobs from {', '.join(path.name for path in files)}"
     figures = {**_provenance(files), "eta": eta, "surfaces": surfaces}

@@ -27,6 +27,7 @@ _NUMBERS = (
     *(ENERGY_MJ, "batch size", "GFLOPs", "accuracy", "trained epochs", "total seen images", "f1-score"),
 )
 _COLUMNS = ("architecture", "gpu model", *_NUMBERS)
+_WHOLE = ("run", "batch size", "trained epochs", "total seen images")
 _POSITIVE = ("training duration (h)", "average power draw (W)", ENERGY_MJ, "batch size", "total seen images")
 
 
@@ -40,12 +41,12 @@ def read_delrey(path: Path) -> tuple[Run, ...]:
 def _rows(path: Path) -> Sequence[Mapping[str, Any]]:
     try:
         if path.suffix == ".csv":
-            with path.open(encoding="utf-8", newline="") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 return list(csv.DictReader(file))
         from pyarrow import parquet
 
         return list(parquet.read_table(path).to_pylist())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as Parquet or, ending in .csv, as CSV: {error}") from error
 
 
@@ -84,4 +85,6 @@ def _value(path: Path, number: int, row: Mapping[str, Any], name: str) -> float:
     if not math.isfinite(value) or value < 0.0 or (value == 0.0 and name in _POSITIVE):
         least = "more than 0" if name in _POSITIVE else "0 or more"
         raise ConfigError(f"{path}, row {number}: {name} is {row[name]!r}; it must be a number, {least}")
+    if name in _WHOLE and not value.is_integer():
+        raise ConfigError(f"{path}, row {number}: {name} is {row[name]!r}; it must be a whole number")
     return value

@@ -6,6 +6,7 @@ rests on ranks, as in del Rey et al.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -115,7 +116,12 @@ def saving(dear: Sequence[float], cheap: Sequence[float]) -> Saving:
 
 
 def far_out(values: Sequence[float], fence: float) -> list[bool]:
-    """Tell which values lie more than `fence` interquartile ranges outside the quartiles (Tukey 1977)."""
+    """Tell which values lie more than `fence` interquartile ranges outside the quartiles (Tukey 1977).
+
+    Infinitely many: none do, also where the quartiles are the same.
+    """
+    if math.isinf(fence):
+        return [False] * len(values)
     low, high = np.percentile(values, [25.0, 75.0])
     reach = fence * (high - low)
     return [not (low - reach <= value <= high + reach) for value in values]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from server.errors import ConfigError
 
+_ENCODING = "utf-8-sig"  # spreadsheets put a mark before the text
 _PREFIX = "summary_power_"
 _WORDS = ("dataset", "network", "optimizer")
 _NUMBERS = ("batch_size", "power_limit", "time_per_epoch", "average_power")
@@ -44,6 +45,11 @@ class Setting:
     watts: float
 
     @property
+    def key(self) -> tuple[Job, int, float]:
+        """What tells it from others."""
+        return self.job, self.batch_size, self.power_limit_w
+
+    @property
     def joules(self) -> float:
         """Energy of an epoch."""
         return self.seconds * self.watts
@@ -55,19 +61,31 @@ class Setting:
 def is_zeus(path: Path) -> bool:
     """Tell by its first line whether a file is a Zeus trace."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding=_ENCODING) as file:
             names = file.readline().strip().split(",")
     except (OSError, UnicodeDecodeError):
         return False
     return set(_WORDS + _NUMBERS) <= set(names)
 
 
+def read_traces(paths: Sequence[Path]) -> tuple[Setting, ...]:
+    """Return the settings of all files. Raises ConfigError as for one, or when two tell the same setting."""
+    found: dict[tuple[Job, int, float], Path] = {}
+    settings = []
+    for path in paths:
+        for one in read_zeus(path):
+            if (other := found.setdefault(one.key, path)) is not path:
+                raise ConfigError(f"{other} and {path} both tell {one.job}, {one}: give one of them")
+            settings.append(one)
+    return tuple(settings)
+
+
 def read_zeus(path: Path) -> tuple[Setting, ...]:
     """Return the settings of a file. Raises ConfigError when it is no such file, or a row is unusable."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding=_ENCODING, newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as CSV: {error}") from error
     if not rows or (missing := [name for name in _WORDS + _NUMBERS if name not in rows[0]]):
         wanted = ", ".join(missing if rows else _WORDS + _NUMBERS)
@@ -96,13 +114,14 @@ def _value(path: Path, number: int, row: Mapping[str, str], name: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0.0):
         raise ConfigError(f"{path}, row {number}: {name} is {row[name]!r}; it must be a number above 0")
+    if name == "batch_size" and not value.is_integer():
+        raise ConfigError(f"{path}, row {number}: {name} is {row[name]!r}; it must be a whole number")
     return value
 
 
 def _check_unique(path: Path, settings: tuple[Setting, ...]) -> None:
     seen: set[tuple[Job, int, float]] = set()
     for one in settings:
-        key = (one.job, one.batch_size, one.power_limit_w)
-        if key in seen:
+        if one.key in seen:
             raise ConfigError(f"{path} tells {one.job}, {one} twice: keep one of the rows")
-        seen.add(key)
+        seen.add(one.key)

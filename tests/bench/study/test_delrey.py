@@ -59,3 +59,18 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(ConfigError, match="cannot be read as Parquet"):
         read_delrey(path)
+
+
+def test_what_spreadsheets_and_accidents_make_of_a_table(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "data.csv", [delrey_row(make_run())])
+    text, runs = path.read_text(encoding="utf-8"), read_delrey(path)
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_delrey(path) == runs
+    path.write_text(text + '"' + "x" * 200_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"cannot be read as Parquet or, .* field larger"):
+        read_delrey(path)
+
+
+def test_half_images_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"row 1: batch size is '32.5'; it must be a whole number"):
+        read_delrey(write_csv(tmp_path / "data.csv", [delrey_row(make_run(), **{"batch size": 32.5})]))

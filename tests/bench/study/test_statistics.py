@@ -66,3 +66,8 @@ def test_single_runs_have_no_interval() -> None:
 def test_fences_stand_off_the_quartiles() -> None:
     assert far_out([1, 2, 3, 4, 5, 11.1], fence=3.0) == [False] * 6
     assert far_out([1, 2, 3, 4, 5, 20], fence=3.0)[-1]
+
+
+@pytest.mark.parametrize("values", [[1.0] * 5, [1.0] * 5 + [9.0], [1.0, 2.0, 90.0]])
+def test_nothing_lies_beyond_fences_infinitely_far_off(values: list[float]) -> None:
+    assert not any(far_out(values, math.inf))

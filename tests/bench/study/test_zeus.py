@@ -7,7 +7,7 @@ import pytest
 from training_runs import write_csv
 
 from bench.study.surfaces import cost_j, survey
-from bench.study.zeus import is_zeus, read_zeus
+from bench.study.zeus import is_zeus, read_traces, read_zeus
 from server.errors import ConfigError
 
 
@@ -89,3 +89,32 @@ def test_a_trace_is_known_by_its_columns(trace: Path, tmp_path: Path) -> None:
     assert is_zeus(trace)
     assert not is_zeus(write_csv(tmp_path / "b.csv", [{"a": 1}]))
     assert not is_zeus(tmp_path / "none.csv")
+
+
+def test_a_setting_that_two_files_tell_is_refused(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    copy = write_csv(tmp_path / "copy" / trace.name, ROWS[1:2])
+    with pytest.raises(ConfigError, match="both tell resnet50, cifar100, adam, v100, batch 32, 200 W"):
+        read_traces([trace, copy])
+    with pytest.raises(ConfigError, match="both tell"):
+        read_traces([trace, Path(str(trace))])
+    other = write_csv(tmp_path / "summary_power_p100.csv", ROWS)
+    assert len(read_traces([trace, other])) == 2 * len(ROWS)
+
+
+def test_the_mark_that_spreadsheets_put_before_the_text_is_none_of_it(trace: Path) -> None:
+    settings = read_zeus(trace)
+    trace.write_text(trace.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert is_zeus(trace)
+    assert read_zeus(trace) == settings
+
+
+def test_a_quotation_without_an_end_is_told_in_a_line(trace: Path) -> None:
+    trace.write_text(trace.read_text(encoding="utf-8") + '"' + "x" * 200_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot be read as CSV: field larger"):
+        read_zeus(trace)
+
+
+def test_half_images_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"row 1: batch_size is '32.5'; it must be a whole number"):
+        read_zeus(write_csv(tmp_path / "odd.csv", [row(32, 100, 1, 1, batch_size=32.5)]))
