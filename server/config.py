@@ -150,8 +150,12 @@ OPTIONS = {
     "device": Option(text, _DEVICE, "DEVICE"),
     "control": Option(switch, "set that GPU's clock, through `boulton keeper`; without it, only read it"),
     "keeper_socket": Option(path, f"where the keeper listens (default: {KEEPER_SOCKET})", "PATH"),
-    "memory_clock_mhz": Option(whole(1), "with --control: hold the memory clock at this", "MHZ"),
-    "power_limit_w": Option(number(1.0), "with --control: hold the power limit at this", "W"),
+    "memory_clock_mhz": Option(
+        whole(1), "with --control: hold the memory clock at this (default: let it be)", "MHZ"
+    ),
+    "power_limit_w": Option(
+        number(1.0), "with --control: hold the power limit at this (default: let it be)", "W"
+    ),
     "threads": Option(whole(1, 1024), "engine threads (default: one a core)"),
     "served_batches": Option(ascending(BATCH), _SERVED_BATCHES, "1,8,32"),
     "missing_plan": Option(one_of("build", "refuse"), _MISSING_PLAN, "DO"),
@@ -212,7 +216,8 @@ def _argument(name: str, option: Option) -> dict[str, Any]:
     """What argparse must know. Values stay text here, so that flags and file are judged by the same rules."""
     default = DEFAULTS.get(name)
     shown = f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
-    argument = {"help": option.help + (shown if default else ""), "default": argparse.SUPPRESS}
+    told = bool(default) or (isinstance(default, int | float) and option.read is not switch)
+    argument = {"help": option.help + (shown if told else ""), "default": argparse.SUPPRESS}
     if option.read is switch:
         return argument | {"action": "store_true"}
     action = "append" if option.read is names else "store"

@@ -26,7 +26,6 @@ from bench.console import make_console
 from bench.flags import number, whole
 from bench.layers.engines import TIMERS
 from bench.predict.calibrating import file_jobs, measure_into, simulate_into, small_jobs
-from bench.predict.measured_device import Wanted, open_device
 from bench.undisturbed import NONE, USUAL
 from optimizer.layers.dataset import Dataset, DatasetError, load_dataset
 from optimizer.layers.fitting import fit_predictor
@@ -97,6 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
+    # Neither its help nor a simulated GPU needs the engines.
+    from bench.predict.measured_device import Wanted, open_device
+
     if arguments.model:
         jobs = list(file_jobs(arguments.model, arguments.model_batch or [1]))
     else:

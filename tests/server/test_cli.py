@@ -159,6 +159,16 @@ def test_the_installed_help_imports_no_heavy_module() -> None:
     assert "serve" in finished.stdout
 
 
+def test_every_command_declares_its_flags_without_any_extra() -> None:
+    script = (
+        "import argparse, importlib, sys\nfrom server.cli import EXTRAS, find_commands\n"
+        "sys.modules.update(dict.fromkeys(EXTRAS))\n"  # none of them can be imported
+        "for module in find_commands().values():\n"
+        "    importlib.import_module(module).add_arguments(argparse.ArgumentParser())\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ))
+
+
 ENDLESS = '''"""Talk for ever."""
 
 def add_arguments(parser):

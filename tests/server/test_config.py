@@ -183,6 +183,7 @@ def test_the_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         parse("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "--port N gRPC port; 0 takes a free one (default: 8001)" in shown
+    assert "to fill; governed, the least (default: 0)" in shown
 
 
 def test_limits_in_bytes() -> None:
