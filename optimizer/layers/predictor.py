@@ -30,6 +30,9 @@ from optimizer.layers.view import COLUMNS_OF, view
 
 Array = NDArray[np.float64]
 
+BESIDES = 3
+"""How many things cost time beyond the steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Predicted:

@@ -16,6 +16,7 @@ from optimizer.layers.dataset import DatasetError
 from optimizer.layers.doubt import RunDoubt
 from optimizer.layers.gaussian import GaussianProcess
 from optimizer.layers.predictor import LayerPredictor
+from optimizer.layers.sound import check_sound
 from optimizer.layers.view import COLUMNS_OF
 
 Array = NDArray[np.float64]
@@ -73,7 +74,9 @@ def load_predictor(name_or_path: str | Path) -> LayerPredictor:
         path = SHIPPED / f"{name_or_path}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            return _read(json.loads(str(file["said"])), dict(file))
+            predictor = _read(json.loads(str(file["said"])), dict(file))
+        check_sound(predictor)
+        return predictor
     except FileNotFoundError as error:
         known = ", ".join(shipped_predictors()) or "none is shipped"
         raise DatasetError(
