@@ -21,10 +21,12 @@ BoultonError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import grpc
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 
 class BoultonError(Exception):
@@ -131,3 +133,13 @@ class Internal(RequestError):
     """The server is at fault."""
 
     code = _Status("INTERNAL")
+
+
+def without_origin(error: ErrorT) -> ErrorT:
+    """Have an error forget where it was raised, and from what, once that is logged or nobody wants to know.
+
+    The frames there hold the request, and it holds the error, when that is its answer. Such a circle keeps a
+    message, or shared memory, until Python looks for garbage, which it does seldom.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

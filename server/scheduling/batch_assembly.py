@@ -12,7 +12,7 @@ from optimizer.batching import Request, Slice
 from server.engines.device_rows import NOTHING, DeviceRows, Exchange, Placed
 from server.engines.engine import Array, Engine
 from server.engines.rows import Rows
-from server.errors import EngineError, RequestError
+from server.errors import EngineError, RequestError, without_origin
 from server.wire.outside_memory import LARGE_COPY_BYTES as _LARGE_COPY_BYTES
 from server.wire.outside_memory import OutsideRows, Tensor, in_own_memory
 
@@ -203,7 +203,7 @@ def _fill(slots: tuple[Array, ...], engine: Engine, piece: Piece) -> None:
     try:
         _copy(slots, _rows(engine, piece))
     except RequestError as error:
-        piece.request.payload.unreadable = error
+        piece.request.payload.unreadable = without_origin(error)
 
 
 def _copy(targets: tuple[Array, ...], sources: tuple[Tensor, ...]) -> None:

@@ -19,7 +19,14 @@ from optimizer.surge import SurgeGauge, Tripwire
 from optimizer.telemetry import BatchTimes, Traffic
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
-from server.errors import CudaLost, DeadlineExceeded, Internal, RequestError, Unavailable
+from server.errors import (
+    CudaLost,
+    DeadlineExceeded,
+    Internal,
+    RequestError,
+    Unavailable,
+    without_origin,
+)
 from server.scheduling.accounting import Accounts
 from server.scheduling.batch_assembly import Answer, Call, CallRequest, Targets, Timing, split
 from server.scheduling.batch_run import Outcome, run_batch
@@ -442,6 +449,7 @@ class Scheduler:
         trace = None if self._failing else error  # once in a row of failures, not for every batch
         self._failing = True
         _LOG.error("a batch of %d images failed: %r", outcome.images, reason, exc_info=trace)
+        without_origin(error)
         now_s = self._clock()
         for piece in outcome.pieces:
             if not piece.request.payload.settled:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from server.errors import Internal, InvalidArgument, RequestError, Unavailable
+from server.errors import Internal, InvalidArgument, RequestError, Unavailable, without_origin
 
 
 class Caller(Protocol):
@@ -121,7 +121,7 @@ def parse_message(request_type: Callable[[], MessageT], message: bytes) -> Messa
 def as_request_error(error: Exception) -> RequestError:
     """Pass errors meant for the client on; log anything else and tell the client no details."""
     if isinstance(error, RequestError):
-        return error
+        return without_origin(error)
     logger.error("unexpected error while answering a request", exc_info=error)
     return Internal("the server failed to answer this request; its log has the details")
 

@@ -97,6 +97,11 @@ def receive_message(call: RawCall, tag: Tag) -> None:
     start(call, (core.ReceiveMessageOperation(0),), tag)
 
 
+def succeeded(event: Event) -> bool:
+    """Whether what was started was done, and the call goes on."""
+    return event.success
+
+
 def message_of(event: Event) -> bytes | None:
     """The message; None: there are no more, or it cannot be taken."""
     message: bytes | None = event.batch_operations[0].message()

@@ -10,13 +10,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 
 from server.transport.completions import binding
 from server.transport.completions.binding import Event, Metadata, Operation, Tag
 from server.transport.completions.poller import Poller
+
+T = TypeVar("T")
 
 NEVER_S = 1e9
 """A deadline this far away is none: for calls without one the core tells the end of its clock."""
@@ -109,8 +111,7 @@ class Call:
         if not self._handler.response_streaming:
             raise TypeError("this method answers once, with what its handler returns")
         content = binding.message(self._serialized(message))
-        event = await self._awaited(lambda tag: self._start((content,), tag))
-        if not event.success:
+        if not await self._awaited(lambda tag: self._start((content,), tag), binding.succeeded):
             raise asyncio.CancelledError
 
     def _on_request(self, event: Event) -> None:
@@ -193,7 +194,7 @@ class Call:
             yield self._request(message)
 
     async def _next_message(self) -> bytes | None:
-        return binding.message_of(await self._awaited(lambda tag: binding.receive_message(self._call, tag)))
+        return await self._awaited(lambda tag: binding.receive_message(self._call, tag), binding.message_of)
 
     def _end(self, answer: bytes | None) -> None:
         """Send what is left to send, if anything, and that all went well."""
@@ -214,15 +215,18 @@ class Call:
         binding.start(self._call, operations, tag)
         self._opened = True
 
-    async def _awaited(self, start: Callable[[Tag], object]) -> Event:
-        """Start something, and wait for its event."""
-        done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    async def _awaited(self, start: Callable[[Tag], object], read: Callable[[Event], T]) -> T:
+        """Start something, wait for its event, and return what is read of it.
 
-        def settle(event: Event) -> None:
+        The future must not hold the event: it has the tag, which has the future, and a message.
+        """
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def settle(result: T) -> None:
             if not done.done():
-                done.set_result(event)
+                done.set_result(result)
 
-        start(lambda event: self._surroundings.poller.post(settle, event))
+        start(lambda event: self._surroundings.poller.post(settle, read(event)))
         return await done
 
 

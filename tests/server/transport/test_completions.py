@@ -303,6 +303,36 @@ async def test_calls_cancelled_at_any_moment_leave_nothing_behind() -> None:
         await server.stop(0)
 
 
+async def test_messages_of_a_stream_are_not_left_to_the_collector() -> None:
+    server = MAKERS["completions"]()
+    server.add_generic_rpc_handlers((Methods(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    async def messages() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x"
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answers = channel.stream_stream("/t.T/writes")(messages())
+            assert [answer async for answer in answers] == [b"xx"] * 20
+            async with asyncio.timeout(10):
+                while known_events():  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+    finally:
+        gc.enable()
+        await server.stop(0)
+
+
+def known_events() -> int:
+    """How many events this process still knows that were waited for, by what they bring."""
+    kind = binding.core.BatchOperationEvent
+    return sum(type(found) is kind for found in gc.get_objects())
+
+
 async def test_a_server_that_was_never_started_can_be_stopped() -> None:
     await CompletionServer(()).stop(1)
 
