@@ -265,8 +265,11 @@ class Landscape:
         return float(self._sizes[row])
 
     def rests_in_time(self, column: int) -> bool:
-        """Whether two single images in a row keep the SLO at a clock."""
-        return bool(2.0 * self.tables.cautious_times_s[0, column] <= self._spare_s)
+        """Whether two requests in a row, of as many images as came of late, keep the SLO at a clock."""
+        images = self._ground.load.own_images
+        row = self._rows.row_for(images)
+        batches = max(1.0, images / float(self._sizes[row]))
+        return bool(2.0 * batches * self.tables.cautious_times_s[row, column] <= self._spare_s)
 
     @property
     def spare_s(self) -> float:

@@ -13,6 +13,7 @@ import fluid_plant
 import numpy as np
 import pytest
 from fluid_plant import CLOCKS, GRID, FluidPlant, batch_s, busy_power_w, window
+from numpy.typing import NDArray
 
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Record
@@ -564,6 +565,13 @@ def test_it_recovers_when_power_costs_more_than_it_learned(monkeypatch: pytest.M
 
 def drive(policy: BoultonPolicy, steps: list[tuple[float, float]], seed: int, slo_ms: float) -> list[Record]:
     """Let Poisson traffic come in steps of (seconds, images a second), with the alarm heard."""
+    return play(policy, poisson_steps(steps, seed=seed), sum(s for s, _ in steps), seed, slo_ms)
+
+
+def play(
+    policy: BoultonPolicy, arrivals_s: NDArray[np.float64], seconds: float, seed: int, slo_ms: float
+) -> list[Record]:
+    """Let images arrive, with the alarm heard."""
     clock = SimulatedClock()
     server = SimulatedServer(
         SimulatedGpu(V100, clock=clock, rng_seed=seed), "resnet50", clock, batch_limit=128
@@ -572,8 +580,7 @@ def drive(policy: BoultonPolicy, steps: list[tuple[float, float]], seed: int, sl
     governor.hear = governor.alarm
     governor.start()
     records: list[Record] = []
-    arrivals = poisson_steps(steps, seed=seed)
-    server.run(arrivals, sum(s for s, _ in steps), 1.0, lambda: records.append(governor.step()))
+    server.run(arrivals_s, seconds, 1.0, lambda: records.append(governor.step()))
     return records
 
 
@@ -600,6 +607,13 @@ def test_the_slo_holds_when_the_traffic_returns_after_a_pause() -> None:
     assert mhz(resting.point) < V100.boost_clock_mhz
     assert late_share(records[50:]) < 0.01
     assert sum(record.window.traffic.completed for record in records[50:]) > 25_000
+
+
+def test_the_slo_holds_when_large_requests_return_after_a_pause() -> None:
+    requests = np.repeat(np.arange(0.0, 300.0, 20.0), 64)
+    records = play(BoultonPolicy(V100_GRID), requests, 300.0, 1, 30.0)
+    assert any("nothing arrives" in record.decision.reason for record in records)
+    assert late_share(records) == 0.0
 
 
 def test_a_surge_is_answered_within_its_own_second() -> None:

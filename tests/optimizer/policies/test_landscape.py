@@ -315,6 +315,22 @@ def test_a_single_image_rests_in_time_only_at_a_clock_that_is_fast_enough() -> N
     assert not rests[0]
 
 
+@pytest.mark.parametrize(
+    ("images", "slo_ms", "batches"), [(1, 8.0, 1), (16, 16.0, 1), (64, 40.0, 1), (128, 80.0, 2)]
+)
+def test_requests_rest_in_time_only_where_two_of_their_size_do(
+    images: int, slo_ms: float, batches: int
+) -> None:
+    load = Load(100.0, 1.0, images, images, images)
+    found = Landscape(GRID, KNOWN, load, replace(TARGETS, slo_p99_ms=slo_ms), NO_MARGINS)
+    rests = [found.rests_in_time(column) for column in range(len(CLOCKS))]
+    two_ms = [2e3 * batches * batch_s(images // batches, clock) for clock in CLOCKS]
+    assert all(rest for rest, ms in zip(rests, two_ms, strict=True) if ms < 0.9 * slo_ms)
+    assert not any(rest for rest, ms in zip(rests, two_ms, strict=True) if ms > 1.1 * slo_ms)
+    assert any(rests)
+    assert not all(rests)
+
+
 def test_without_energy_and_clocks_only_time_counts() -> None:
     grid = OperatingGrid(tuple(range(1, 65)))
     machine = Machine(grid)
