@@ -169,6 +169,17 @@ def test_every_command_declares_its_flags_without_any_extra() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env=dict(os.environ))
 
 
+@pytest.mark.parametrize("module", ["server.engines.onnxruntime", "bench.layers.sessions"])
+def test_onnx_runtime_is_kept_from_reporting_its_use(module: str, tmp_path: Path) -> None:
+    unset = {"XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    program = f"import {module}, onnxruntime"
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, env={**environment, "HOME": str(tmp_path)}, timeout=60
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 ENDLESS = '''"""Talk for ever."""
 
 def add_arguments(parser):
