@@ -10,6 +10,8 @@ in several rounds counts once, with the median of the times: the shortest are th
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,15 +130,18 @@ def write_header(path: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def append(path: Path, one: MeasuredNetwork) -> None:
-    """Add a network to a dataset that has its header."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_as_json(one)) + "\n")
+    """Add a network to a dataset that has its header; a line that was cut short before stays alone."""
+    line = json.dumps(_as_json(one), allow_nan=False) + "\n"
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        whole = file.read(1) == b"\n"
+        file.write(line.encode() if whole else b"\n" + line.encode())
 
 
 def load_dataset(path: Path) -> Dataset:
     """Read a dataset. Raises `DatasetError`."""
     try:
-        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        header, *lines = path.read_text(encoding="utf-8").split("\n")
         provenance = json.loads(header)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} is not a dataset of layers: {error}") from error
@@ -148,7 +153,9 @@ def load_dataset(path: Path) -> Dataset:
         raise DatasetError(
             f"{path} has other features than this version: measure anew with `boulton calibrate`"
         )
-    return Dataset(provenance, _joined(_networks(lines)))
+    if "simulated" not in provenance:
+        raise DatasetError(f"{path} does not say whether it was measured or simulated")
+    return Dataset(provenance, _joined(_networks(path, lines)))
 
 
 def _joined(measured: Iterable[MeasuredNetwork]) -> tuple[MeasuredNetwork, ...]:
@@ -193,12 +200,19 @@ def _short(value: float) -> float | int:
     return int(value) if value == int(value) else float(value)
 
 
-def _networks(lines: Iterable[str]) -> Iterable[MeasuredNetwork]:
-    for line in lines:
+def _networks(path: Path, lines: Iterable[str]) -> Iterable[MeasuredNetwork]:
+    for number, line in enumerate(lines, start=2):
         try:
-            yield _read(json.loads(line))
+            found = _read(json.loads(line))
         except (ValueError, KeyError, TypeError):
             continue  # cut short when a calibration was killed
+        figures = (found.batch, found.run_s, *found.seconds, *(() if found.watts is None else found.watts))
+        if not all(math.isfinite(figure) and figure > 0 for figure in figures):
+            raise DatasetError(
+                f"{path}, line {number}: batch, times and watts must be above 0: remove it and measure "
+                "anew with `boulton calibrate`"
+            )
+        yield found
 
 
 def _read(record: Mapping[str, Any]) -> MeasuredNetwork:

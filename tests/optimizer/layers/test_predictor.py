@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -170,6 +172,35 @@ def test_a_dataset_that_was_cut_short_loses_its_last_line_only(tmp_path: Path) -
     assert np.array_equal(found.measured[0].table.values, whole.measured[0].table.values)
     assert found.measured[0].watts is not None
     assert found.measured[0].watts.tolist() == pytest.approx([45.0] * 8)
+
+
+def test_what_is_measured_after_a_line_was_cut_short_is_kept(tmp_path: Path) -> None:
+    path, whole = tmp_path / "d.jsonl", dataset(range(2)).measured
+    write_header(path, PROVENANCE)
+    append(path, whole[0])
+    path.write_text(path.read_text()[:-40])
+    for one in whole[1:]:
+        append(path, one)
+    assert len(load_dataset(path).measured) == len(whole) - 1
+
+
+@pytest.mark.parametrize("figure", [-1.0, 0.0, math.inf])
+@pytest.mark.parametrize("place", ["batch", "run_s", "seconds"])
+def test_figures_that_nothing_can_have_are_named_with_their_line(
+    place: str, figure: float, tmp_path: Path
+) -> None:
+    path, one = tmp_path / "d.jsonl", made("n", 1, CLOCKS[0])
+    write_header(path, PROVENANCE)
+    append(path, one)
+    record = json.loads(path.read_text().splitlines()[1])
+    if place == "seconds":
+        record["steps"][0][2] = figure
+    else:
+        record[place] = figure
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    with pytest.raises(DatasetError, match="line 3: batch, times and watts must be above 0"):
+        load_dataset(path)
 
 
 def test_of_several_rounds_the_middle_counts(tmp_path: Path) -> None:
