@@ -63,7 +63,8 @@ class SharedObject:
     def _copied(self, offset: int, target: Array) -> bool:
         """Fill the array from a mapping; False where it has lost its end, or cannot be made.
 
-        One that was made while the object was smaller is made again.
+        One that was made while the object was smaller is made again. Of an object that was cut within its
+        last page a mapping reads zeros, and nobody is told; hence the look at its size afterwards.
         """
         mapping = self._mapping
         if mapping is None or mapping.lost or len(mapping) < offset + target.nbytes:
@@ -71,7 +72,7 @@ class SharedObject:
                 mapping = self._mapping = Mapping(self._descriptor, self.status().st_size)
             except OSError:
                 return False
-        return self._guard.copy(mapping, offset, target)
+        return self._guard.copy(mapping, offset, target) and offset + target.nbytes <= self.status().st_size
 
     def write(self, offset: int, raw: bytes | memoryview) -> None:
         """Put bytes there. Raises `InvalidArgument` where it was made smaller; it is never made larger."""

@@ -193,6 +193,16 @@ def test_an_object_that_was_mapped_while_it_was_smaller_is_mapped_again(tmp_path
     assert guard.went == [False, True]
 
 
+def test_what_is_mapped_and_cut_within_its_last_page_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    path.write_bytes(bytes(8192))
+    shared = SharedObject(os.open(path, os.O_RDWR), TrustingGuard())
+    shared.read(0, np.empty(8192, np.uint8))
+    os.truncate(path, 5000)  # nobody is told: the page is still there, and holds zeros
+    with pytest.raises(InvalidArgument, match="made smaller"):
+        shared.read(4096, np.empty(4096, np.uint8))
+
+
 def test_the_number_of_regions_is_bounded(memory: SystemSharedMemory) -> None:
     for index in range(MAX_REGIONS):
         memory.register(str(index), "/object", 0, 8)
