@@ -194,7 +194,8 @@ def _open_session(path: Path, threads: int, providers: Providers) -> _Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
+    # What is wrong is raised as well, but for what a GPU's libraries lack: only the log says that.
+    options.log_severity_level = 3 if providers.on_gpu else 4
     # Spinning threads take the cores that the event loop needs, and burn power between batches.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if providers.on_gpu:

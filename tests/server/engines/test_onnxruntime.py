@@ -262,6 +262,15 @@ class TestRefusedFiles:
             load_onnxruntime_engine(write_model())
 
 
+def test_what_is_wrong_is_raised_and_not_written_past_the_log(
+    write_model: WriteModel, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine = load_onnxruntime_engine(write_model(look_up()))
+    with pytest.raises(EngineError, match="idx=7"):
+        engine.run((np.array([[7]]),))
+    assert capfd.readouterr().err == ""
+
+
 class TestClose:
     def test_releases_session_and_buffers(self, engine: OnnxRuntimeEngine) -> None:
         session = weakref.ref(engine._session)
