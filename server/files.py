@@ -1,7 +1,8 @@
-"""Reading the files that flags name."""
+"""The files and folders that flags name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from server.errors import ConfigError
@@ -13,3 +14,13 @@ def read_file(path: Path, flag: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{flag} {path} cannot be read: {error.strerror}") from error
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Make a folder to write to, unless it is there. Raises `ConfigError` that names flag and folder."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{flag} {path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path} cannot be written to by this user")

@@ -40,6 +40,7 @@ from server.engines.registry import engine_names
 from server.errors import ConfigError, ExportError
 from server.exporting.precision.kinds import Precision
 from server.exporting.progress import ConsoleProgress
+from server.files import make_folder
 
 EXIT_INCOMPLETE = 1
 FILES = ("compare.json", "compare.csv", "report.html")
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     names, machine = network_names(tuple(arguments.models)), this_machine()
     settings, baseline = settings_from(arguments), _chosen_baseline(arguments.baseline, engines.present)
     earlier = {} if arguments.against is None else read_earlier(arguments.against)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out, "--out")
     meters = Meters(settings.device_index)
     try:
         meters.open()

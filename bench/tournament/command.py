@@ -31,6 +31,7 @@ from bench.tournament.summary import Summary, summarise
 from optimizer.policies.registry import POLICY_NAMES
 from optimizer.twin.profile import shipped_profiles
 from server.errors import ConfigError
+from server.files import make_folder
 
 EXIT_INCOMPLETE = 1
 SHOWN_CELLS = 6
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     console, machine, began_s = make_console(), this_machine(), time.monotonic()
     console.print(str(machine), style="dim", highlight=False)
     console.print(f"{len(plan.cells)} cells, {len(plan.policies)} policies, {workers} processes; simulated")
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out, "--out")
     results = hold(plan, arguments.out, workers, fresh=arguments.fresh or ())
     summary = _judge(results, plan)
     report.show(summary, console)

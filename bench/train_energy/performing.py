@@ -28,7 +28,7 @@ from bench.train_energy.command import (
 from bench.train_energy.devices import AUTO, indices, spell_out
 from bench.train_energy.plan import Plan, Recipe, agree
 from bench.train_energy.study import hold, missing
-from server.errors import ConfigError
+from server.files import make_folder
 
 
 def perform(arguments: argparse.Namespace) -> int:
@@ -68,10 +68,7 @@ def plan_from(arguments: argparse.Namespace, gpus: int) -> Plan:
 
 
 def _prepare(folder: Path, recipe: Recipe, conditions: dict[str, Any]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output {folder} cannot be made: {error.strerror}") from error
+    make_folder(folder, "--output")
     agree(folder, recipe, conditions)
 
 

@@ -27,8 +27,15 @@ _NAMES = tuple(field.name for field in fields(Targets))
 
 def default_directory() -> Path:
     """Return where state is kept by the XDG convention."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path("~/.local/state").expanduser()) / "boulton"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (state if state.is_absolute() else _home() / ".local" / "state") / "boulton"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user whom the machine does not know, as in a container
+        return Path("/")
 
 
 class TargetsFile:

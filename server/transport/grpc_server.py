@@ -145,8 +145,9 @@ def _bind(server: Server, settings: PortSettings) -> int:
 def cannot_listen(settings: PortSettings) -> CannotListen:
     """What to tell whoever asked for this port."""
     return CannotListen(
-        f"cannot listen on {address_of(settings)}: the port is in use, or the address is not this machine's; "
-        f"choose others with {settings.flags} (0 takes a free port)"
+        f"cannot listen on {address_of(settings)}: the port is in use, or root's as those below "
+        f"1024 are, or the address is not this machine's; choose others with {settings.flags} "
+        "(0 takes a free port)"
     )
 
 

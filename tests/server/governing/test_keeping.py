@@ -152,6 +152,13 @@ def test_the_default_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_
     assert default_directory() == tmp_path / ".local/state/boulton"
 
 
+def test_a_user_without_a_home_has_a_directory_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # the machine does not know the user
+    assert default_directory() == Path("/.local/state/boulton")
+
+
 def test_finding_nothing_is_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert read_json(tmp_path / "absent.json") is None
