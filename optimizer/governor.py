@@ -106,6 +106,7 @@ class Governor:
         self._point = grid.default
         self._opened_s: float | None = None
         self._cut: Cut | None = None
+        self._scored_by: tuple[Targets, Targets] | None = None
         self._said: set[str] = set()
         self._refusals = 0
         self._clock_retry_in = 0
@@ -151,11 +152,12 @@ class Governor:
     def step(self) -> Record:
         """Close the window, decide, act. The first step starts the loop if `start` did not."""
         error = self.start() if self._opened_s is None else None
-        targets = self.targets.at(self._time_of_day())
+        wishes = self.targets
+        targets = wishes.at(self._time_of_day())
         window = self._window(targets)
         decision = self._decide(window, targets)
         revenue = window_revenue(targets, window)
-        held_back = self._held_back(window, revenue, targets)
+        held_back = self._held_back(window, revenue, wishes, targets)
         wanted = self._permitted(self._pinned or (self._grid.default if held_back else decision.point))
         if wanted != self._point or _not_in_force(window, wanted):
             error = self._act(wanted)
@@ -185,13 +187,13 @@ class Governor:
             return Decision(self._point, f"{self._point}: paused by the operator")
         return self._policy.decide(window, targets)
 
-    def _held_back(self, window: Window, revenue: Revenue, targets: Targets) -> bool:
+    def _held_back(self, window: Window, revenue: Revenue, wishes: Targets, targets: Targets) -> bool:
         """Whether the default setting is to be held now: never against the operator or the device.
 
         What is compared is how far a window falls short of the most that its images could have earned, so
         that it does not matter how many happened to come.
         """
-        if self.holdback is None:
+        if self.holdback is None or self._scored_anew(self.holdback, wishes, targets):
             return False
         if self.paused or self._pinned is not None or self._clock_retry_in:
             self.holdback.abandon()
@@ -201,6 +203,21 @@ class Governor:
         in_money = revenue.form == "profit"  # the others are averages, whatever the window's length
         self.holdback.observe(window, gained if in_money else gained * window.duration_s)
         return self.holdback.holds
+
+    def _scored_anew(self, holdback: Holdback, wishes: Targets, targets: Targets) -> bool:
+        """Whether this window is scored by other targets than the last; then the two cannot be compared.
+
+        A tariff's next price ends the comparison under way. Other wishes of the operator end them all:
+        revenue under another form, or at other prices, is of another kind.
+        """
+        before, self._scored_by = self._scored_by, (wishes, targets)
+        if before is None or before == self._scored_by:
+            return False
+        if wishes == before[0]:
+            holdback.abandon()
+        else:
+            holdback.start_over()
+        return True
 
     def _set_alarm(self, alarm: Alarm | None) -> None:
         if self.paused or self._pinned is not None or self.hear is None:

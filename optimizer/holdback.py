@@ -126,6 +126,12 @@ class Holdback:
         self._held.clear()
         self._after.clear()
 
+    def start_over(self) -> None:
+        """What revenue means has changed: what was compared so far was of another kind."""
+        self.abandon()
+        self._gains.clear()
+        self._spared_w.clear()
+
     def _precede(self, sample: _Sample) -> None:
         self._before.append(sample)
         if len(self._before) == BESIDE_WINDOWS:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
 import pytest
 
+from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.governor import Governor
 from optimizer.holdback import (
     BESIDE_WINDOWS,
@@ -161,11 +163,17 @@ class Frugal:
         return Decision(GOVERNED, "as always", alarm=Alarm(Tripwire(3), GRID.default))
 
 
-def governor(plant: Plant) -> Governor:
+def governor(plant: Plant, time_of_day: Callable[[], float] | None = None) -> Governor:
     times = iter(range(10_000))
-    holdback = Holdback(0.5, Random(2))
     return Governor(
-        plant, Frugal(), GRID, Targets(), lambda: float(next(times)), hear=list, holdback=holdback
+        plant,
+        Frugal(),
+        GRID,
+        Targets(),
+        lambda: float(next(times)),
+        time_of_day=time_of_day,
+        hear=list,
+        holdback=Holdback(0.5, Random(2)),
     )
 
 
@@ -191,3 +199,31 @@ def test_the_operators_orders_come_first(order: str) -> None:
         made.pin(GOVERNED)
     made.paused = order == "pause"
     assert not any(made.step().held_back for _ in range(50))
+
+
+@pytest.mark.parametrize(
+    "changed", [Targets(form="edp"), Targets(slo_p99_ms=50.0), Targets(energy_price_per_kwh=9.0)]
+)
+def test_what_was_saved_under_other_targets_is_not_mixed_in(changed: Targets) -> None:
+    made = governor(Plant())
+    assert made.holdback is not None
+    while made.holdback.saving.comparisons < LEAST_COMPARISONS or not made.holdback.holds:
+        made.step()
+    made.targets = changed
+    assert not made.step().held_back
+    assert made.holdback.saving.comparisons == 0
+    assert made.holdback.saving.revenue_per_s is None
+    while made.holdback.saving.comparisons < LEAST_COMPARISONS:
+        made.step()
+
+
+def test_a_comparison_in_which_the_price_changes_is_given_up_and_those_before_stay() -> None:
+    now_s = [0.0]
+    made = governor(Plant(), lambda: now_s[0])
+    assert made.holdback is not None
+    made.targets = Targets(energy_price_per_kwh=PriceSchedule((PriceStep(0.0, 0.1), PriceStep(500.0, 0.4))))
+    while made.holdback.saving.comparisons < LEAST_COMPARISONS or not made.holdback.holds:
+        made.step()
+    compared, now_s[0] = made.holdback.saving.comparisons, 600.0
+    assert not any(made.step().held_back for _ in range(BESIDE_WINDOWS))
+    assert made.holdback.saving.comparisons == compared
