@@ -14,9 +14,11 @@ from bench.naming import network_name
 from server.errors import ConfigError, ExportError
 from server.export import Exported, export_model
 from server.exporting.builtin_models import BUILTIN_MODELS
+from server.exporting.complaints import in_a_line
 from server.exporting.precision.kinds import Precision, precision_of
 from server.exporting.progress import Progress
 from server.exporting.request import ExportRequest
+from server.onnx_graph import graph_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,9 @@ def _as_it_is(name: str, path: Path) -> NetworkFile:
     try:
         graph = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base
-        raise ExportError(f"{path} is not an ONNX file: {error}") from error
+        raise ExportError(f"{path} is not an ONNX file: {in_a_line(error)}") from error
+    if not graph_inputs(graph):
+        raise ExportError(f"{path} holds no network: its graph has no input")
     return NetworkFile(name, precision_of(graph), path, _sha256(path))
 
 

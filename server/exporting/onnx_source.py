@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto
 
 from server.errors import ExportError
+from server.exporting.complaints import in_a_line
 from server.onnx_graph import describe, graph_inputs, shape_of
 
 
@@ -23,12 +24,13 @@ def load_onnx(path: Path) -> ModelProto:
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf raises types of its own
-        raise ExportError(f"{path} is not an ONNX file, or is damaged: {error}") from error
+        raise ExportError(f"{path} is not an ONNX file, or is damaged: {in_a_line(error)}") from error
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # onnx raises validation errors for paths that lead out, OSErrors for the rest
         raise ExportError(
-            f"the weights of {path} cannot be read: {error}; they must lie beside it under the names it gives"
+            f"the weights of {path} cannot be read: {in_a_line(error)}; they must lie beside it under the "
+            "names it gives"
         ) from error
     check_onnx(path)
     if not model.graph.output or not graph_inputs(model):
@@ -41,7 +43,7 @@ def check_onnx(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except Exception as error:  # ValidationError, and others for graphs too damaged to validate
-        raise ExportError(f"the ONNX checker refuses {path.name}: {str(error).strip()}") from error
+        raise ExportError(f"the ONNX checker refuses {path.name}: {in_a_line(error)}") from error
 
 
 def fix_input_shape(model: ModelProto, shape: tuple[int, ...]) -> None:

@@ -48,13 +48,18 @@ def compare(written: Runner, original: Runner, samples: Samples) -> Parity:
     """Run both on all samples.
 
     Raises:
-        ExportError: the answers are of different shapes, infinite for one only, or too far apart.
+        ExportError: the answers are of different shapes, infinite for one only, or too far apart; or there is
+            no number among them, so that nothing is compared.
     """
     got, meant = written(samples.given), original(samples.original)
     if [a.shape for a in got] != [b.shape for b in meant]:
         raise ExportError(
             f"the ONNX graph answers with shapes {[a.shape for a in got]}, "
             f"the original with {[b.shape for b in meant]}"
+        )
+    if not any(np.isfinite(out).any() for out in meant):
+        raise ExportError(
+            "the network answers with nothing but NaN and infinity: its weights are damaged, or it overflows"
         )
     parity = Parity(
         largest_difference=largest_difference(got, meant),

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from server.engines.engine import Array
 from server.errors import ExportError
 from server.exporting.candidate import Runner
+from server.exporting.complaints import in_a_line
 
 # protobuf cannot serialise more; some room is left for the graph around the weights.
 INLINE_LIMIT_BYTES = (1 << 31) - (16 << 20)
@@ -72,4 +73,4 @@ def _session(path: Path) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
-        raise ExportError(f"ONNX Runtime does not accept the graph: {error}") from error
+        raise ExportError(f"ONNX Runtime does not accept the graph: {in_a_line(error)}") from error

@@ -12,6 +12,7 @@ from server.engines.engine import Array
 from server.errors import ExportError
 from server.exporting.builtin_models import BUILTIN_MODELS
 from server.exporting.candidate import Candidate
+from server.exporting.complaints import in_a_line
 from server.exporting.dynamic_batch import fixed_batch, in_chunks, with_dynamic_batch, with_fixed_batch
 from server.exporting.onnx_source import fix_input_shape, load_onnx, set_output_shapes
 from server.exporting.parity import check_batching
@@ -143,7 +144,7 @@ def _first_answers(model: ModelProto, batch: int) -> tuple[Array, ...]:
     except ExportError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base; they name the node and the shapes
-        raise ExportError(f"the graph does not run: {error}") from error
+        raise ExportError(f"the graph does not run: {in_a_line(error)}") from error
 
 
 def _onnx_candidate(model: ModelProto, batch: int | None, original: ModelProto) -> Candidate:

@@ -16,6 +16,7 @@ from onnx import ModelProto
 from server.engines.engine import Array
 from server.errors import ExportError
 from server.exporting.candidate import Runner
+from server.exporting.complaints import in_a_line
 from server.exporting.torch_source import TorchModule, import_torch
 from server.onnx_graph import describe, shape_of
 
@@ -35,13 +36,13 @@ def try_forward(module: TorchModule, shape: tuple[int, ...]) -> None:
     torch = import_torch()
     with _entered_layers(module) as layers:
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # what lazy layers make now is exported: it must be ordinary tensors
                 outputs = module(torch.zeros(2, *shape))
         except Exception as error:  # it is the user's code
             where = f"layer {layers[-1]} of the model" if layers else "the model"
             raise ExportError(
-                f"{where} does not take an input of shape [2, {', '.join(map(str, shape))}]: {error}; "
-                "--input-shape C,H,W must be what the model was made for"
+                f"{where} does not take an input of shape [2, {', '.join(map(str, shape))}]: "
+                f"{in_a_line(error)}; --input-shape C,H,W must be what the model was made for"
             ) from error
     flatten(outputs)
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from server.errors import ExportError
+from server.exporting.complaints import in_a_line
 
 # torch is imported when it is needed only: the server runs without it.
 TorchModule: TypeAlias = Any
@@ -178,4 +179,4 @@ def _shape(value: Any) -> list[int] | str:  # noqa: ANN401 - a tensor, or whatev
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {in_a_line(error)}" if str(error) else type(error).__name__

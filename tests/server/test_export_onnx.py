@@ -276,7 +276,7 @@ def test_files_that_are_no_networks_are_explained(tmp_path: Path) -> None:
 
 def test_a_graph_the_checker_refuses_is_named_by_its_node(tmp_path: Path) -> None:
     broken = network([helper.make_node("Relu", ["nowhere"], ["output"], name="culprit")], IMAGE, output=IMAGE)
-    with pytest.raises(ExportError, match=r"ONNX checker refuses .*(?s:.*)nowhere"):
+    with pytest.raises(ExportError, match=r"ONNX checker refuses .*nowhere"):
         export(broken, tmp_path)
 
 

@@ -99,6 +99,17 @@ class Text(nn.Module):
     def forward(self, x):
         return "tensor"
 
+class Broken(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) * float("nan")
+
+class Complains(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("first line\\nsecond line")
+
+def lazy():
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten())
+
 class NamedLayer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -249,6 +260,12 @@ def test_a_ready_module_or_a_nested_name_will_do(nets: Path, factory: str) -> No
     assert isinstance(load_model(f"boulton_test_nets:{factory}", nets), torch.nn.Module)
 
 
+def test_layers_that_learn_their_size_from_the_first_picture_are_exported(nets: Path, tmp_path: Path) -> None:
+    exported = export(nets, tmp_path, "lazy")
+    (answer,) = run(exported.path, np.zeros((3, 3, 16, 16), np.float32))
+    assert answer.shape == (3, 4 * 14 * 14)
+
+
 def test_a_state_dict_gives_the_weights(nets: Path, tmp_path: Path) -> None:
     trained = load_model("boulton_test_nets:small", nets)
     with torch.no_grad():
@@ -329,6 +346,8 @@ def test_a_missing_or_damaged_state_dict_is_explained(nets: Path, tmp_path: Path
         ("SliceByValue", "has a shape that depends on the input"),
         ("Mixes", "cannot be batched: an item's answer depends on its batch mates"),
         ("Noisy", "cannot be batched|does not compute what the original does"),
+        ("Broken", "answers with nothing but NaN and infinity"),
+        ("Complains", "first line second line; --input-shape"),
         ("Text", "answers with a str; only tensors"),
         ("NamedLayer", r"layer head \(Linear\) .* does not take an input of shape \[2, 3, 16, 16\]"),
         ("five_channels", r"layer 0 \(Conv2d\) .*--input-shape C,H,W"),

@@ -60,3 +60,10 @@ def test_half_a_roofline_is_refused(network: Path, capsys: pytest.CaptureFixture
 def test_what_is_no_network_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["layers", "resnet-of-nowhere"]) == 2
     assert "neither a network nor a file" in capsys.readouterr().err
+
+
+def test_a_file_without_a_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    assert main(["layers", str(empty)]) == 2
+    assert "holds no network: its graph has no input" in capsys.readouterr().err
