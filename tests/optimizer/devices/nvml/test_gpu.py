@@ -156,6 +156,44 @@ def test_a_counter_that_goes_back_gives_no_negative_energy(
     assert len(warnings(caplog)) == 1
 
 
+def test_a_counter_that_jumps_beyond_all_bounds_is_not_believed(
+    make_bench: Benches, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench()
+    counts = iter([500.0, 520.0, 1.8e16, 1.8e16 + 32.0])
+    monkeypatch.setattr(bench.actuator.card, "energy_j", lambda: next(counts))
+    assert [bench.gpu.read().energy.joules for _ in range(4)] == [0.0, 20.0, None, 32.0]
+    assert "jumped by 1.8e+16 J" in warnings(caplog)[0]
+
+
+def test_a_counter_that_stands_still_is_no_energy_of_nought_and_replaced_by_power(
+    make_bench: Benches, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench(make_card(counter_period_s=1e6))
+    assert bench.gpu.read().energy.joules == 0.0
+    for _ in range(3):
+        bench.time.pass_by(1.0)
+        assert bench.gpu.read().energy == NOT_MEASURED
+    assert len(warnings(caplog)) == 1
+    bench.time.pass_by(0.5)
+    energy = bench.gpu.read().energy
+    assert energy.source is EnergySource.NVML_POWER
+    assert energy.joules == pytest.approx(16.0, rel=0.02)
+
+
+def test_a_counter_that_goes_on_after_a_pause_charges_nothing_to_one_interval(
+    make_bench: Benches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench()
+    counts = iter([500.0, 520.0, 520.0, 570.0, 590.0])
+    monkeypatch.setattr(bench.actuator.card, "energy_j", lambda: next(counts))
+    found = []
+    for _ in range(5):
+        found.append(bench.gpu.read().energy.joules)
+        bench.time.pass_by(1.0)
+    assert found == [0.0, 20.0, None, None, 20.0]
+
+
 def test_a_card_without_counter_is_measured_by_its_power(make_bench: Benches) -> None:
     bench = make_bench(make_card("pascal"), observe=True)
     assert bench.gpu.read().energy.joules == 0.0
