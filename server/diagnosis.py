@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optimizer.devices.gpu import DeviceError
-from optimizer.devices.keeper.protocol import AskBounds, Refused, bounds_from
+from optimizer.devices.keeper.protocol import AskBounds, Refusal, Refused, bounds_from
 from optimizer.devices.keeper.session import KeeperUnreachable, open_session
 from optimizer.devices.nvml.actuator import ClockBounds
 from optimizer.devices.nvml.capabilities import Capability, Rights, own_rights, probe
@@ -17,6 +17,8 @@ from optimizer.devices.nvml.failures import NvmlFailure
 from optimizer.devices.nvml.library import Card, Nvml
 
 _KEEPER = "keeper"
+_NOT_CONFIGURED = (Refusal.UNKNOWN_GPU, Refusal.PEER)
+_WITHOUT = "without a keeper the batch size alone is governed"
 _ANSWER_WITHIN_S = 2.0
 
 
@@ -84,9 +86,11 @@ def ask_keeper(keeper: Path, uuid: str) -> Capability:
         with closing(session):
             bounds = bounds_from(session.ask(AskBounds(uuid)))
     except Refused as refused:
-        return Capability(_KEEPER, False, str(refused), "let its configuration name this GPU and this user")
+        named = refused.code not in _NOT_CONFIGURED
+        remedy = _WITHOUT if named else "let its configuration name this GPU and this user"
+        return Capability(_KEEPER, False, str(refused), remedy)
     except KeeperUnreachable as error:
-        return Capability(_KEEPER, False, str(error), "without a keeper the batch size alone is governed")
+        return Capability(_KEEPER, False, str(error), _WITHOUT)
     return Capability(_KEEPER, True, f"permits {_bounds_text(bounds)}")
 
 

@@ -168,6 +168,17 @@ def test_a_keeper_that_answers_says_what_it_permits(rack: Rack) -> None:
     assert not rack.set_history()
 
 
+def test_what_a_keeper_refuses_is_laid_to_its_configuration_only_where_that_is_why(rack: Rack) -> None:
+    rack.set_mig(0, True)
+    with running_keeper(rack, "--gpu", rack.uuid(0)) as home:
+        done = doctor(rack, "--keeper-socket", home.socket, "--json")
+    remedies = [
+        next(item["remedy"] for item in gpu["capabilities"] if item["name"] == "keeper")
+        for gpu in json.loads(done.stdout)["gpus"]
+    ]
+    assert ["configuration" in remedy for remedy in remedies] == [False, True]
+
+
 def test_a_keeper_that_is_not_there(rack: Rack, tmp_path: Path) -> None:
     done = doctor(rack, "--json", "--keeper-socket", tmp_path / "none.sock")
     assert done.returncode == 0
