@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from server.errors import ConfigError
+from server.exporting.complaints import in_a_line
 from server.zoo.catalogue import NETWORKS, build
 
 _IMAGENET_CLASSES = 1000
@@ -31,9 +31,13 @@ def make_network(name: str, classes: int) -> nn.Module:
     if not colon:
         raise ConfigError(f"no network {name}: choose of {', '.join(NETWORKS)}, or give module:function")
     try:
-        return cast("nn.Module", getattr(importlib.import_module(module), function)(classes))
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"network {name} cannot be made: {error}") from error
+        made = getattr(importlib.import_module(module), function)(classes)
+    except (Exception, SystemExit) as error:  # it is the user's code
+        reason = in_a_line(error) or type(error).__name__
+        raise ConfigError(f"network {name} cannot be made of {classes} classes: {reason}") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"network {name} is a {type(made).__name__}, not a torch.nn.Module")
+    return made
 
 
 def check_network(name: str, classes: int, image_size: int) -> float:
@@ -43,16 +47,15 @@ def check_network(name: str, classes: int, image_size: int) -> float:
     try:
         with torch.inference_mode(), counter:
             answers = network(torch.zeros(1, 3, image_size, image_size))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # it is the user's code
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{name} cannot take pictures of {image_size} pixels ({reason}): give another --image-size, or"
             " leave it out of --network"
         ) from error
-    if answers.shape != (1, classes):
-        raise ConfigError(
-            f"{name} answers one picture with {tuple(answers.shape)}; it must be (1, {classes})"
-        )
+    shape = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+    if shape != (1, classes):
+        raise ConfigError(f"{name} answers one picture with {shape}; it must be (1, {classes})")
     return float(counter.get_total_flops()) / 1e9
 
 

@@ -35,6 +35,10 @@ def test_pictures_too_small_for_a_network_are_refused() -> None:
         ("nonet", "no network nonet: choose of alexnet"),
         ("training_networks:none", "cannot be made"),
         ("no_such_module:tiny", "cannot be made"),
+        ("training_networks:broken", "cannot be made of 10 classes: no weights for 10 classes"),
+        ("os:getcwd", "cannot be made of 10 classes: .* no arguments"),
+        ("json:dumps", "is a str, not a torch.nn.Module"),
+        ("training_networks:pair", r"answers one picture with tuple; it must be \(1, 10\)"),
         ("training_networks:wordy", r"must be \(1, 10\)"),
     ],
 )
