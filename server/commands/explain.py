@@ -76,6 +76,8 @@ def decision_lines(decision: pb.Decision) -> Iterator[str]:
 def _chosen(decision: pb.Decision) -> str:
     if decision.HasField("pinned"):
         return f"{point_of(decision.pinned)}, pinned; the policy would take {point_of(decision.point)}"
+    if decision.held_back:
+        return f"the default setting, held for comparison; the policy would take {point_of(decision.point)}"
     return f"{point_of(decision.point)}{', paused' if decision.paused else ''}"
 
 

@@ -14,6 +14,7 @@ from daemon_process import DaemonProcess, put_double, put_profile, start_daemon
 
 from protos import boulton_pb2 as pb
 from protos import boulton_pb2_grpc as pb_grpc
+from server.commands.explain import decision_lines
 from server.errors import ConfigError
 
 OPERATOR = "operator-token-0123456789"
@@ -130,6 +131,13 @@ def test_a_setting_is_pinned_and_let_go(boulton: Boulton, capsys: pytest.Capture
     assert "pinned; the policy would take" in capsys.readouterr().out
     assert boulton("unpin") == 0
     assert "governed by" in capsys.readouterr().out
+
+
+def test_a_default_setting_that_is_held_for_comparison_is_not_said_to_be_the_choice() -> None:
+    point = pb.OperatingPoint(batch_limit=8, sm_clock_mhz=900)
+    decision = pb.Decision(model="double", point=point, reason="earns the most", held_back=True)
+    first = next(decision_lines(decision))
+    assert "the default setting, held for comparison; the policy would take batch <= 8 at 900 MHz" in first
 
 
 @pytest.mark.parametrize("words", [["--batch", "65"], ["--batch", "0"], ["--clock", "751"]])
