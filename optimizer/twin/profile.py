@@ -21,6 +21,9 @@ CLOCK_SWITCH_S = (0.02, 0.25)
 POWER_SENSOR = PowerSensor(period_s=0.1, window_s=0.025)
 ENERGY_COUNTER_PERIOD_S = 0.1
 
+MOST_CLOCKS = 2000
+"""No card is known to have 200; every decision scores them all."""
+
 SHIPPED = Path(__file__).parent / "profiles"
 
 
@@ -77,9 +80,13 @@ def _clocks(table: SettingsTable) -> tuple[int, ...]:
         steps = table.table("sm_clocks_mhz")
         first, last = steps.number("first", above=0.0), steps.number("last", above=0.0)
         step = steps.number("step", above=0.0)
+        if step < 1.0:
+            steps.refuse("step", "at least 1 MHz: clocks are whole and each comes once")
         _finish(steps)
         if first > last:
             table.refuse("sm_clocks_mhz", "first no greater than last")
+        if (last - first) / step >= MOST_CLOCKS:
+            table.refuse("sm_clocks_mhz", f"at most {MOST_CLOCKS} clocks")
         return tuple(int(first + step * index) for index in range(int((last - first) / step + 1e-9) + 1))
     clocks = tuple(int(clock) for clock in table.numbers("sm_clocks_mhz"))
     if sorted(set(clocks)) != list(clocks) or clocks[0] <= 0:

@@ -99,7 +99,8 @@ def load_surface(path: Path) -> SurfacePhysics:
     Raises:
         SettingsError: the file is unreadable, lacks a column, or a value is not a positive number.
     """
-    rows = [(number, _cells(line)) for number, line in _lines(path) if line.strip() and line[0] != "#"]
+    lines = ((number, line) for number, line in _lines(path) if line.strip() and line[0] != "#")
+    rows = [(number, _cells(path, number, line)) for number, line in lines]
     names = rows[0][1] if rows else []
     if any(names.count(column) != 1 for column in COLUMNS) or len(rows) == 1:
         raise SettingsError(f"{path}: expected a first line {','.join(COLUMNS)} and then measured points")
@@ -113,8 +114,11 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line]))]
+def _cells(path: Path, line: int, text: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([text]))]
+    except csv.Error as error:
+        raise SettingsError(f"{path}: line {line}: not CSV: {error}") from error
 
 
 Point = tuple[float, float, float, float]

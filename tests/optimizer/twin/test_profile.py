@@ -85,6 +85,12 @@ def test_the_power_limit_holds_the_clock_down(tmp_path: Path) -> None:
         ),
         ("[500, 750, 1000]", "{ first = 500, last = 1000 }", r"\[sm_clocks_mhz\]: step is missing"),
         ("[500, 750, 1000]", "{ first = 1000, last = 500, step = 1 }", "first no greater than last"),
+        (
+            "[500, 750, 1000]",
+            "{ first = 999, last = 1000, step = 0.25 }",
+            r"\[sm_clocks_mhz\]: step = 0.25 is not allowed; expected at least 1 MHz",
+        ),
+        ("[500, 750, 1000]", "{ first = 1, last = 1e6, step = 1 }", "at most 2000 clocks"),
         ("[0.02, 0.25]", "[0.25, 0.02]", "clock_switch_s = .*low"),
         ("[0.02, 0.25]", "[0.25]", "clock_switch_s = .*a list of 2 numbers"),
         ("window_s = 0.01", "window_s = 0", r"\[power_sensor\]: window_s = 0 .*greater than 0"),
@@ -111,6 +117,7 @@ def test_bad_profiles_name_file_key_and_remedy(
         (SURFACE + "1.5,500,3,90\n", r"line 6: batch = '1\.5'; expected a whole number above 0"),
         (SURFACE + "4,500,11,90\n", "batch 4 names a clock twice"),
         (SURFACE + "8,500,3\n", "line 6: 3 values; expected 4"),
+        (SURFACE + "8" * 200_000 + ",500,3,90\n", "line 6: not CSV: field larger than field limit"),
     ],
 )
 def test_bad_surfaces_name_file_and_line(tmp_path: Path, surface: str, complaint: str) -> None:
