@@ -110,6 +110,17 @@ def still_wanted(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     return tuple(piece for piece in pieces if not piece.request.payload.settled)
 
 
+def halves(pieces: tuple[Piece, ...]) -> tuple[tuple[Piece, ...], ...]:
+    """Part a batch between its requests; () where there is one, or one that is split over several batches.
+
+    The rows of such a one must be answered in their order, which running some of them later would change.
+    """
+    if len(pieces) < 2 or any(piece.images != piece.request.images for piece in pieces):
+        return ()
+    middle = len(pieces) // 2
+    return pieces[:middle], pieces[middle:]
+
+
 def assemble(engine: Engine, pieces: Sequence[Piece]) -> tuple[Array, ...]:
     """Return the engine's inputs for `pieces`, in order.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -28,7 +29,15 @@ from server.errors import (
     without_origin,
 )
 from server.scheduling.accounting import Accounts
-from server.scheduling.batch_assembly import Answer, Call, CallRequest, Targets, Timing, split
+from server.scheduling.batch_assembly import (
+    Answer,
+    Call,
+    CallRequest,
+    Targets,
+    Timing,
+    halves,
+    split,
+)
 from server.scheduling.batch_run import Outcome, run_batch
 from server.scheduling.engine_thread import EngineThread
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
@@ -44,6 +53,8 @@ _LOG = logging.getLogger(__name__)
 _NEVER = 1 << 62  # no queue holds so many images
 _STAGED = 1  # batches waiting behind what the engine has taken
 _LONGEST_REASON = 500
+_TRACE_EVERY_S = 60.0  # a client may send what the model fails on again and again
+_HOPELESS = 32  # failures in a row after which no batch is run again: it is the model, not a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +103,8 @@ class Scheduler:
         self._outstanding = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._failing = False
+        self._failures = 0
+        self._next_trace_s = -math.inf
         self._closed = False
         self._engine_closed = asyncio.Event()
         self._accounts = Accounts()
@@ -415,7 +427,7 @@ class Scheduler:
     def _answer(self, outcome: Outcome, outputs: tuple[Array, ...]) -> None:
         now_s = self._clock()
         output_ns = as_ns(now_s - outcome.computed_s)
-        self._failing = False
+        self._failures = 0
         self._accounts.executed(outcome, output_ns)
         times_ns = outcome.times_ns
         for piece, rows in zip(outcome.pieces, split(outputs, outcome.pieces), strict=True):
@@ -445,12 +457,28 @@ class Scheduler:
         self._fail(request, DeadlineExceeded(message))
 
     def _failed(self, outcome: Outcome, error: BaseException) -> None:
+        self._failures += 1
+        for_good = isinstance(error, CudaLost) or not isinstance(error, Exception)
+        if not for_good and self._failures <= _HOPELESS and self._run_again(outcome):
+            without_origin(error)
+            return
+        self._failed_for_good(outcome, error)
+
+    def _run_again(self, outcome: Outcome) -> bool:
+        """Run the halves of a batch that failed: whoever is not at fault is answered. False: it has none."""
+        parts = halves(outcome.pieces)
+        for pieces in parts:
+            self._hand_over(Batch(pieces, sum(piece.images for piece in pieces)), here=False)
+        return bool(parts)
+
+    def _failed_for_good(self, outcome: Outcome, error: BaseException) -> None:
         reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-        trace = None if self._failing else error  # once in a row of failures, not for every batch
-        self._failing = True
+        now_s = self._clock()
+        trace = error if now_s >= self._next_trace_s else None
+        if trace is not None:
+            self._next_trace_s = now_s + _TRACE_EVERY_S
         _LOG.error("a batch of %d images failed: %r", outcome.images, reason, exc_info=trace)
         without_origin(error)
-        now_s = self._clock()
         for piece in outcome.pieces:
             if not piece.request.payload.settled:
                 self._failed_alone(

@@ -7,7 +7,7 @@ import gc
 import logging
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -70,13 +70,11 @@ async def test_where_the_model_fails(table: Served, tiny: ModuleType) -> None:
 
 
 async def test_where_the_model_fails_in_a_stream(table: Served, tiny: ModuleType) -> None:
-    stream = table.stub.ModelStreamInfer()
-    answers = []
-    for index in (1, 99, 2, 99):  # one after the other: in one batch all of them would fail
-        await stream.write(at_index(tiny, index))
-        answers.append((await stream.read()).error_message)
-    await stream.done_writing()
-    assert await stream.read() is grpc.aio.EOF
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        for index in (1, 99, 2, 99):
+            yield at_index(tiny, index)
+
+    answers = [answer.error_message async for answer in table.stub.ModelStreamInfer(requests())]
     assert [bool(text) for text in answers] == [False, True, False, True]
     await tiny.until(lambda: not left(Call))
 

@@ -51,6 +51,7 @@ class ScriptedEngine:
         self.given: weakref.ref[Array] | None = None
         self.script: deque[Callable[[tuple[Array, ...]], tuple[Array, ...]]] = deque()
         self.held = False
+        self.refused: int | None = None
         self.closed = threading.Event()
         self._started: SimpleQueue[int] = SimpleQueue()
         self._permits = threading.Semaphore(0)
@@ -66,6 +67,8 @@ class ScriptedEngine:
         self._started.put(len(rows))
         if self.held:
             assert self._permits.acquire(timeout=PATIENCE_S)
+        if self.refused in rows[:, 0]:
+            raise ValueError("no fives")
         outputs: tuple[Array, ...] = (inputs[0].astype(np.float64) * 10.0, inputs[0].sum(axis=-1))
         return self.script.popleft()(outputs) if self.script else outputs
 
@@ -393,10 +396,66 @@ class Reset(BaseException):
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        "error", [ValueError("bad weather"), SystemExit(3), KeyboardInterrupt(), Reset("x")]
-    )
-    async def test_a_model_that_raises_fails_its_batch_alone(self, make: Maker, error: BaseException) -> None:
+    async def test_a_request_that_the_model_fails_on_fails_alone(self, make: Maker) -> None:
+        bench = make()
+        first = await bench.occupy()
+        bench.engine.refused = 5
+        tasks = [bench.ask(value) for value in range(8)]
+        await bench.queued(8)
+        bench.engine.let_go()
+        await first
+        for value, task in enumerate(tasks):
+            if value == 5:
+                assert "no fives" in await failure(task, Internal)
+            else:
+                check_answer(await task, value)
+        assert bench.scheduler.statistics.fail.count == 1
+        assert bench.engine.batches[1:] == [
+            *([0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]),
+            *([4, 5], [6, 7], [4], [5]),
+        ]
+
+    async def test_a_model_that_fails_on_everything_is_not_asked_again_for_ever(self, make: Maker) -> None:
+        bench = make()
+
+        def raise_it(_outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            raise ValueError("broken")
+
+        bench.engine.script.extend([raise_it] * 1000)
+        for _ in range(20):
+            for task in [bench.ask(value) for value in range(8)]:
+                await failure(task, Internal)
+        assert 20 < len(bench.engine.batches) < 20 + 2 * 32
+        bench.engine.script.clear()
+        check_answer(await bench.ask(9), 9)
+
+    async def test_tracebacks_do_not_fill_the_log(
+        self, make: Maker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bench = make()
+        bench.engine.refused = 5
+        for _ in range(3):
+            await failure(bench.ask(5), Internal)
+            check_answer(await bench.ask(1), 1)
+        failures = [record for record in caplog.records if "images failed" in record.message]
+        assert [record.exc_info is not None for record in failures] == [True, False, False]
+
+    async def test_a_model_that_raises_fails_its_batch_alone(self, make: Maker) -> None:
+        bench = make()
+
+        def raise_it(_outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+            raise ValueError("bad weather")
+
+        bench.engine.script.extend([raise_it] * 5)
+        for task in [bench.ask(value) for value in range(3)]:
+            assert "ValueError: bad weather" in await failure(task, Internal)
+        check_answer(await bench.ask(9), 9)
+        assert bench.engine.batches == [[0, 1, 2], [0], [1, 2], [1], [2], [9]]
+
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), Reset("x")])
+    async def test_what_is_no_failure_of_the_model_is_not_tried_again(
+        self, make: Maker, error: BaseException
+    ) -> None:
         bench = make()
 
         def raise_it(outputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -413,7 +472,7 @@ class TestFailures:
         [
             (
                 lambda outputs: tuple(output[:-1] for output in outputs),
-                r"shape \[2, 2\] instead of float64 of shape \[3, 2\]",
+                r"shape \[0, 2\] instead of float64 of shape \[1, 2\]",
             ),
             (
                 lambda outputs: (outputs[0], np.zeros(4, np.int64)),
@@ -429,7 +488,7 @@ class TestFailures:
         self, make: Maker, result: Callable[[tuple[Array, ...]], tuple[Array, ...]], words: str
     ) -> None:
         bench = make()
-        bench.engine.script.append(result)
+        bench.engine.script.extend([result] * 5)  # a batch, its halves, and theirs
         for task in [bench.ask(value) for value in range(3)]:
             with pytest.raises(Internal, match=words):
                 await task
@@ -445,15 +504,16 @@ class TestFailures:
         assert bench.scheduler.statistics.fail.count == 1
         assert bench.scheduler.take_traffic(1e9).failed == 20
 
-    async def test_rows_of_the_wrong_dtype_fail_their_batch_alone(self, make: Maker) -> None:
+    async def test_rows_of_the_wrong_dtype_fail_alone(self, make: Maker) -> None:
         bench = make()
         first = await bench.occupy()
         odd = (np.zeros((1, 2), np.float32),)
-        mates = [asyncio.create_task(answered(bench.scheduler, odd, 1, nbytes=8)), bench.ask(1)]
+        wrong = asyncio.create_task(answered(bench.scheduler, odd, 1, nbytes=8))
+        mate = bench.ask(1)
         await bench.queued(2)
         bench.engine.let_go()
-        for task in mates:
-            await failure(task, Internal)
+        await failure(wrong, Internal)
+        check_answer(await mate, 1)
         await first
         check_answer(await bench.ask(9), 9)
 
