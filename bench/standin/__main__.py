@@ -72,6 +72,8 @@ def _make(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     directory = arguments.directory.resolve()
+    if not (directory / _FILE).is_file():
+        raise ValueError(f"there is no rack in {directory}: `python -m bench.standin make` makes one")
     with Rack.open(build(directory) / _FILE, directory) as rack:
         for card in range(len(rack)):
             print(f"{card} {rack.uuid(card)}: {_line(rack.card(card))}")

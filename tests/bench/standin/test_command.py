@@ -69,3 +69,9 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     assert main([arguments[0], str(tmp_path), *arguments[1:]]) == 1
     assert "error: " in capsys.readouterr().err
+
+
+def test_looking_where_no_rack_is_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(tmp_path / "none")]) == 1
+    assert "there is no rack in" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
