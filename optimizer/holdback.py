@@ -48,12 +48,14 @@ class Saving:
         revenue_per_s: currency a second gained; None for fewer than `LEAST_COMPARISONS`.
         power_w: watts spared; None as well where energy was not measured all the time.
         source: of the power.
+        dropped: episodes that were compared before the targets changed, and count no more.
     """
 
     comparisons: int
     revenue_per_s: Interval | None
     power_w: Interval | None
     source: EnergySource
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Holdback:
         self._start_chance = 1.0 / max(1.0, gap_windows - 2 * BESIDE_WINDOWS)
         self._random = random
         self._gains: list[float] = []
+        self._dropped = 0
         self._spared_w: list[float | None] = []
         self._source = EnergySource.NOT_MEASURED
         self._before: deque[_Sample] = deque(maxlen=BESIDE_WINDOWS)
@@ -97,7 +100,11 @@ class Holdback:
         watts = [each for each in self._spared_w if each is not None]
         measured = len(watts) == len(self._spared_w)
         return Saving(
-            len(self._gains), interval(self._gains), interval(watts) if measured else None, self._source
+            len(self._gains),
+            interval(self._gains),
+            interval(watts) if measured else None,
+            self._source,
+            self._dropped,
         )
 
     def observe(self, window: Window, revenue: float) -> None:
@@ -129,6 +136,7 @@ class Holdback:
     def start_over(self) -> None:
         """What revenue means has changed: what was compared so far was of another kind."""
         self.abandon()
+        self._dropped += len(self._gains)
         self._gains.clear()
         self._spared_w.clear()
 

@@ -255,7 +255,7 @@ def _orders(governor: GovernorMetrics) -> Iterator[Metric]:
 def _saving(governor: GovernorMetrics, saving: Saving) -> Iterator[Metric]:
     """What was measured against the default setting; the bounds of the 95 % confidence interval beside it."""
     text = "Comparisons of governed windows with the default setting"
-    yield _count(governor, "boulton_saving_comparisons_total", text, saving.comparisons)
+    yield _count(governor, "boulton_saving_comparisons_total", text, saving.comparisons + saving.dropped)
     form = governor.last.revenue.form if governor.last else "profit"
     if form in FORM_UNITS:
         name, text, factor = "boulton_saved_score", "Gained over the default setting, an image", 1.0

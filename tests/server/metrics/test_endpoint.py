@@ -463,11 +463,13 @@ def test_rows_computed_in_vain_are_counted(source: Source, server: MetricsServer
 
 
 def test_what_is_saved_comes_with_its_bounds(source: Source, server: MetricsServer) -> None:
-    saving = Saving(9, Interval(0.002, 0.001, 0.003), Interval(12.0, 10.0, 14.0), EnergySource.SIMULATED)
+    saving = Saving(
+        9, Interval(0.002, 0.001, 0.003), Interval(12.0, 10.0, 14.0), EnergySource.SIMULATED, dropped=4
+    )
     source.governed = replace(governor(record()), saving=saving)
     found = samples(server)
     labels = {"gpu_uuid": GPU, "model": "net"}
-    assert found[key("boulton_saving_comparisons_total", **labels)] == 9
+    assert found[key("boulton_saving_comparisons_total", **labels)] == 13, "a counter never falls"
     assert found[key("boulton_saved_revenue_per_hour", **labels, bound="mean")] == pytest.approx(7.2)
     assert found[key("boulton_saved_watts", **labels, source="simulated", bound="low")] == 10.0
     scored = record()
