@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         code = _dispatch(argv, find_commands())
-        sys.stdout.flush()
+        if sys.stdout is not None:  # where it was closed before the start there is none
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

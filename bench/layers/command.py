@@ -21,7 +21,7 @@ from bench.layers import files, report
 from bench.layers.engines import TIMERS, runs_on_gpu, timer_of
 from bench.layers.roofline import Roofline
 from bench.layers.study import Question, study
-from bench.output import check_writable
+from bench.output import check_writable, write_text
 from bench.serving.machine import this_machine
 from server.errors import ConfigError
 from server.exporting.precision.kinds import Precision
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     with TemporaryDirectory() as folder, _energy(arguments) as (meter, why_not):
         network = _network(arguments, Path(folder))
         found = study(_question(arguments, network.path, roofline), timer, meter, _tell, why_not)
-    report.show(found, network, console, arguments.top)
     if arguments.json:
-        arguments.json.write_text(files.as_json(found, network, machine), encoding="utf-8")
+        write_text(arguments.json, files.as_json(found, network, machine), "--json")
     if arguments.csv:
-        arguments.csv.write_text(files.as_csv(found), encoding="utf-8")
+        write_text(arguments.csv, files.as_csv(found), "--csv")
+    report.show(found, network, console, arguments.top)
     return 0
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from bench.console import make_console
 from bench.flags import number, whole
 from bench.naming import network_name, printable
-from bench.output import check_writable
+from bench.output import check_writable, write_text
 from bench.predict.accuracies import read_accuracies
 from bench.predict.asking import (
     beyond_text,
@@ -84,11 +84,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json == Path("-"):
         print(text)
         return 0
+    if arguments.json is not None:
+        write_text(arguments.json, text + "\n", "--json")
     _show(ranked, arguments)
     for line in (*said, *sources, *doubts):
         make_console(markup=False).print(printable(line), highlight=False, soft_wrap=True)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from bench.console import make_console
 from bench.flags import whole
 from bench.naming import network_name, printable
-from bench.output import check_writable
+from bench.output import check_writable, write_text
 from bench.predict.asking import (
     MOST_BATCH,
     MOST_CLOCK_MHZ,
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json == Path("-"):
             print(text)
             return 0
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+        write_text(arguments.json, text + "\n", "--json")
     _show(prediction, predictor, name, arguments.layers)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.output import write_text
 from bench.predict.asking import beyond_text, guessed_text, source_line
 from bench.report.markup import figure, note, paragraph, table
 from bench.report.page import Section, page
@@ -24,7 +25,7 @@ def write_page(path: Path, prediction: NetworkPrediction, predictor: LayerPredic
     title = f"{name}: predicted{' (simulated)' if predictor.simulated else ''}"
     device = str(predictor.provenance["device"])
     sections = [Section("Whole network", _whole(prediction, device)), Section("Layers", _layers(prediction))]
-    path.write_text(page(title, sections, source_line(predictor)), encoding="utf-8")
+    write_text(path, page(title, sections, source_line(predictor)), "--html")
 
 
 def _whole(prediction: NetworkPrediction, device: str) -> tuple[str, ...]:

@@ -112,14 +112,14 @@ def publish(
     output: Path,
     console: Console,
 ) -> None:
-    """Print the brief parts, and write the page and the figures. Raises ConfigError when they cannot be."""
-    show(console, sections)
+    """Write the page and the figures, and print the brief parts. Raises ConfigError when they cannot be."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / PAGE).write_text(as_page(title, lead, sections), encoding="utf-8")
         write_json(output / FIGURES, figures)
     except OSError as error:
         raise ConfigError(f"--output {output} cannot be written: {error.strerror}") from error
+    show(console, sections)
     for name in (PAGE, FIGURES):
         console.print(f"wrote {output / name}", style="dim", markup=False, highlight=False)
 
