@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
+from numpy.typing import NDArray
 
 from bench.tournament.landscape import Landscape
 from bench.tournament.plan import DEFAULT, OURS
@@ -22,6 +23,8 @@ _DPI = 110
 _LATE_FLOOR = 1e-4
 _LEVELS = np.linspace(0.0, 1.0, 26)
 """Of the landscape, in shares of the oracle's revenue: settings that earn nothing are all the same."""
+_HALF_STRIP = 0.5
+_Strip = tuple[Sequence[float], NDArray[np.float64]]
 
 
 def draw_all(
@@ -160,7 +163,8 @@ def _landscape(ground: Ground, runs: Sequence[Played], landscape: Landscape) -> 
     figure = _figure(f"{ground.cell}: revenue of fixed settings, and the path of {OURS}", 9, 6.5)
     axes = figure.subplots()
     values = np.minimum(np.array(landscape.ratios), _LEVELS[-1])
-    across, up = landscape.sm_clocks_mhz, landscape.batch_limits
+    across, values = _strip(landscape.sm_clocks_mhz, values, 1)
+    up, values = _strip(landscape.batch_limits, values, 0)
     drawn = axes.contourf(across, up, values, levels=_LEVELS, cmap="viridis", extend="min")
     figure.colorbar(drawn, label="revenue over the best fixed setting's")
     for run in runs:
@@ -175,6 +179,13 @@ def _landscape(ground: Ground, runs: Sequence[Played], landscape: Landscape) -> 
     axes.set_ylabel("batch limit")
     axes.legend(loc="lower left")
     return figure
+
+
+def _strip(places: Sequence[float], values: NDArray[np.float64], axis: int) -> _Strip:
+    """Make a strip of a single clock or batch limit, as contours need two of each."""
+    if len(places) > 1:
+        return places, values
+    return (places[0] - _HALF_STRIP, places[0] + _HALF_STRIP), np.repeat(values, 2, axis)
 
 
 def _path(axes: Axes, series: Series) -> None:

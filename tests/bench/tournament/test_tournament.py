@@ -199,6 +199,18 @@ def test_a_failure_is_told_and_counts(card: str, tmp_path: Path, capsys: pytest.
     assert "Could not be simulated" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("clocks", "largest"), [("[1000]", "8"), ("[400, 1000]", "1"), ("[1000]", "1")])
+def test_a_card_of_a_single_clock_or_batch_is_drawn_too(clocks: str, largest: str, tmp_path: Path) -> None:
+    card = write_card(tmp_path)
+    text = card.read_text(encoding="utf-8")
+    card.write_text(text.replace("[400, 600, 800, 1000]", clocks), encoding="utf-8")
+    out = tmp_path / "out"
+    flags = ("--gpu", str(card), "--model", "little", "--traffic", "steady-low", "--slo", "loose")
+    more = ("--policy", "boulton", "--max-batch", largest, "--duration", "4", "--workers", "1")
+    command.run(parse(*flags, *more, "--out", str(out)))
+    assert len(list(out.glob("landscape-*.png"))) == 1
+
+
 def test_plots_exist_and_are_not_blank(finished: Finished) -> None:
     plots = sorted(finished.folder.glob("*.png"))
     kinds = {path.name.partition("-")[0].removesuffix(".png") for path in plots}
