@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.models.batch_sizes import BatchSizes, Rows
-from optimizer.models.load import Load
+from optimizer.models.load import Load, squared_variation
 
 Array = NDArray[np.float64]
 
@@ -49,13 +49,14 @@ class AtOnce:
     """
 
     def __init__(self, sizes: BatchSizes, times_s: Array, caps: Rows, load: Load, arriving: Array) -> None:
-        following = _followed_by(arriving, load.request_images)
+        following = _followed_by(arriving, load)
         self.greedy = _first_sustained(sizes, following)
         self.rows: Rows = np.minimum(self.greedy, sizes.last)
         clocks = np.arange(caps.size)
         self.places: Rows = self.rows * caps.size + clocks
         met, self.mean = _usual_batch(sizes, arriving, following, self.rows, self.places)
         self.busy: Array = np.minimum(1.0, met / self.mean)
+        self._find_busy = _find_busy(met / load.request_images, load.shape)
         self.alone_s: Array = times_s[sizes.row_for(load.own_images)]
         lasts = _Durations(sizes, times_s, np.maximum(caps, self.rows), clocks)
         self._wait_s, self._own_s = _met_s(lasts, self.places, met, load)
@@ -63,17 +64,21 @@ class AtOnce:
         self._all_s = _PAIRS @ self._wait_s
 
     def late_share(self, limit_s: Array | float) -> Array:
-        """Return the share of these images whose latency exceeds a limit, one a clock."""
-        return _late_share(self._latency_s, self._wait_s, self._all_s, limit_s)
+        """Return the share of these images whose latency exceeds a limit, one a clock.
+
+        Over those that find the server busy by chance; where requests come evenly, fewer do.
+        """
+        return self._find_busy * _late_share(self._latency_s, self._wait_s, self._all_s, limit_s)
 
     def longest_s(self, columns: Rows) -> Array:
         """Return the latency that all but a few keep at some clocks: the interval where it lies is halved."""
         latency_s, wait_s, all_s = self._latency_s[:, columns], self._wait_s[:, columns], self._all_s[columns]
         longest_s: Array = self._own_s[:, columns].min(axis=0)
         step_s = latency_s.max(axis=0) - longest_s
+        few = _FEW / self._find_busy[columns]
         for _ in range(_HALVINGS):
             step_s *= 0.5
-            longest_s += step_s * (_late_share(latency_s, wait_s, all_s, longest_s + step_s) > _FEW)
+            longest_s += step_s * (_late_share(latency_s, wait_s, all_s, longest_s + step_s) > few)
         longest_s += step_s
         return longest_s
 
@@ -81,7 +86,8 @@ class AtOnce:
     def mean_s(self) -> Array:
         """The mean latency of all images, those that find the server idle included."""
         met_s = _PAIRS @ (self._wait_s * (self._own_s + 0.5 * self._wait_s)) / self._all_s
-        mean_s: Array = self.busy * met_s + (1.0 - self.busy) * self.alone_s
+        busy = self.busy * self._find_busy
+        mean_s: Array = busy * met_s + (1.0 - busy) * self.alone_s
         return mean_s
 
 
@@ -92,11 +98,20 @@ def late_share_at_once(sizes: BatchSizes, times_s: Array, caps: Rows, load: Load
     return late
 
 
-def _followed_by(arriving: Array, request_images: float) -> Array:
-    """Return the mean batch after one during which so many images come: these, or the next request alone."""
-    following: Array = arriving / -request_images
-    np.exp(following, out=following)
-    following *= request_images
+def _followed_by(arriving: Array, load: Load) -> Array:
+    """Return the mean batch after one during which so many images come: these, or the next request alone.
+
+    That none comes is as likely as exp(-x) by chance, and as 1 - x for a clock's tick; between, by how much
+    gaps vary.
+    """
+    following: Array = arriving / -load.request_images
+    if load.shape <= 1.0:
+        np.exp(following, out=following)
+    else:
+        by_chance = squared_variation(load.shape)
+        ticking = np.maximum(0.0, 1.0 + following)
+        following = by_chance * np.exp(following) + (1.0 - by_chance) * ticking
+    following *= load.request_images
     following += arriving
     return following
 
@@ -176,6 +191,14 @@ def _met_s(lasts: _Durations, places: Rows, met: Array, load: Load) -> tuple[Arr
     came += load.own_images - 1.0
     wait_s = before_s.repeat(_DEVIATIONS.size, axis=0)
     return wait_s, lasts(came.reshape(wait_s.shape))
+
+
+def _find_busy(met: Array, shape: float) -> Array:
+    """Return how many requests find the server busy, over those that do by chance; `met` come in a batch."""
+    if shape <= 1.0:
+        return np.ones(met.shape)
+    share: Array = np.expm1(-(met**shape)) / np.expm1(-met)
+    return np.minimum(1.0, share, out=share)
 
 
 def _skewed(images: Array, dispersion: Array | float) -> Array:

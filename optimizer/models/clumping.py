@@ -36,6 +36,10 @@ class RequestModel:
         """Images of the request that an image comes in, the mean over images; no less than `images`."""
         return max(self.images, self._together / self._images) if self._images else 1.0
 
+    def dispersion(self, of_requests: float) -> float:
+        """Return variance over mean of the number of images, given that of the number of requests."""
+        return self.own_images - (1.0 - of_requests) * self.images
+
     @property
     def largest(self) -> float:
         """Images of the largest request of late."""

@@ -42,6 +42,7 @@ from optimizer.models.arrivals import ArrivalModel
 from optimizer.models.batch_regime import deviations
 from optimizer.models.clumping import ClumpModel, RequestModel
 from optimizer.models.drift import DriftDetector
+from optimizer.models.evenness import EvennessModel
 from optimizer.models.load import Load
 from optimizer.models.machine import Machine
 from optimizer.models.prior import Prior
@@ -132,7 +133,7 @@ class BoultonPolicy:
         self._machine.forget()
         self._arrivals = ArrivalModel()
         self._peaks = PeakModel()
-        self._clumps, self._requests = ClumpModel(), RequestModel()
+        self._clumps, self._requests, self._evenness = ClumpModel(), RequestModel(), EvennessModel()
         self._alarm_deviations = _ALARM_DEVIATIONS
         self._watch = SloWatch()
         self._drift, self._power_drift = DriftDetector(), DriftDetector()
@@ -249,6 +250,7 @@ class BoultonPolicy:
             self._machine.doubt(_KEPT_AFTER_DRIFT)
         self._machine.learn_times(window.traffic.batches, window.point.sm_clock_mhz, mhz)
         self._compare_ways(window, targets)
+        self._evenness.observe(window.traffic, window.duration_s, window.point.max_delay_ms / 1e3)
         if self._power_drifted(window):
             self._machine.doubt_power(_KEPT_AFTER_DRIFT)
         self._machine.learn_power(window, mhz)
@@ -366,9 +368,10 @@ class BoultonPolicy:
         if not self._machine.ready:
             return Decision(self._start(point), f"{self._start(point)}: nothing learned yet", learned=learned)
         requests = self._requests
-        dispersion = max(self._clumps.dispersion, requests.own_images)
+        dispersion = max(self._clumps.dispersion, requests.dispersion(self._evenness.dispersion))
         rate = self._arrivals.expected_per_s
-        load = Load(rate, dispersion, requests.images, requests.own_images, requests.largest)
+        shape = self._evenness.shape
+        load = Load(rate, dispersion, requests.images, requests.own_images, requests.largest, shape)
         held = self._stronghold
         margins = self._caution.margins(self._peaks.rate_per_s, held.rate_per_s, held.surges_per_window)
         land = Landscape(self._grid, self._machine, load, targets, margins)

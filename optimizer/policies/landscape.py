@@ -290,7 +290,7 @@ class Landscape:
         """Return what is lost a second, at each clock, to images that are late until the fast one is set."""
         if margins.surges <= 0.0 or margins.surge_per_s <= _HARDLY_MORE * load.rate_per_s:
             return None
-        surge = load._replace(rate_per_s=margins.surge_per_s)
+        surge = load._replace(rate_per_s=margins.surge_per_s, shape=1.0)
         spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)
         share, looked_at = np.ones(self._caps.size), slice(lowest, None)
         times_s = self.tables.cautious_times_s[:, looked_at]
