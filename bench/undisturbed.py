@@ -3,7 +3,7 @@
 The core of a virtual machine is often half of a physical one. While somebody works on the other half, which
 no counter inside the machine tells, arithmetic in Python takes nearly twice as long, steps that wait for
 memory half as long again and convolutions a twentieth more, for seconds to minutes on end. A loop whose
-length is known tells it in a third of a millisecond.
+length is known tells it within a millisecond.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from bench.compare.settling import SettlingRule
 from server.engines.engine import Engine
 from server.engines.registry import EngineRequest, engine_kind
 from server.errors import CudaLost, EngineError
+from server.exporting.complaints import in_a_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _peak_mib() -> float | None:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:1000]
+    text = in_a_line(error)[:1000]
     return text if isinstance(error, EngineError) else f"{type(error).__name__}: {text}"
 
 

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from server.wire.outside_memory import system_error
+
 _SIGINFO = 4  # SA_SIGINFO of Linux
 _NEEDS = ("linux", 8)  # the structures below are those of 64-bit Linux
 
@@ -101,6 +103,5 @@ def _exchanged(action: _Action) -> _Action:
     """Set what SIGBUS does; return what it did."""
     before = _Action()
     if _LIBC.sigaction(signal.SIGBUS, ctypes.byref(action), ctypes.byref(before)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise system_error()
     return before

@@ -10,12 +10,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import mmap
-import os
 from typing import Any
 
 from server.engines.engine import Array
 from server.wire.bus_errors import BusErrors
-from server.wire.outside_memory import LARGE_COPY_BYTES, address_of
+from server.wire.outside_memory import LARGE_COPY_BYTES, address_of, system_error
 
 _MAP_FIXED = 0x10
 _FAILED = ctypes.c_void_p(-1).value
@@ -79,8 +78,7 @@ class Mapping:
 def _mapped(address: int | None, nbytes: int, flags: int, descriptor: int) -> int:
     found: int | None = _LIBC.mmap(address, nbytes, mmap.PROT_READ, flags, descriptor, 0)
     if found is None or found == _FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise system_error()
     return found
 
 

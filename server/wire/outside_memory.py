@@ -77,7 +77,7 @@ def read_file(descriptor: int, offset: int, target: Array) -> None:
     while missing:
         got = pread(descriptor, address, missing, offset)
         if got < 0:
-            raise _system_error()
+            raise system_error()
         if got == 0:
             raise EOFError(f"{missing} bytes are missing")
         address, offset, missing = address + got, offset + got, missing - got
@@ -89,6 +89,7 @@ def address_of(array: Array) -> int:
     return int(address)
 
 
-def _system_error() -> OSError:
+def system_error() -> OSError:
+    """Return what the C library's last call here, of a library that keeps `errno`, failed for."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))

@@ -63,6 +63,9 @@ class TwoAtOnce:
     def input_buffers(self) -> tuple[Array, ...]:
         return self._slots[0]
 
+    def slots(self, images: int) -> tuple[Array, ...]:
+        return tuple(buffer[:images] for buffer in self._slots[0])
+
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         self.begin(inputs)
         return self.finish()
