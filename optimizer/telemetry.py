@@ -56,6 +56,10 @@ class BatchTimes:
     count: int
     total_s: float
 
+    def __add__(self, other: BatchTimes) -> BatchTimes:
+        """Return both together."""
+        return BatchTimes(self.count + other.count, self.total_s + other.total_s)
+
 
 def that_ran(batches: Mapping[int, BatchTimes]) -> dict[int, BatchTimes]:
     """Return the sizes of which batches ran and took time, which tell how long one takes."""
@@ -70,8 +74,7 @@ def sum_up(latest: Iterable[tuple[int, float]]) -> dict[int, BatchTimes]:
     """Sum up single batches, each with its images and seconds, by size."""
     sums: dict[int, BatchTimes] = {}
     for images, seconds in latest:
-        before = sums.get(images, BatchTimes(0, 0.0))
-        sums[images] = BatchTimes(before.count + 1, before.total_s + seconds)
+        sums[images] = sums.get(images, BatchTimes(0, 0.0)) + BatchTimes(1, seconds)
     return sums
 
 

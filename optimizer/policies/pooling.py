@@ -98,8 +98,7 @@ def _highest_ms(before_ms: float | None, now_ms: float | None) -> float | None:
 def _batches(before: Mapping[int, BatchTimes], now: Mapping[int, BatchTimes]) -> dict[int, BatchTimes]:
     sums = dict(before)
     for size, times in now.items():
-        had = sums.get(size, BatchTimes(0, 0.0))
-        sums[size] = BatchTimes(had.count + times.count, had.total_s + times.total_s)
+        sums[size] = sums.get(size, BatchTimes(0, 0.0)) + times
     return sums
 
 
