@@ -13,9 +13,11 @@ measured as well
 - within a simulation, where a simulated second lies between two decisions, as in the tournament;
 - after other work, which goes over more memory than the caches hold, and runs other code.
 
-Processor time is judged: of decisions that had their core alone (see `bench.undisturbed`), and of all, which
-take nearly twice as long beside a neighbour of a virtual machine. Another p99 is by the clock on the wall,
-with whatever else the machine did.
+Processor time is judged, in two ways. Every round has the same decisions, so the shortest of a decision's
+rounds is what it costs where nothing disturbs it, with caches as cold as they are in every round. And each
+round by itself, the median of which has whatever else the machine did: beside a neighbour of a virtual
+machine (see `bench.undisturbed`) decisions take nearly twice as long. The p99 by the clock on the wall is
+told, and not judged.
 """
 
 from __future__ import annotations
@@ -37,7 +39,6 @@ from bench.serving.rounds import Spread, in_turns
 from bench.serving.settings import Settings
 from bench.simulate.run import simulate
 from bench.simulate.scenario import Scenario, grid_of
-from bench.undisturbed import Core
 from optimizer.operating_point import OperatingGrid
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Decision
@@ -56,8 +57,6 @@ _TARGETS = Targets(slo_p99_ms=100.0, price_per_1000_images=0.01, energy_price_pe
 
 _FORMS = ("energy", "edp")
 _SWEPT_BYTES = 48 << 20
-_ENOUGH = 50
-"""A round with fewer decisions that had the core alone has no percentiles; where all are such, all count."""
 _IN_A_ROW, _SIMULATION, _OTHER_WORK = "in a row", "within a simulation", "after other work"
 MakeReady = Callable[[Window], Window]
 
@@ -84,13 +83,11 @@ class Cost:
         processor_ms: time of the processor.
         wall_ms: time on the wall.
         faults: pages that were faulted in.
-        alone: whether nobody else worked on the core before it, nor after.
     """
 
     processor_ms: float
     wall_ms: float
     faults: int
-    alone: bool
 
 
 def run(settings: Settings, console: Console) -> Result:
@@ -98,13 +95,12 @@ def run(settings: Settings, console: Console) -> Result:
     decisions = max(20, round(settings.seconds * DECISIONS_A_SECOND_OF_ROUND))
     judged, whole = record(CLOCKS, decisions), record(None, decisions)
     averages = [record(CLOCKS, decisions, replace(_TARGETS, form=form)) for form in _FORMS]
-    work, core = OtherWork(), Core()
-    core.wait()  # to have seen it undisturbed
+    work = OtherWork()
     turns: dict[str, Callable[[], list[Cost]]] = {
-        f"{each}, {_IN_A_ROW}": partial(costs, each, core) for each in (judged, whole, *averages)
+        f"{each}, {_IN_A_ROW}": partial(costs, each) for each in (judged, whole, *averages)
     }
-    turns |= {f"{each}, {_OTHER_WORK}": partial(costs, each, core, work) for each in (judged, *averages)}
-    turns[f"{judged}, {_SIMULATION}"] = partial(costs_in_simulation, decisions, core)
+    turns |= {f"{each}, {_OTHER_WORK}": partial(costs, each, work) for each in (judged, *averages)}
+    turns[f"{judged}, {_SIMULATION}"] = partial(costs_in_simulation, decisions)
     found = in_turns(turns, settings.rounds, console)
     conditions = (
         f"simulated {GPU}, {NETWORK}, a day of traffic in {decisions} decisions, from an empty memory",
@@ -128,19 +124,19 @@ def record(clocks: int | None, decisions: int, targets: Targets = _TARGETS) -> R
     return Recording(grid_of(scenario), targets, windows)
 
 
-def costs(recording: Recording, core: Core, ready: MakeReady | None = None) -> list[Cost]:
+def costs(recording: Recording, ready: MakeReady | None = None) -> list[Cost]:
     """Return what every decision cost a fresh policy; `ready` is called before each, with its window."""
     ready = ready or _as_it_is
-    watched = _Watched(BoultonPolicy(recording.grid), core)
+    watched = _Watched(BoultonPolicy(recording.grid))
     for window in recording.windows:
         watched.decide(ready(window), recording.targets)
     return watched.found
 
 
-def costs_in_simulation(decisions: int, core: Core) -> list[Cost]:
+def costs_in_simulation(decisions: int) -> list[Cost]:
     """Return what every decision cost between two simulated seconds."""
     found: list[Cost] = []
-    simulate(_scenario(CLOCKS, decisions, _TARGETS), lambda grid: _Watched(BoultonPolicy(grid), core, found))
+    simulate(_scenario(CLOCKS, decisions, _TARGETS), lambda grid: _Watched(BoultonPolicy(grid), found))
     return found
 
 
@@ -165,19 +161,21 @@ def _as_it_is(window: Window) -> Window:
 def _figures(found: Mapping[str, Sequence[Sequence[Cost]]], judged: str) -> Iterable[Figure]:
     for what, rounds in found.items():
         at_most = AT_MOST_MS if what.startswith(judged) and not any(form in what for form in _FORMS) else None
-        alone = [[cost for cost in costs if cost.alone] for costs in rounds]
-        undisturbed = [costs for costs in alone if len(costs) >= _ENOUGH] or rounds
+        undisturbed = [shortest(rounds)]
         yield Figure(f"{what}, p50", _percentile(undisturbed, 50, _processor_ms), "ms")
         yield Figure(f"{what}, p99", _percentile(undisturbed, 99, _processor_ms), "ms", at_most=at_most)
         disturbed_too = _percentile(rounds, 99, _processor_ms)
-        yield Figure(f"{what}, disturbed ones too, p99", disturbed_too, "ms", at_most=at_most)
-        shares = [len(few) / len(all_) for few, all_ in zip(alone, rounds, strict=True)]
-        yield Figure(f"{what}, undisturbed share", Spread.of(shares), "")
+        yield Figure(f"{what}, by round, p99", disturbed_too, "ms", at_most=at_most)
         if what.endswith(_IN_A_ROW):
             continue
         yield Figure(f"{what}, on the wall, p99", _percentile(rounds, 99, lambda cost: cost.wall_ms), "ms")
         faults = Spread.of([float(np.mean([cost.faults for cost in costs])) for costs in rounds])
         yield Figure(f"{what}, page faults, mean", faults, "pages")
+
+
+def shortest(rounds: Sequence[Sequence[Cost]]) -> list[Cost]:
+    """Return of each decision the round in which it took the least processor time."""
+    return [min(times, key=_processor_ms) for times in zip(*rounds, strict=True)]
 
 
 def _processor_ms(cost: Cost) -> float:
@@ -214,10 +212,9 @@ class _Listener:
 class _Watched:
     """The policy, and who keeps what its decisions cost."""
 
-    def __init__(self, policy: BoultonPolicy, core: Core, found: list[Cost] | None = None) -> None:
-        self._policy, self._core = policy, core
+    def __init__(self, policy: BoultonPolicy, found: list[Cost] | None = None) -> None:
+        self._policy = policy
         self.found: list[Cost] = [] if found is None else found
-        self._alone = core.is_alone()
 
     @property
     def name(self) -> str:
@@ -229,8 +226,7 @@ class _Watched:
         decision = self._policy.decide(window, targets)
         took_ns, took_wall_ns = time.thread_time_ns() - began_ns, time.perf_counter_ns() - began_wall_ns
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-        before, self._alone = self._alone, self._core.is_alone()  # not just before: it would warm the caches
-        self.found.append(Cost(took_ns / 1e6, took_wall_ns / 1e6, faults, before and self._alone))
+        self.found.append(Cost(took_ns / 1e6, took_wall_ns / 1e6, faults))
         return decision
 
 

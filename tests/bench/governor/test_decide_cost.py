@@ -5,13 +5,14 @@ import pytest
 from bench.governor.decide_cost import (
     CLOCKS,
     MAX_BATCH,
+    Cost,
     OtherWork,
     Recording,
     costs,
     costs_in_simulation,
     record,
+    shortest,
 )
-from bench.undisturbed import NONE, Core
 
 DECISIONS = 8
 
@@ -31,14 +32,14 @@ def test_all_clocks_of_the_card_are_more() -> None:
 
 
 def test_every_window_is_decided_on_again_and_timed(recording: Recording) -> None:
-    found = costs(recording, Core(NONE))
+    found = costs(recording)
     assert len(found) == len(recording.windows) >= DECISIONS
     assert min(min(cost.processor_ms, cost.wall_ms) for cost in found) > 0.0
     assert min(cost.faults for cost in found) >= 0
 
 
 def test_decisions_within_a_simulation_are_timed() -> None:
-    assert len(costs_in_simulation(DECISIONS, Core(NONE))) >= DECISIONS
+    assert len(costs_in_simulation(DECISIONS)) >= DECISIONS
 
 
 def test_other_work_changes_no_window(recording: Recording) -> None:
@@ -51,3 +52,8 @@ def test_other_work_changes_no_window(recording: Recording) -> None:
 
 def test_the_windows_have_batches_to_learn_from(recording: Recording) -> None:
     assert all(window.traffic.batches for window in recording.windows)
+
+
+def test_of_each_decision_the_round_with_the_least_processor_time_counts() -> None:
+    quick, slow = Cost(1.0, 9.0, 0), Cost(2.0, 2.0, 0)
+    assert shortest([[quick, slow], [slow, quick]]) == [quick, quick]
