@@ -138,6 +138,11 @@ class Clerk:
         """Whether a connection waits for a job: its next request is not to be read before."""
         return connection in self._clients and self._clients[connection].waiting
 
+    def busy(self, connection: int) -> bool:
+        """Whether a connection holds a GPU or waits for a job."""
+        client = self._clients[connection]
+        return client.waiting or client.uuid is not None
+
     def found_marker(self, uuid: str) -> list[Effect]:
         """A keeper died while this GPU was set: it is restored first of all, listed or not."""
         gpu = self._gpus.setdefault(uuid, _Gpu(Lease(self._lease_s), listed=False))

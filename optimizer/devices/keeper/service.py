@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from optimizer.devices.keeper.clerk import Clerk, Effect, Job, Note, Reply
+from optimizer.devices.keeper.crowd import dispensable
 from optimizer.devices.keeper.lines import LineBuffer, LineTooLong
 from optimizer.devices.keeper.mailbox import Mailbox
 from optimizer.devices.keeper.peers import Peer, PeerPolicy, peer_of
@@ -37,6 +38,7 @@ logger = logging.getLogger("boulton.keeper")
 class _Connection:
     number: int
     socket: socket.socket
+    peer: Peer
     lines: LineBuffer = field(default_factory=lambda: LineBuffer(LONGEST_LINE))
     unsent: bytes = b""
     hang_up: bool = False
@@ -74,7 +76,7 @@ class Service:
         self._policy = policy
         self._mailbox = mailbox
         self._clock = clock
-        self._connections: dict[int, _Connection] = {}
+        self._connections: dict[int, _Connection] = {}  # the one that has been silent longest first
         self._touched: set[int] = set()  # connections that have something to send or to wait for
         self._numbers = itertools.count(1)
         self._quiet = Quiet()
@@ -156,9 +158,21 @@ class Service:
                 f"uid {peer.uid} may not set GPUs here; allowed is {self._policy}: add it to `users` in the "
                 "keeper's configuration",
             )
-        if len(self._connections) >= MOST_CONNECTIONS:
-            return Refused(Refusal.TOO_MANY, f"{MOST_CONNECTIONS} clients are connected already")
+        if len(self._connections) >= MOST_CONNECTIONS and not self._made_room(peer):
+            return Refused(Refusal.TOO_MANY, f"{MOST_CONNECTIONS} clients are connected and busy")
         return None
+
+    def _made_room(self, newcomer: Peer) -> bool:
+        """Hang up on somebody idle, whose client connects again when it has something to ask."""
+        users = {number: each.peer.uid for number, each in self._connections.items()}
+        leaving = dispensable(users, {number for number in users if self._clerk.busy(number)})
+        if leaving is None:
+            return False
+        peer = self._connections[leaving].peer
+        note = f"hung up on {peer}, which said nothing, to let {newcomer} in: too many are connected"
+        self._say(Note(logging.WARNING, note, f"uid {peer.uid} crowds"))
+        self._close(self._connections[leaving])
+        return True
 
     def _turn_away(self, accepted: socket.socket, peer: Peer, refused: Refused) -> None:
         note = f"refused {peer} ({refused.code}): {refused}"
@@ -170,13 +184,15 @@ class Service:
                 return
 
     def _open(self, accepted: socket.socket, peer: Peer) -> None:
-        connection = _Connection(next(self._numbers), accepted)
+        connection = _Connection(next(self._numbers), accepted, peer)
         self._connections[connection.number] = connection
         self._clerk.opened(connection.number, str(peer))
         self._touched.add(connection.number)
 
     def _attend(self, connection: _Connection) -> None:
         """Its socket is ready, to be read or to be written to."""
+        if connection.number not in self._connections:  # hung up on in this very round, to let another in
+            return
         self._touched.add(connection.number)
         if not connection.unsent:
             self._receive(connection)
@@ -191,6 +207,7 @@ class Service:
         if not received:
             self._close(connection)
             return
+        self._connections[connection.number] = self._connections.pop(connection.number)  # the last to go
         try:
             connection.lines.feed(received)
         except LineTooLong:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -209,11 +210,30 @@ def test_who_asks_in_vain_again_and_again_does_not_fill_the_log(home: KeeperHome
     assert home.text.count("(no_lease)") < 30
 
 
-def test_more_connections_than_allowed_are_turned_away(home: KeeperHome, held: RawClient) -> None:
-    clients = [RawClient(home.socket) for _ in range(MOST_CONNECTIONS)]
-    answers = [client.answer() for client in clients[MOST_CONNECTIONS - 1 :]]
-    assert [answer["code"] for answer in answers] == ["too_many"]
-    for client in clients:
+def test_who_connects_and_says_nothing_locks_nobody_out(home: KeeperHome, held: RawClient) -> None:
+    talker = RawClient(home.socket)
+    idle = [RawClient(home.socket) for _ in range(MOST_CONNECTIONS - 2)]
+    assert talker.ask("hello", version=1)["ok"]  # so that the first of the idle was silent for longer
+    newcomer = RawClient(home.socket)
+    newcomer.hold(home.rack.uuid(1), 862)
+    assert idle[0].answer() is None
+    assert idle[1].ask("hello", version=1)["ok"]
+    assert talker.ask("bounds", uuid=home.rack.uuid(0))["ok"]
+    assert not home.default(0)
+    assert "hung up on pid" in home.text
+    for client in (newcomer, talker, *idle):
         client.close()
-    eventually(lambda: say(home, GREETING) == [{"ok": True, "version": 1, "lease_s": 1.5}], "there is room")
-    assert untouched(home.rack)
+    home.wait_default(1)
+
+
+def test_requests_and_newcomers_of_one_moment_are_all_served(home: KeeperHome, held: RawClient) -> None:
+    crowd = [RawClient(home.socket) for _ in range(MOST_CONNECTIONS - 1)]
+    assert crowd[-1].ask("hello", version=1)["ok"]
+    home.tell(signal.SIGSTOP)
+    newcomers = [RawClient(home.socket) for _ in range(MOST_CONNECTIONS)]
+    for client in crowd:
+        client.send(GREETING + b"\n")
+    home.tell(signal.SIGCONT)
+    assert newcomers[-1].ask("hello", version=1)["ok"]
+    for client in (*crowd, *newcomers):
+        client.close()
