@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, TensorProto, TensorShapeProto, ValueInfoProto
 
 # A dimension is a number, a symbol, or unknown.
 Dimension: TypeAlias = int | str | None
@@ -26,7 +26,6 @@ _DATATYPES: dict[int, str] = {
     TensorProto.FLOAT: "FP32",
     TensorProto.DOUBLE: "FP64",
     TensorProto.BFLOAT16: "BF16",
-    TensorProto.STRING: "BYTES",
 }
 
 
@@ -45,15 +44,49 @@ def shape_of(value: ValueInfoProto) -> Shape | None:
     """Return the declared shape; None when the graph declares none."""
     if not value.type.tensor_type.HasField("shape"):
         return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    )
+    return tuple(map(_dimension, value.type.tensor_type.shape.dim))
+
+
+def _dimension(dim: TensorShapeProto.Dimension) -> Dimension:
+    """Some converters write -1 for what they do not know; engines take it so."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
 
 
 def datatype_of(value: ValueInfoProto) -> str:
-    """Return the protocol's name of the element type, e.g. FP32; `unsupported` where it has none."""
-    return _DATATYPES.get(value.type.tensor_type.elem_type, "unsupported")
+    """Return the protocol's name of the element type, e.g. FP32.
+
+    What is never served has ONNX's name: STRING and the like, or `sequence` where it is no tensor.
+    """
+    kind = str(value.type.WhichOneof("value") or "tensor_type")
+    if kind != "tensor_type":
+        return kind.removesuffix("_type")
+    element = value.type.tensor_type.elem_type
+    return _DATATYPES.get(element) or _element_name(element)
+
+
+def _element_name(element: int) -> str:
+    known = TensorProto.DataType.values()
+    return TensorProto.DataType.Name(element) if element in known else f"number {element}"
+
+
+def with_implied_shapes(model: ModelProto) -> ModelProto:
+    """Return a model whose outputs declare the shapes that follow from its nodes.
+
+    Where all are declared it is the model itself; what cannot be inferred stays open.
+    """
+    if all(map(_is_declared, model.graph.output)):
+        return model
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # noqa: BLE001, RUF100 - whoever runs the graph says what is wrong with it
+        return model
+
+
+def _is_declared(value: ValueInfoProto) -> bool:
+    shape = shape_of(value)
+    return shape is not None and all(isinstance(dim, int) for dim in shape[1:])
 
 
 def describe(value: ValueInfoProto) -> str:

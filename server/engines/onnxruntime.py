@@ -12,6 +12,7 @@ import numpy as np
 
 from server.engines.cuda.device import Cuda
 from server.engines.engine import Array, TensorSpec
+from server.engines.graph_specs import check_ranks
 from server.engines.onnxruntime_bound import BoundOnnxRuntimeEngine, bind
 from server.engines.onnxruntime_providers import CPU, PLACEMENT_KEY, Placement, Providers, refuse_fallback
 from server.engines.padding import check_served_batches
@@ -86,6 +87,7 @@ def load_onnxruntime_engine(
     try:
         inputs, batched_inputs = _specs("input", session.get_inputs())
         outputs, batched_outputs = _specs("output", session.get_outputs())
+        check_ranks(path, _without_dimensions([*session.get_inputs(), *session.get_outputs()]))
         batched = _batched(batched_inputs | batched_outputs)
         largest = largest_batch(inputs, max_batch, batched=batched)
         if served_batches:
@@ -230,6 +232,11 @@ def _specs(role: str, tensors: Sequence[_Tensor]) -> tuple[tuple[TensorSpec, ...
         raise EngineError(f"the graph has no {role}s")
     batched = {bool(tensor.shape) and not isinstance(tensor.shape[0], int) for tensor in tensors}
     return tuple(_spec(role, tensor) for tensor in tensors), batched
+
+
+def _without_dimensions(tensors: Sequence[_Tensor]) -> set[str]:
+    """ONNX Runtime says the same of a scalar and of what it does not know the shape of."""
+    return {tensor.name for tensor in tensors if not tensor.shape}
 
 
 def _spec(role: str, tensor: _Tensor) -> TensorSpec:

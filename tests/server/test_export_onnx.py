@@ -300,7 +300,7 @@ def test_shapes_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
         ([], FLOAT, r"input FP32 \[\] has no dimensions"),
         (None, FLOAT, "ONNX checker refuses"),
         (["N", None, 4, 4], FLOAT, r"input FP32 \[N, \?, 4, 4\] cannot be served"),
-        (["N", 3], TensorProto.STRING, r"input BYTES \[N, 3\] cannot be served"),
+        (["N", 3], TensorProto.STRING, r"input STRING \[N, 3\] cannot be served"),
         (["N", 3], TensorProto.BFLOAT16, r"input BF16 \[N, 3\] cannot be served"),
     ],
 )

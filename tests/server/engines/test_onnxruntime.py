@@ -194,6 +194,16 @@ class TestRefusedModels:
         ):
             load_onnxruntime_engine(path)
 
+    def test_an_unknown_shape_is_not_taken_for_a_scalar(self, write_identity: WriteModel) -> None:
+        path = write_identity(("x", TensorProto.FLOAT, ()))
+        assert load_onnxruntime_engine(path).inputs[0].shape == ()
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.ClearField("shape")
+        onnx.save(model, path)
+        with pytest.raises(EngineError, match="the graph does not say what shape 'x' has"):
+            load_onnxruntime_engine(path)
+
     def test_a_batch_that_only_some_tensors_have(self, write_identity: WriteModel) -> None:
         path = write_identity(("a", TensorProto.FLOAT, ("n", 3)), ("b", TensorProto.FLOAT, (1, 3)))
         with pytest.raises(EngineError, match="dynamic for some inputs or outputs and fixed for others"):
