@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ConfigError
+from server.standard_streams import give_up_stdout
 from server.transport.grpc_server import bracketed
 
 
@@ -27,6 +29,14 @@ class Announcement:
         metrics = "none" if self.metrics_port is None else f"http://{host}:{self.metrics_port}/metrics"
         return f"ready: gRPC on {host}:{self.grpc_port}, metrics on {metrics}"
 
+    def tell(self) -> None:
+        """Say the line on stdout. Raises OSError where nothing can be written there; nobody tries again."""
+        try:
+            print(self.line, flush=True)
+        except OSError:
+            give_up_stdout()
+            raise
+
     def write_to(self, file: Path) -> None:
         """Write ports and pid as JSON, whole or not at all. Raises `ConfigError`."""
         facts = {
@@ -40,9 +50,14 @@ class Announcement:
             unfinished.write_text(json.dumps(facts) + "\n", encoding="utf-8")
             unfinished.replace(file)
         except OSError as error:
+            with suppress(OSError):
+                unfinished.unlink()
             raise ConfigError(f"--ready-file {file} cannot be written: {error.strerror}") from error
 
 
 def withdraw(file: Path) -> None:
-    """Remove an announcement, of this server or of one that ended without doing so."""
-    file.unlink(missing_ok=True)
+    """Remove an announcement, of this server or of one that ended without doing so. Raises `ConfigError`."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--ready-file {file} cannot be removed: {error.strerror}") from error

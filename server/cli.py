@@ -11,12 +11,13 @@ import argparse
 import ast
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Protocol, cast
+
+from server.standard_streams import NO_ROOM, give_up_stdout, open_missing
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -55,25 +56,39 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code.
 
-    It is what the subcommand says; 2 on errors, 130 on Ctrl-C, 141 when nobody reads the output any more.
+    It is what the subcommand says; 2 on errors, a full disk included, 130 on Ctrl-C, 141 when nobody reads
+    the output any more.
     """
     argv = sys.argv[1:] if argv is None else argv
+    open_missing()
     try:
-        code = _dispatch(argv, find_commands())
-        if sys.stdout is not None:  # where it was closed before the start there is none
-            sys.stdout.flush()
-        return code
+        return _flushed(argv)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _give_up_stdout()
+        give_up_stdout()
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        give_up_stdout()
+        return _complain(f"{error.filename or 'the output'} could not be written: {error.strerror}")
     except ModuleNotFoundError as error:
         return _complain(_missing_extra(error))
     except Exception as error:
         if not _is_known(error):
             raise
         return _complain(str(error))
+
+
+def _flushed(argv: Sequence[str]) -> int:
+    try:
+        code = _dispatch(argv, find_commands())
+    except SystemExit:  # after --help and --version
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
 
 
 def find_commands() -> dict[str, str]:
@@ -136,11 +151,6 @@ def _is_known(error: Exception) -> bool:
     from server.errors import BoultonError
 
     return isinstance(error, BoultonError | DeviceError)
-
-
-def _give_up_stdout() -> None:
-    """Let what is still buffered go nowhere: the interpreter would fail on it once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> int:

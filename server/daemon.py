@@ -262,7 +262,10 @@ class Daemon:
             ready.write_to(settings.ready_file)
         operator = f"{bracketed(settings.operator_address)}:{self._operator.port}"
         logger.info("the operator service listens on %s", operator)
-        print(ready.line, flush=True)
+        try:
+            ready.tell()
+        except OSError as error:
+            logger.warning("that it is ready could not be said on stdout: %s", error.strerror)
 
     async def _wind_down(self) -> None:
         """Finish what was accepted; meanwhile, not after it, give the device back: a batch may never end."""

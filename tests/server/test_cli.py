@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,6 +204,72 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 141
+
+
+TALK = '''"""Talk."""
+
+def add_arguments(parser):
+    pass
+
+def run(arguments):
+    print("x" * 99)
+    return 0
+'''
+
+
+def talk(directory: Path, redirection: str, *words: str, unbuffered: str = "") -> tuple[int, str]:
+    """Run a command that prints a line, with its streams redirected by a shell; its exit code and stderr."""
+    (directory / "talk.py").write_text(TALK)
+    script = (
+        f"import sys; sys.path.insert(0, {str(directory)!r}); from server import cli\n"
+        "cli.find_commands = lambda: {'talk': 'talk'}\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    line = shlex.join([sys.executable, "-c", script, *(words or ["talk"])])
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        ["sh", "-c", f"exec {line} {redirection}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_told_in_a_line(tmp_path: Path, unbuffered: str) -> None:
+    code, said = talk(tmp_path, ">/dev/full", unbuffered=unbuffered)
+    assert (code, said) == (2, "boulton: the output could not be written: No space left on device\n")
+
+
+def test_help_that_cannot_be_written_is_an_error_too(tmp_path: Path) -> None:
+    assert talk(tmp_path, ">/dev/full", "talk", "--help")[0] == 2
+
+
+STREAMS = '''"""Look at the standard streams."""
+import os, sys
+
+def add_arguments(parser):
+    parser.add_argument("--into")
+
+def run(arguments):
+    with open(arguments.into, "w") as file:
+        print(file.fileno() > 2, all(map(os.get_inheritable, range(3))), file=file)
+    print(sys.stdin.read())
+    print(file=sys.stderr)
+    return 0
+'''
+
+
+def test_streams_that_were_closed_go_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "streams.py").write_text(STREAMS)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from server import cli\n"
+        "cli.find_commands = lambda: {'look': 'streams'}\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    line = shlex.join([sys.executable, "-c", script, "look", "--into", str(tmp_path / "seen")])
+    subprocess.run(["sh", "-c", f"exec {line} <&- >&- 2>&-"], check=True)
+    assert (tmp_path / "seen").read_text() == "True True\n"
 
 
 def test_the_version_is_the_distribution_s(capsys: pytest.CaptureFixture[str]) -> None:
