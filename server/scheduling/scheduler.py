@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
-from optimizer.surge import SurgeGauge, Tripwire
+from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, Traffic
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
@@ -29,6 +28,7 @@ from server.errors import (
     without_origin,
 )
 from server.scheduling.accounting import Accounts
+from server.scheduling.alarm import QueueAlarm
 from server.scheduling.batch_assembly import (
     Answer,
     Call,
@@ -40,21 +40,19 @@ from server.scheduling.batch_assembly import (
 )
 from server.scheduling.batch_run import Outcome, run_batch
 from server.scheduling.engine_thread import EngineThread
+from server.scheduling.failures import Failures
 from server.scheduling.refusals import SHUTTING_DOWN, refusal_error
 from server.scheduling.service_time import ServiceTimes
 from server.scheduling.short_batches import ALL_IN_THREAD, Portion, ShortBatches
 from server.scheduling.statistics import ModelStatistics, as_ns
+from server.scheduling.wakeups import Wakeups
 from server.wire.outside_memory import Tensor
 
 __all__ = ["Answer", "Scheduler", "SchedulerSettings", "Timing"]
 
 _LOG = logging.getLogger(__name__)
 
-_NEVER = 1 << 62  # no queue holds so many images
 _STAGED = 1  # batches waiting behind what the engine has taken
-_LONGEST_REASON = 500
-_TRACE_EVERY_S = 60.0  # a client may send what the model fails on again and again
-_HOPELESS = 32  # failures in a row after which no batch is run again: it is the model, not a request
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +95,20 @@ class Scheduler:
         self._finished: Outcome | None = None
         self._thread = EngineThread(engine, clock, self._post, self._post_closed)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pump_due = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
+        self._wakeups = Wakeups(self._pump)
         self._outstanding = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._failures = 0
-        self._next_trace_s = -math.inf
+        self._failures = Failures()
         self._closed = False
         self._engine_closed = asyncio.Event()
         self._accounts = Accounts()
-        self._gauge = SurgeGauge()
-        self._disarm()
-        self._sound: Callable[[], None] = _nobody
+        self._alarm = QueueAlarm()
 
     def start(self) -> None:
         """Start the engine thread. Call inside the running event loop that will `submit` and `answer`."""
         self._loop = asyncio.get_running_loop()
+        self._wakeups.start(self._loop)
         self._thread.start()
 
     @property
@@ -125,7 +119,7 @@ class Scheduler:
     @batch_limit.setter
     def batch_limit(self, images: int) -> None:
         self._queue.batch_limit = self._legal_limit(images)
-        self._request_pump()
+        self._wakeups.soon()
 
     @property
     def max_delay_s(self) -> float:
@@ -135,7 +129,7 @@ class Scheduler:
     @max_delay_s.setter
     def max_delay_s(self, delay_s: float) -> None:
         self._queue.max_delay_s = delay_s
-        self._request_pump()
+        self._wakeups.soon()
 
     @property
     def statistics(self) -> ModelStatistics:
@@ -157,13 +151,8 @@ class Scheduler:
 
         What an idle engine takes at once does not wait. Replaces the watch before, and looks at once.
         """
-        self._disarm()
-        self._sound = sound
-        if wire is not None:
-            self._alarm_above = wire.queued_images
-            self._gauge.arm(wire)
-        if not self._pump_due and self._queue.queued_images > self._alarm_above:
-            self._sound_alarm()
+        self._alarm.watch(wire, sound)
+        self._look_for_surge()
 
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
@@ -217,10 +206,9 @@ class Scheduler:
         call.hold()
         self._quiet.clear()
         if len(self._in_flight) < self._most_in_flight or deadline_s is not None:
-            self._request_pump()
-        surge = self._gauge.arrive(images, now_s)
-        if surge or (self._queue.queued_images > self._alarm_above and not self._pump_due):
-            self._sound_alarm()
+            self._wakeups.soon()
+        self._alarm.arrived(images, now_s)
+        self._look_for_surge()
         return request
 
     async def answer(self, request: CallRequest) -> Answer:
@@ -250,7 +238,7 @@ class Scheduler:
     async def drain(self, timeout_s: float) -> bool:
         """Accept nothing more and answer what is here. True when all was answered within `timeout_s`."""
         self._queue.drain()
-        self._request_pump()
+        self._wakeups.soon()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._quiet.wait()
@@ -268,8 +256,7 @@ class Scheduler:
             self._engine.close()
             self._engine_closed.set()
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wakeups.stop()
         self._abandon()
         self._thread.stop()
         if not self._in_flight:
@@ -284,29 +271,16 @@ class Scheduler:
     def _legal_limit(self, images: int) -> int:
         return min(images, max(1, self._engine.max_batch))
 
-    def _request_pump(self) -> None:
-        """Pump once, later in this round of the loop, so that requests that arrive together ride together."""
-        if not self._pump_due and self._loop is not None and not self._closed:
-            self._pump_due = True
-            self._loop.call_soon(self._pump)
-
     def _pump(self) -> None:
-        self._pump_due = False
-        if self._closed:
-            return
-        handed_out = True
+        """Hand out batches while there is room for them."""
+        handed_out = not self._closed
         while handed_out:
             handed_out = self._pump_one(self._clock())
-        if self._queue.queued_images > self._alarm_above:
-            self._sound_alarm()
+        self._alarm.see(self._queue.queued_images)
 
-    def _sound_alarm(self) -> None:
-        self._disarm()
-        self._sound()
-
-    def _disarm(self) -> None:
-        self._alarm_above = _NEVER
-        self._gauge.disarm()
+    def _look_for_surge(self) -> None:
+        if not self._wakeups.due:  # then what waits may go to the engine first
+            self._alarm.see(self._queue.queued_images)
 
     def _pump_one(self, now_s: float) -> bool:
         idle = not self._in_flight
@@ -324,7 +298,8 @@ class Scheduler:
             return self._hand_over(step.batch, here=apart and here)
         if idle:
             self._paused(now_s, doubted=bool(step.expired))
-        self._arm(step.wake_s, now_s)
+        if step.wake_s is not None:
+            self._wakeups.after(max(0.0, step.wake_s - now_s))
         return False
 
     def _paused(self, now_s: float, *, doubted: bool) -> None:
@@ -355,29 +330,12 @@ class Scheduler:
         self._hand_out()  # of a request that is in both batches, the first rows come first
         outcome = run_batch(self._engine, self._clock, batch)
         if self._queue.queued_images:
-            self._request_pump()
+            self._wakeups.soon()
         else:
             self._paused(outcome.computed_s, doubted=False)
         self._learn(outcome)
         if outcome.outputs is not None:
             self._answer(outcome, outcome.outputs)
-
-    def _arm(self, wake_s: float | None, now_s: float) -> None:
-        """Make sure of a pump at `wake_s`. An earlier timer is kept: it finds nothing to do and arms anew."""
-        if wake_s is None or self._loop is None:
-            return
-        delay_s = max(0.0, wake_s - now_s)
-        at_s = self._loop.time() + delay_s
-        if self._timer is not None:
-            if self._timer_at_s <= at_s:
-                return
-            self._timer.cancel()
-        self._timer_at_s = at_s
-        self._timer = self._loop.call_later(delay_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._pump()
 
     # From the engine back to the requests
 
@@ -427,7 +385,7 @@ class Scheduler:
     def _answer(self, outcome: Outcome, outputs: tuple[Array, ...]) -> None:
         now_s = self._clock()
         output_ns = as_ns(now_s - outcome.computed_s)
-        self._failures = 0
+        self._failures.end()
         self._accounts.executed(outcome, output_ns)
         times_ns = outcome.times_ns
         for piece, rows in zip(outcome.pieces, split(outputs, outcome.pieces), strict=True):
@@ -457,9 +415,7 @@ class Scheduler:
         self._fail(request, DeadlineExceeded(message))
 
     def _failed(self, outcome: Outcome, error: BaseException) -> None:
-        self._failures += 1
-        for_good = isinstance(error, CudaLost) or not isinstance(error, Exception)
-        if not for_good and self._failures <= _HOPELESS and self._run_again(outcome):
+        if self._failures.may_run_again(error) and self._run_again(outcome):
             without_origin(error)
             return
         self._failed_for_good(outcome, error)
@@ -472,12 +428,8 @@ class Scheduler:
         return bool(parts)
 
     def _failed_for_good(self, outcome: Outcome, error: BaseException) -> None:
-        reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
         now_s = self._clock()
-        trace = error if now_s >= self._next_trace_s else None
-        if trace is not None:
-            self._next_trace_s = now_s + _TRACE_EVERY_S
-        _LOG.error("a batch of %d images failed: %r", outcome.images, reason, exc_info=trace)
+        reason = self._failures.log(outcome.images, error, now_s)
         without_origin(error)
         for piece in outcome.pieces:
             if not piece.request.payload.settled:
@@ -519,7 +471,3 @@ def _forget(answer: asyncio.Future[Answer]) -> None:
     """Mark an error as seen, which asyncio would report as lost."""
     if answer.done() and not answer.cancelled():
         answer.exception()
-
-
-def _nobody() -> None:
-    """Hear an alarm that is off."""
