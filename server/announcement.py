@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.errors import ConfigError
+from server.files import write_whole
 from server.standard_streams import give_up_stdout
 from server.transport.grpc_server import bracketed
 
@@ -45,13 +45,9 @@ class Announcement:
             "operator_port": self.operator_port,
             "pid": os.getpid(),
         }
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
         try:
-            unfinished.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-            unfinished.replace(file)
+            write_whole(file, json.dumps(facts) + "\n")
         except OSError as error:
-            with suppress(OSError):
-                unfinished.unlink()
             raise ConfigError(f"--ready-file {file} cannot be written: {error.strerror}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from server.errors import ConfigError
@@ -14,6 +15,21 @@ def read_file(path: Path, flag: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{flag} {path} cannot be read: {error.strerror}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and leave nothing unfinished behind. Raises OSError."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def make_folder(path: Path, flag: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from optimizer.energy_price import PriceSchedule, PriceStep
 from optimizer.policies.policy import Learner
 from optimizer.targets import Targets
+from server.files import write_whole
 
 logger = logging.getLogger("boulton.state")
 
@@ -156,14 +157,9 @@ def read_json(path: Path) -> dict[str, object] | None:
 
 def write_json(path: Path, value: Mapping[str, object]) -> bool:
     """Write an object whole or not at all; False, after a line in the log, when it cannot be written."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_whole(path, json.dumps(value))
     except (OSError, TypeError, ValueError) as error:
         logger.warning("%s cannot be written: %s", path, error)
         return False
