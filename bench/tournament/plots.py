@@ -17,7 +17,8 @@ from bench.tournament.landscape import Landscape
 from bench.tournament.plan import DEFAULT, OURS
 from bench.tournament.results import Ground, Played, Series
 from bench.tournament.score import LATE_SHARE_ALLOWED
-from bench.tournament.summary import Line, Summary
+from bench.tournament.standings import Line
+from bench.tournament.summary import Summary
 
 _DPI = 110
 _LATE_FLOOR = 1e-4

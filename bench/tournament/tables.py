@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.tournament.figures import Figure
-from bench.tournament.summary import Line, Summary
+from bench.tournament.standings import Line
+from bench.tournament.summary import Summary
 
 NO_FIGURE = "-"
 
