@@ -12,7 +12,7 @@ from server.errors import ExportError
 from server.exporting.baking import bake_uint8, image_shape
 from server.exporting.candidate import Candidate
 from server.exporting.onnx_source import check_onnx
-from server.exporting.parity import Parity, check_batching, compare
+from server.exporting.parity import Parity, check_batching, check_repeatable, compare
 from server.exporting.precision.kinds import precision_of
 from server.exporting.precision.rewriting import Rewritten, rewrite
 from server.exporting.progress import Progress
@@ -99,6 +99,8 @@ def _write_and_verify(
             candidate.model, candidate.preprocessing, uint8=uint8, batch=candidate.fixed_batch
         )
         try:
+            check_repeatable(written, samples.given)
+            check_repeatable(candidate.reference, samples.original)
             if candidate.fixed_batch is None:
                 check_batching(written, samples)
             return compare(written, candidate.reference, samples)

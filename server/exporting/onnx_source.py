@@ -10,7 +10,10 @@ from onnx import ModelProto
 
 from server.errors import ExportError
 from server.exporting.complaints import in_a_line
-from server.onnx_graph import describe, graph_inputs, shape_of
+from server.exporting.served_tensors import check_datatypes
+from server.onnx_graph import describe, graph_inputs, shape_of, with_implied_shapes
+
+_WEIGHTS_ARE_NO_INPUTS = 4  # since this version of the format
 
 
 def load_onnx(path: Path) -> ModelProto:
@@ -32,9 +35,46 @@ def load_onnx(path: Path) -> ModelProto:
             f"the weights of {path} cannot be read: {in_a_line(error)}; they must lie beside it under the "
             "names it gives"
         ) from error
-    check_onnx(path)
     if not model.graph.output or not graph_inputs(model):
         raise ExportError(f"{path} holds no network: its graph has no input or no output")
+    check_datatypes(model)
+    _check_declared(model)
+    whole = with_implied_shapes(model)
+    _check_source(path, whole, changed=whole is not model)
+    return _with_fixed_weights(whole)
+
+
+def _check_declared(model: ModelProto) -> None:
+    for value in graph_inputs(model):
+        if shape_of(value) is None:
+            raise ExportError(
+                f"input {describe(value)}: declare its shape in the file, e.g. with "
+                "onnx.tools.update_model_dims.update_inputs_outputs_dims"
+            )
+
+
+def _check_source(path: Path, model: ModelProto, *, changed: bool) -> None:
+    """The checker takes a file of any size, but what was changed is in memory."""
+    if not changed:
+        check_onnx(path)
+        return
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # as for a file, and ValueError for over 2 GB
+        raise ExportError(f"the ONNX checker refuses {path.name}: {in_a_line(error)}") from error
+
+
+def _with_fixed_weights(model: ModelProto) -> ModelProto:
+    """Take the weights off the inputs, in place, where older files list them as well.
+
+    Nobody feeds them; engines compute less beforehand with what might be fed, and whatever is added to such a
+    file would have to be listed, too.
+    """
+    fed = graph_inputs(model)
+    if len(fed) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(fed)
+    model.ir_version = max(model.ir_version, _WEIGHTS_ARE_NO_INPUTS)
     return model
 
 

@@ -27,6 +27,7 @@ class Parity:
         agreed: items whose first class is the same; None when the network is no classifier.
         samples: items compared.
         photographs: whether they were real photographs.
+        not_finite: the share of the original's answers that are NaN or infinite.
     """
 
     largest_difference: float
@@ -34,6 +35,7 @@ class Parity:
     agreed: int | None
     samples: int
     photographs: bool
+    not_finite: float = 0.0
 
     def __str__(self) -> str:
         """Read as a person would say it."""
@@ -41,6 +43,8 @@ class Parity:
         text = f"largest difference {self.largest_difference:.2g} (values up to {self.largest_value:.3g})"
         if self.agreed is not None:
             text += f", top-1 agreement {self.agreed} of {self.samples}"
+        if self.not_finite:
+            text += f", {self.not_finite:.2%} of the values NaN or infinite"
         return f"{text}, on {self.samples} {what}"
 
 
@@ -67,6 +71,7 @@ def compare(written: Runner, original: Runner, samples: Samples) -> Parity:
         agreed=_agreed(got, meant, samples.count),
         samples=samples.count,
         photographs=samples.photographs,
+        not_finite=_not_finite(meant),
     )
     _check(parity)
     return parity
@@ -84,6 +89,35 @@ def check_batching(written: Runner, samples: Samples) -> None:
         fault = _row_fault(alone, together, row, samples.count)
         if fault:
             raise ExportError(f"the network cannot be batched: {fault}")
+
+
+def check_repeatable(run: Runner, inputs: tuple[Array, ...]) -> None:
+    """See that the same items get the same answers when they come again.
+
+    Raises:
+        ExportError: they do not.
+    """
+    first, second = run(inputs), run(inputs)
+    same_shapes = [one.shape for one in first] == [other.shape for other in second]
+    largest = max((_largest(out) for out in first), default=0.0)
+    if not same_shapes or not largest_difference(first, second) <= _TOLERANCE * largest:
+        raise ExportError(
+            "the network is not deterministic: it answers the same items differently when they come again "
+            "(dropout left on, random numbers, or something that it counts?)"
+        )
+
+
+def check_shapes(answers: Sequence[Array], others: Sequence[Array]) -> None:
+    """See that as many items always get answers of the same shapes.
+
+    Raises:
+        ExportError: they do not.
+    """
+    one, other = ([out.shape for out in outs] for outs in (answers, others))
+    if one != other:
+        raise ExportError(
+            f"the answers' shape depends on the values of the input: {one} or {other}; only the batch may"
+        )
 
 
 def _row_fault(alone: Sequence[Array], together: Sequence[Array], row: int, count: int) -> str:
@@ -114,6 +148,11 @@ def largest_difference(got: Sequence[Array], meant: Sequence[Array]) -> float:
 def _largest(values: Array) -> float:
     finite = np.abs(values.astype(np.float64))
     return float(finite[np.isfinite(finite)].max(initial=0.0))
+
+
+def _not_finite(answers: Sequence[Array]) -> float:
+    broken = sum(int((~np.isfinite(out)).sum()) for out in answers)
+    return broken / max(sum(out.size for out in answers), 1)
 
 
 def _agreed(got: Sequence[Array], meant: Sequence[Array], count: int) -> int | None:

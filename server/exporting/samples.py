@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import ModelProto, ValueInfoProto
 from PIL import Image
 
 from server.engines.engine import NUMPY_DTYPES, Array
+from server.engines.slots import BUFFER_BYTES_MAX
 from server.errors import ExportError
 from server.exporting.baking import image_shape
 from server.exporting.preprocessing import Preprocessing
@@ -75,13 +77,21 @@ def noise_items(model: ModelProto, count: int) -> tuple[Array, ...]:
 
 def _noise(rng: np.random.Generator, value: ValueInfoProto, count: int) -> Array:
     datatype, shape = datatype_of(value), shape_of(value)
-    fixed = [dim for dim in (shape or ())[1:] if isinstance(dim, int)]
+    fixed = [dim for dim in (shape or ())[1:] if isinstance(dim, int) and dim > 0]
     if datatype not in NUMPY_DTYPES or not shape or len(fixed) != len(shape) - 1:
         raise ExportError(
             f"input {describe(value)} cannot be served: all dimensions but the first must be fixed and the "
             f"datatype one of {', '.join(NUMPY_DTYPES)}; for pictures of any size give --input-shape C,H,W"
         )
+    if count < 1:
+        raise ExportError(f"input {describe(value)} cannot be served: its batch holds nothing")
     dtype = NUMPY_DTYPES[datatype]
+    size_bytes = count * math.prod(fixed) * dtype.itemsize
+    if size_bytes > BUFFER_BYTES_MAX:
+        raise ExportError(
+            f"input {describe(value)} is too large to try: a batch of {count} takes {size_bytes} bytes, "
+            f"at most {BUFFER_BYTES_MAX} are allowed"
+        )
     if dtype.kind == "f":
         return rng.standard_normal((count, *fixed)).astype(dtype)
     return rng.integers(0, 2, (count, *fixed)).astype(dtype)  # 0 and 1 are in range whatever indices mean

@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 from onnx import ModelProto
 
 from server.engines.engine import Array
@@ -15,14 +16,14 @@ from server.exporting.candidate import Candidate
 from server.exporting.complaints import in_a_line
 from server.exporting.dynamic_batch import fixed_batch, in_chunks, with_dynamic_batch, with_fixed_batch
 from server.exporting.onnx_source import fix_input_shape, load_onnx, set_output_shapes
-from server.exporting.parity import check_batching
+from server.exporting.parity import check_batching, check_repeatable, check_shapes
 from server.exporting.preprocessing import Preprocessing
 from server.exporting.progress import Progress
 from server.exporting.request import ExportRequest, SourceKind, requested_labels, source_kind
 from server.exporting.samples import Samples, noise_items
 from server.exporting.sessions import runner_of
 from server.exporting.torch_export import to_onnx, torch_runner, try_forward
-from server.exporting.torch_source import TorchModule, load_model, load_state_dict
+from server.exporting.torch_source import TorchModule, in_float32, load_model, load_state_dict
 
 _USUAL_SHAPE = (3, 224, 224)
 _PROBES = 3
@@ -53,7 +54,7 @@ def _from_builtin(request: ExportRequest, progress: Progress, directory: Path) -
     del directory  # built-in models are found by name alone
     builtin = BUILTIN_MODELS[request.model]
     with progress.step(f"loading {request.model} and its weights"):
-        module = builtin.load()
+        module, _ = in_float32(builtin.load())
     provenance = (("source", request.model), ("weights", builtin.weights), ("network", builtin.source))
     return replace(
         _from_torch(module, builtin.input_shape, progress, provenance),
@@ -66,24 +67,29 @@ def _from_builtin(request: ExportRequest, progress: Progress, directory: Path) -
 
 def _from_factory(request: ExportRequest, progress: Progress, directory: Path) -> Candidate:
     with progress.step(f"loading {request.model}"):
-        module = load_model(request.model, directory)
+        module, made_in = in_float32(load_model(request.model, directory))
         if request.state_dict is not None:
             load_state_dict(module, request.state_dict)
     notes = (
-        () if request.state_dict else ("no --state-dict: the weights are those the factory gave the model",)
+        [] if request.state_dict else ["no --state-dict: the weights are those the factory gave the model"]
     )
+    notes += [f"the model was made in {made_in}: it is exported in float32"] if made_in else []
     provenance = [("source", request.model)]
     provenance += [("state_dict", request.state_dict.name)] if request.state_dict else []
     shape = request.input_shape or _USUAL_SHAPE
-    return replace(_from_torch(module, shape, progress, tuple(provenance)), notes=notes)
+    return replace(_from_torch(module, shape, progress, tuple(provenance), made_in), notes=tuple(notes))
 
 
 def _from_torch(
-    module: TorchModule, shape: tuple[int, ...], progress: Progress, provenance: tuple[tuple[str, str], ...]
+    module: TorchModule,
+    shape: tuple[int, ...],
+    progress: Progress,
+    provenance: tuple[tuple[str, str], ...],
+    made_in: str = "",
 ) -> Candidate:
-    module = module.eval().cpu().float()
+    module = module.eval()
     with progress.step("trying the model in PyTorch"):
-        try_forward(module, shape)
+        try_forward(module, shape, made_in)
     with progress.step("exporting to ONNX"):
         model = to_onnx(module, shape)
     return Candidate(
@@ -140,7 +146,11 @@ def _fixed_batch(model: ModelProto, batch: int) -> Candidate:
 def _first_answers(model: ModelProto, batch: int) -> tuple[Array, ...]:
     items = noise_items(model, batch)
     try:
-        return runner_of(model)(items)
+        run = runner_of(model)
+        check_repeatable(run, items)
+        answers = run(items)
+        check_shapes(answers, run(tuple(map(np.zeros_like, items))))
+        return answers
     except ExportError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base; they name the node and the shapes

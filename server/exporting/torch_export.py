@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from onnx import ModelProto
 from server.engines.engine import Array
 from server.errors import ExportError
 from server.exporting.candidate import Runner
-from server.exporting.complaints import in_a_line
+from server.exporting.complaints import USERS_CODE_RAISES, said, told
+from server.exporting.served_tensors import check_datatypes
 from server.exporting.torch_source import TorchModule, import_torch
 from server.onnx_graph import describe, shape_of
 
@@ -27,8 +29,13 @@ _OPERATOR = re.compile(r"OpOverload\(op='([^']+)'")
 _SOURCE_LINE = re.compile(r'File "([^"]+)", line (\d+), in \w+\n\s*(.+)')
 
 
-def try_forward(module: TorchModule, shape: tuple[int, ...]) -> None:
+def try_forward(module: TorchModule, shape: tuple[int, ...], made_in: str = "") -> None:
     """Run a batch of two zeros `[2, *shape]` through the network before anything slow begins.
+
+    Args:
+        module: in float32.
+        shape: of one picture.
+        made_in: the precision that the module was in before; empty: float32.
 
     Raises:
         ExportError: naming the layer that refused, or an answer that is not made of tensors.
@@ -38,13 +45,19 @@ def try_forward(module: TorchModule, shape: tuple[int, ...]) -> None:
         try:
             with torch.no_grad():  # what lazy layers make now is exported: it must be ordinary tensors
                 outputs = module(torch.zeros(2, *shape))
-        except Exception as error:  # it is the user's code
+        except USERS_CODE_RAISES as error:
             where = f"layer {layers[-1]} of the model" if layers else "the model"
             raise ExportError(
                 f"{where} does not take an input of shape [2, {', '.join(map(str, shape))}]: "
-                f"{in_a_line(error)}; --input-shape C,H,W must be what the model was made for"
+                f"{said(error)}; --input-shape C,H,W must be what the model was made for{_cast_hint(made_in)}"
             ) from error
     flatten(outputs)
+
+
+def _cast_hint(made_in: str) -> str:
+    if not made_in:
+        return ""
+    return f", and it is exported in float32, so its code must not cast to {made_in} by itself"
 
 
 def to_onnx(module: TorchModule, shape: tuple[int, ...]) -> ModelProto:
@@ -55,8 +68,8 @@ def to_onnx(module: TorchModule, shape: tuple[int, ...]) -> ModelProto:
     """
     torch = import_torch()
     example = torch.randn(2, *shape)  # two, since torch.export takes a one for a constant
-    names = [name for name, _ in flatten(module(example))]
     try:
+        names = output_names(module(example))
         with _silenced():
             program = torch.onnx.export(
                 module,
@@ -68,8 +81,9 @@ def to_onnx(module: TorchModule, shape: tuple[int, ...]) -> ModelProto:
                 verbose=False,
             )
         model: ModelProto = program.model_proto
-    except Exception as error:
+    except USERS_CODE_RAISES as error:
         raise ExportError(f"PyTorch cannot export the model: {diagnose(error)}") from error
+    check_datatypes(model)
     _check_outputs(model)
     _forget_sources(model)
     return model
@@ -80,16 +94,34 @@ def torch_runner(module: TorchModule) -> Runner:
     torch = import_torch()
 
     def run(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        with torch.inference_mode():
-            outputs = module(*(torch.from_numpy(np.ascontiguousarray(given)) for given in inputs))
+        copies = [torch.from_numpy(np.array(given, order="C")) for given in inputs]  # it may work in place
+        try:
+            with torch.inference_mode():
+                outputs = module(*copies)
+        except USERS_CODE_RAISES as error:
+            raise ExportError(
+                f"the model fails in PyTorch on a batch of {len(inputs[0])}: {said(error)}"
+            ) from error
         return tuple(tensor.numpy() for _, tensor in flatten(outputs))
 
     return run
 
 
+def output_names(outputs: object) -> list[str]:
+    """Name what a module answered; what is called as the input is, or as another output, gets a number."""
+    names: list[str] = []
+    for name, _ in flatten(outputs):
+        taken = {INPUT_NAME, *names}
+        numbered = (f"{name}_{number}" for number in count(2))
+        names.append(next(one for one in chain([name], numbered) if one not in taken))
+    return names
+
+
 def flatten(outputs: object, name: str = OUTPUT_NAME) -> list[tuple[str, Any]]:
     """Return (name, tensor) for what a module answered: a tensor, or sequences and mappings of them."""
     if isinstance(outputs, import_torch().Tensor):
+        if outputs.is_complex():
+            raise ExportError("the model answers with complex numbers, which ONNX graphs do not")
         return [(name, outputs)]
     if isinstance(outputs, Mapping):
         return [pair for key, value in outputs.items() for pair in flatten(value, str(key))]
@@ -116,7 +148,7 @@ def diagnose(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3]) or type(error).__name__
+    return " ".join(lines[:3]) if lines and isinstance(error, Exception) else told(error)
 
 
 def _check_outputs(model: ModelProto) -> None:

@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from server.errors import ExportError
-from server.exporting.complaints import in_a_line
+from server.exporting.complaints import USERS_CODE_RAISES, told
 
 # torch is imported when it is needed only: the server runs without it.
 TorchModule: TypeAlias = Any
 
 _SHOWN_KEYS = 5
 _SHOWN_NAMES = 20
+_PREFIXES = ("module.", "_orig_mod.")
 
 
 def import_torch() -> Any:  # noqa: ANN401 - torch is optional, so nothing can be said about it statically
@@ -50,22 +51,61 @@ def load_model(spec: str, directory: Path) -> TorchModule:
         made = _made(_attribute(_import(module_name, directory), attribute), spec, torch)
     if not isinstance(made, torch.nn.Module):
         raise ExportError(f"{spec} made a {type(made).__name__}, not a torch.nn.Module")
-    return made
+    module = _bare(made, torch)
+    _check_exportable(module, spec, torch)
+    return module
+
+
+def in_float32(module: TorchModule) -> tuple[TorchModule, str]:
+    """Return the module on the CPU in float32, and in what other precisions its weights were, for people.
+
+    Before its weights are loaded: they may have more digits than the module was made with.
+    """
+    kinds = {tensor.dtype for tensor in _tensors(module) if tensor.dtype.is_floating_point}
+    names = sorted(str(kind).removeprefix("torch.") for kind in kinds)
+    return module.cpu().float(), " and ".join(name for name in names if name != "float32")
 
 
 def load_state_dict(module: TorchModule, path: Path) -> None:
-    """Fill `module` with the tensors of `path`; `state_dict` wrappers and `module.` prefixes are taken off.
+    """Fill `module` with the tensors of `path`, out of a `state_dict` if there is one around them.
+
+    The prefixes `module.` and `_orig_mod.` of wrapped models are taken off, unless the module has them, too.
 
     Raises:
         ExportError: the file is unreadable or unsafe, or its names and shapes are not the model's.
     """
-    state = _unwrapped(_load_tensors(path), path)
-    faults = _mismatches(module.state_dict(), state)
+    wanted = module.state_dict()
+    state = _without_prefixes(_unwrapped(_load_tensors(path), path), wanted)
+    faults = _mismatches(wanted, state)
     if faults:
         shown = "; ".join(faults[:_SHOWN_KEYS])
         more = f"; and {len(faults) - _SHOWN_KEYS} more" if len(faults) > _SHOWN_KEYS else ""
         raise ExportError(f"{path} does not fit the model: {shown}{more}")
     module.load_state_dict(state)
+
+
+def _bare(module: TorchModule, torch: Any) -> TorchModule:  # noqa: ANN401 - see import_torch
+    """Take off what a model is wrapped in to be trained or compiled."""
+    inner = getattr(module, "_orig_mod", None)  # what torch.compile calls it
+    if isinstance(module, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        inner = module.module
+    return _bare(inner, torch) if isinstance(inner, torch.nn.Module) else module
+
+
+def _check_exportable(module: TorchModule, spec: str, torch: Any) -> None:  # noqa: ANN401 - see import_torch
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError(
+            f"{spec} made a TorchScript module, which PyTorch's exporter does not take: "
+            "give the model that it was scripted or traced from"
+        )
+    if any(tensor.device.type == "meta" for tensor in _tensors(module)):
+        raise ExportError(
+            f"{spec} made a model on the device 'meta', which keeps no weights: make it on the CPU"
+        )
+
+
+def _tensors(module: TorchModule) -> tuple[Any, ...]:
+    return (*module.parameters(), *module.buffers())
 
 
 @contextmanager
@@ -91,9 +131,9 @@ def _import(name: str, directory: Path) -> ModuleType:
         raise ExportError(
             f"importing {name} needs {error.name!r}: {_install_hint(error.name or '')}"
         ) from error
-    except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
+    except USERS_CODE_RAISES as error:  # a module may raise anything while it is imported
         raise ExportError(
-            f"importing {name} failed: {_told(error)}{_torchvision_hint(name, error)}"
+            f"importing {name} failed: {told(error)}{_torchvision_hint(name, error)}"
         ) from error
 
 
@@ -134,9 +174,9 @@ def _made(factory: object, spec: str, torch: Any) -> object:  # noqa: ANN401 - s
         )
     try:
         return factory()
-    except (Exception, SystemExit) as error:  # it is the user's code
+    except USERS_CODE_RAISES as error:  # it is the user's code
         hint = "; it is called without arguments" if isinstance(error, TypeError) else ""
-        raise ExportError(f"{spec}() raised {_told(error)}{hint}") from error
+        raise ExportError(f"{spec}() raised {told(error)}{hint}") from error
 
 
 def _load_tensors(path: Path) -> object:
@@ -160,7 +200,15 @@ def _unwrapped(loaded: object, path: Path) -> dict[str, Any]:
         )
     if not isinstance(state, Mapping):
         raise ExportError(f"--state-dict {path} holds a {type(state).__name__}, not a state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    return {str(key): value for key, value in state.items()}
+
+
+def _without_prefixes(state: dict[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Take off what DataParallel and torch.compile put before all names, in whatever order."""
+    found = next((one for one in _PREFIXES if any(name.startswith(one) for name in state)), None)
+    if found is None or any(name in wanted for name in state):
+        return state
+    return _without_prefixes({name.removeprefix(found): value for name, value in state.items()}, wanted)
 
 
 def _mismatches(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -176,7 +224,3 @@ def _mismatches(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
 
 def _shape(value: Any) -> list[int] | str:  # noqa: ANN401 - a tensor, or whatever else the file held
     return list(value.shape) if hasattr(value, "shape") else type(value).__name__
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {in_a_line(error)}" if str(error) else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def export(model: ModelProto | Path, tmp_path: Path, **options: object) -> Expor
         onnx.save_model(model, path)
     request = ExportRequest(model=str(path), repository=tmp_path / "models", **options)
     return export_model(request, Silence())
+
+
+def with_bias(value: float) -> ModelProto:
+    """Three answers, to one of which `value` is added."""
+    bias = np.array([1.0, 2.0, value], np.float32)
+    return network(
+        [helper.make_node("Add", ["input", "bias"], ["output"])], ["N", 3], {"bias": bias}, ["N", 3]
+    )
 
 
 def run(path: Path, given: np.ndarray) -> np.ndarray:
@@ -298,7 +307,7 @@ def test_shapes_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
     ("shape", "datatype", "complaint"),
     [
         ([], FLOAT, r"input FP32 \[\] has no dimensions"),
-        (None, FLOAT, "ONNX checker refuses"),
+        (None, FLOAT, "declare its shape in the file"),
         (["N", None, 4, 4], FLOAT, r"input FP32 \[N, \?, 4, 4\] cannot be served"),
         (["N", 3], TensorProto.STRING, r"input STRING \[N, 3\] cannot be served"),
         (["N", 3], TensorProto.BFLOAT16, r"input BF16 \[N, 3\] cannot be served"),
@@ -317,3 +326,101 @@ def test_inputs_that_cannot_be_served_are_told(
 def test_flags_that_mean_nothing_are_refused(tmp_path: Path, flag: str) -> None:
     with pytest.raises(ExportError, match="--state-dict goes with module:factory"):
         export(classifier("N", [0, -1]), tmp_path, **{flag: tmp_path / "state.pt"})
+
+
+def test_a_share_of_answers_that_are_nan_is_told(tmp_path: Path) -> None:
+    broken = export(with_bias(np.nan), tmp_path)
+    assert broken.parity.not_finite == pytest.approx(1 / 3)
+    assert "33.33% of the values NaN or infinite" in str(broken.parity)
+    sound = export(with_bias(1.0), tmp_path, name="sound")
+    assert sound.parity.not_finite == 0.0
+    assert "NaN" not in str(sound.parity)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_a_graph_that_draws_random_numbers_is_refused(tmp_path: Path, batch: object) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["input"], ["noise"]),
+        helper.make_node("Add", ["input", "noise"], ["output"]),
+    ]
+    with pytest.raises(ExportError, match="not deterministic: it answers the same items differently"):
+        export(network(nodes, [batch, 3], output=[batch, 3]), tmp_path)
+
+
+def test_answers_whose_shape_depends_on_values_are_refused(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["input"], ["positive"]),
+        helper.make_node("NonZero", ["positive"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["turned"]),
+        helper.make_node("Cast", ["turned"], ["output"], to=FLOAT),
+    ]
+    with pytest.raises(ExportError, match="shape depends on the values of the input"):
+        export(network(nodes, ["N", 3], output=["K", 2]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("node", "datatype", "complaint"),
+    [
+        (
+            ("Cast", {"to": TensorProto.BFLOAT16}),
+            TensorProto.BFLOAT16,
+            r"output output BF16 \[N, 3\] cannot be",
+        ),
+        (
+            ("Cast", {"to": TensorProto.STRING}),
+            TensorProto.STRING,
+            r"output output STRING \[N, 3\] cannot be",
+        ),
+    ],
+)
+def test_answers_that_no_response_holds_are_told(
+    tmp_path: Path, node: tuple[str, dict[str, int]], datatype: int, complaint: str
+) -> None:
+    operator, attributes = node
+    model = network(
+        [helper.make_node(operator, ["input"], ["output"], **attributes)], ["N", 3], output=["N", 3]
+    )
+    model.graph.output[0].type.tensor_type.elem_type = datatype
+    with pytest.raises(ExportError, match=complaint):
+        export(model, tmp_path)
+
+
+@pytest.mark.parametrize("undeclared", ["input", "output"])
+def test_undeclared_shapes(tmp_path: Path, undeclared: str) -> None:
+    model = classifier("N", [0, 4])
+    value = model.graph.input[0] if undeclared == "input" else model.graph.output[0]
+    value.type.tensor_type.ClearField("shape")
+    if undeclared == "input":
+        with pytest.raises(
+            ExportError, match="input input FP32 of unknown shape: declare its shape in the file"
+        ):
+            export(model, tmp_path)
+    else:
+        assert export(model, tmp_path).outputs == ("output FP32 [batch, 5]",)
+
+
+@pytest.mark.parametrize(
+    "shape", [["N", 0, 4], [0, 3, 4], ["N", -1, 4], ["N", 1 << 40, 1 << 20], [1 << 20, 3, 224, 224]]
+)
+def test_absurd_sizes_are_refused(tmp_path: Path, shape: list[object]) -> None:
+    relu = helper.make_node("Relu", ["input"], ["output"])
+    with pytest.raises(ExportError, match=r"cannot be served|too large to try"):
+        export(network([relu], shape, output=shape), tmp_path)
+
+
+@pytest.mark.parametrize("batch", ["N", 2])
+def test_an_old_file_that_lists_its_weights_as_inputs_takes_pixels_and_any_batch(
+    tmp_path: Path, batch: object
+) -> None:
+    model = classifier(batch, [batch if isinstance(batch, int) else 0, 4])
+    model.graph.initializer.append(numpy_helper.from_array(weights(5), "bias"))
+    model.graph.node[-1].input.append("bias")  # which Gemm could not do without then
+    model.ir_version = 3
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", 8))
+    for tensor in model.graph.initializer:
+        model.graph.input.insert(0, helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    exported = export(model, tmp_path, uint8=True)
+    (taken,) = exported.inputs
+    assert re.fullmatch(r"input UINT8 \[(N|batch), 8, 8, 3\]", taken)
+    assert [value.name for value in onnx.load(exported.path).graph.input] == ["input"]

@@ -17,7 +17,7 @@ from server.errors import ExportError
 from server.export import Exported, export_model
 from server.exporting.preprocessing import Preprocessing
 from server.exporting.request import ExportRequest
-from server.exporting.torch_source import load_model
+from server.exporting.torch_source import load_model, load_state_dict
 from server.models.repository import ImageInput, Repository
 
 IMAGENET = Preprocessing(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -106,6 +106,64 @@ class Broken(nn.Module):
 class Complains(nn.Module):
     def forward(self, x):
         raise RuntimeError("first line\\nsecond line")
+
+def half():
+    return small().half()
+
+class CastsByItself(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 2, dtype=torch.float16)
+    def forward(self, x): return self.layer(x.half())
+
+class AnswersInHalf(nn.Module):
+    def forward(self, x): return x.bfloat16()
+
+class Complex(nn.Module):
+    def forward(self, x): return torch.fft.fft(x)
+
+class LeavesAtOnce(nn.Module):
+    def forward(self, x): raise SystemExit(5)
+
+class LeavesLater(nn.Module):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 1:
+            raise SystemExit("enough")
+        return x
+
+class Counts(nn.Module):
+    calls = 0
+    def forward(self, x):
+        self.calls += 1
+        return x + self.calls
+
+class InPlace(nn.Module):
+    def forward(self, x): return x.add_(1.0)
+
+class Unlucky(nn.Module):
+    """Names of answers that are taken: the input's, and one another's."""
+    def forward(self, x): return {"input": x + 1, "score": x + 2, "more": {"score": x + 3}}
+
+class Wrapped(nn.Module):
+    """Has itself what DataParallel puts before names."""
+    def __init__(self):
+        super().__init__()
+        self.module = nn.Linear(16, 2)
+    def forward(self, x): return self.module(x)
+
+def parallel():
+    return nn.DataParallel(small())
+
+def compiled():
+    return torch.compile(small())
+
+def scripted():
+    return torch.jit.script(nn.Linear(16, 2))
+
+def on_meta():
+    return nn.Linear(16, 2, device="meta")
 
 def lazy():
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten())
@@ -260,6 +318,48 @@ def test_a_ready_module_or_a_nested_name_will_do(nets: Path, factory: str) -> No
     assert isinstance(load_model(f"boulton_test_nets:{factory}", nets), torch.nn.Module)
 
 
+@pytest.mark.parametrize("factory", ["parallel", "compiled"])
+def test_what_a_model_is_wrapped_in_is_taken_off(nets: Path, factory: str) -> None:
+    assert type(load_model(f"boulton_test_nets:{factory}", nets)) is torch.nn.Sequential
+
+
+def test_a_half_precision_model_is_exported_in_float32_and_that_is_said(nets: Path, tmp_path: Path) -> None:
+    exported = export(nets, tmp_path, "half")
+    assert exported.precision == "fp32"
+    assert "the model was made in float16: it is exported in float32" in exported.notes
+
+
+def test_weights_keep_their_digits_in_a_model_that_was_made_in_half(nets: Path, tmp_path: Path) -> None:
+    state = load_model("boulton_test_nets:small", nets).state_dict()
+    state["6.bias"] = torch.full((5,), 1000.03125)  # float16 has 0.5 between neighbours there
+    state["6.weight"] = torch.zeros(5, 16)
+    torch.save(state, tmp_path / "state.pt")
+    exported = export(nets, tmp_path / "models", "half", state_dict=tmp_path / "state.pt")
+    assert run(exported.path, np.zeros((1, 3, 16, 16), np.float32))[0].tolist() == [[1000.03125] * 5]
+
+
+def test_answers_with_the_name_of_the_input_or_of_another_get_a_number(nets: Path, tmp_path: Path) -> None:
+    exported = export(nets, tmp_path, "Unlucky")
+    assert [text.split()[0] for text in exported.outputs] == ["input_2", "score", "score_2"]
+
+
+def test_a_model_that_works_in_place_is_compared_on_what_it_was_given(nets: Path, tmp_path: Path) -> None:
+    exported = export(nets, tmp_path, "InPlace")
+    assert exported.parity.largest_difference == 0.0
+    assert run(exported.path, np.zeros((1, 3, 16, 16), np.float32))[0].max() == 1.0
+
+
+@pytest.mark.parametrize("prefixes", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off_and_a_models_own_are_not(
+    nets: Path, tmp_path: Path, prefixes: str
+) -> None:
+    module = load_model("boulton_test_nets:Wrapped", nets)
+    weights = {"module.weight": torch.ones(2, 16), "module.bias": torch.zeros(2)}
+    torch.save({f"{prefixes}{key}": value for key, value in weights.items()}, tmp_path / "state.pt")
+    load_state_dict(module, tmp_path / "state.pt")
+    assert module(torch.ones(1, 16)).tolist() == [[16.0, 16.0]]
+
+
 def test_layers_that_learn_their_size_from_the_first_picture_are_exported(nets: Path, tmp_path: Path) -> None:
     exported = export(nets, tmp_path, "lazy")
     (answer,) = run(exported.path, np.zeros((3, 3, 16, 16), np.float32))
@@ -332,7 +432,7 @@ def test_a_missing_or_damaged_state_dict_is_explained(nets: Path, tmp_path: Path
         ("boulton_test_broken:make", "needs 'no_such_package_at_all': .* pip install no_such_package_at_all"),
         ("boulton_test_syntax:make", "importing boulton_test_syntax failed: SyntaxError"),
         ("boulton_test_clash:make", "torchvision::nms.*install both from the same index"),
-        ("missing", "boulton_test_nets has no 'missing'; it has Branches, .*needs_size"),
+        ("missing", "boulton_test_nets has no 'missing'; it has AnswersInHalf, Branches, "),
         ("smal", "has no 'smal'; it has small$"),
         ("needs_size", r"raised TypeError: .*size.* called without arguments"),
         ("raises", r"raises\(\) raised ValueError: no such dataset"),
@@ -345,7 +445,15 @@ def test_a_missing_or_damaged_state_dict_is_explained(nets: Path, tmp_path: Path
         ("Selects", r"does not begin with the batch|cannot be batched|depends on the input"),
         ("SliceByValue", "has a shape that depends on the input"),
         ("Mixes", "cannot be batched: an item's answer depends on its batch mates"),
-        ("Noisy", "cannot be batched|does not compute what the original does"),
+        ("Noisy", "not deterministic: it answers the same items differently"),
+        ("Counts", "not deterministic: it answers the same items differently"),
+        ("LeavesAtOnce", "the model does not take .*: SystemExit: 5"),
+        ("LeavesLater", "SystemExit: enough"),
+        ("CastsByItself", r"exported in float32, so its code must not cast to float16 by itself"),
+        ("AnswersInHalf", r"output output BF16 \[batch, 3, 16, 16\] cannot be served"),
+        ("Complex", "answers with complex numbers"),
+        ("scripted", "made a TorchScript module"),
+        ("on_meta", "made a model on the device 'meta', which keeps no weights"),
         ("Broken", "answers with nothing but NaN and infinity"),
         ("Complains", "first line second line; --input-shape"),
         ("Text", "answers with a str; only tensors"),
