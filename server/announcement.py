@@ -51,6 +51,16 @@ class Announcement:
             raise ConfigError(f"--ready-file {file} cannot be written: {error.strerror}") from error
 
 
+def withdraw_own(file: Path) -> None:
+    """Remove this server's announcement, and leave that of another server which took its place."""
+    try:
+        announced = json.loads(file.read_text(encoding="utf-8"))["pid"]
+    except (OSError, ValueError, KeyError, TypeError):  # never made, or no announcement
+        return
+    if announced == os.getpid():
+        withdraw(file)
+
+
 def withdraw(file: Path) -> None:
     """Remove an announcement, of this server or of one that ended without doing so. Raises `ConfigError`."""
     try:

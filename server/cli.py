@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     open_missing()
+    # Else gRPC writes a line of its own to stderr for every client that fails a handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         return _flushed(argv)
     except KeyboardInterrupt:
@@ -69,10 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         give_up_stdout()
         return EXIT_BROKEN_PIPE
     except OSError as error:
+        if error.filename is not None:
+            return _complain(f"{error.filename}: {error.strerror}")
         if error.errno not in NO_ROOM:
             raise
         give_up_stdout()
-        return _complain(f"{error.filename or 'the output'} could not be written: {error.strerror}")
+        return _complain(f"the output could not be written: {error.strerror}")
     except ModuleNotFoundError as error:
         return _complain(_missing_extra(error))
     except Exception as error:

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import Any
 
 from optimizer.devices.gpu import Gpu
-from server.announcement import Announcement, withdraw
+from server.announcement import Announcement, withdraw, withdraw_own
 from server.config import Settings
 from server.engine_factory import device_note, engine_factory
 from server.engines.cuda.pycuda_device import open_cuda
@@ -44,6 +44,7 @@ from server.processor import prefer_throughput
 from server.scheduling.scheduler import SchedulerSettings
 from server.transport.grpc_server import CannotListen, GrpcServer, bracketed
 from server.transport.ports import client_port, operator_port
+from server.transport.secrets import secrets_warnings
 from server.transport.tls import exposure_warning
 from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.guarded_mapping import TruncationGuard
@@ -125,14 +126,14 @@ class Daemon:
 
     async def open(self, exits: AsyncExitStack) -> None:
         """Listen on all ports, answering that nothing is ready; `exits` takes everything down again."""
-        if self._settings.ready_file is not None:
-            withdraw(self._settings.ready_file)
-            exits.callback(withdraw, self._settings.ready_file)
         inference = self._inference_service(exits)
         if not self._settings.no_metrics:
             self._open_metrics(exits)
         self._grpc = self._client_server(inference)
         self._operator = self._operator_server()
+        if self._settings.ready_file is not None:  # not before: who has these ports may have told
+            withdraw(self._settings.ready_file)
+            exits.callback(withdraw_own, self._settings.ready_file)
         exits.push_async_callback(self._stop_listening)
         exits.push_async_callback(self._wind_down)
         await self._grpc.start()
@@ -219,7 +220,7 @@ class Daemon:
         names = self._settings.model or tuple(name for name, _ in index)
         if not names:
             where = self._settings.repository
-            raise ConfigError(f"there is no model in {where}; `boulton export` puts one there")
+            raise ConfigError(f"no model that can be read is in {where}; `boulton export` puts one there")
         for name in names:
             try:
                 await self._models.load(name)
@@ -301,6 +302,8 @@ class Daemon:
             warning = exposure_warning(port.host, tls=tls, tokens=tokens)
             if warning is not None:
                 logger.warning("%s", warning)
+        for warning in secrets_warnings(self._settings):
+            logger.warning("%s", warning)
 
 
 async def _got_ready(daemon: Daemon, stop: asyncio.Event, loss: GpuLoss) -> bool:

@@ -10,6 +10,7 @@ import grpc
 
 from server.errors import BoultonError, ConfigError
 from server.files import read_file
+from server.transport.tls import check_authority, check_pair
 
 DEFAULT_URL = "127.0.0.1:8001"
 OPERATOR_URL = "127.0.0.1:8003"
@@ -93,9 +94,12 @@ def _tls(arguments: argparse.Namespace) -> TlsIdentity | None:
     if arguments.tls_ca is None:
         return None
     ca = read_file(arguments.tls_ca, "--tls-ca")
+    check_authority(arguments.tls_ca, "--tls-ca")
     if own[0] is None:
         return TlsIdentity(ca)
-    return TlsIdentity(ca, read_file(own[0], "--tls-cert"), read_file(own[1], "--tls-key"))
+    identity = TlsIdentity(ca, read_file(own[0], "--tls-cert"), read_file(own[1], "--tls-key"))
+    check_pair(*own)
+    return identity
 
 
 def _token(path: Path) -> str:
@@ -112,11 +116,22 @@ def explain(error: grpc.RpcError | grpc.aio.AioRpcError, endpoint: Endpoint) -> 
     code, details = error.code(), error.details() or ""
     if code is not grpc.StatusCode.UNAVAILABLE or not _is_connection(details):
         return ServerRefused(f"the server at {endpoint.target} answered {code.name}: {details}", code)
-    if endpoint.tls is not None or "handshake" in details.lower():
-        remedy = "check the address, that it serves TLS, and --tls-ca"
-    else:
-        remedy = "start one with `boulton serve --repository DIR`, or name another with --url HOST:PORT"
+    remedy = _remedy(endpoint, details)
     return ServerUnreachable(f"no server answers at {endpoint.target}: {remedy} ({details})")
+
+
+def _remedy(endpoint: Endpoint, details: str) -> str:
+    """A server that asks for TLS, or for a certificate, hangs up on those who come without."""
+    hung_up = "closed" in details.lower() or "reset" in details.lower()
+    if endpoint.tls is None:
+        remedy = "start one with `boulton serve --repository DIR`, or name another with --url HOST:PORT"
+        return f"{remedy}; if it serves TLS, add --tls-ca" if hung_up else remedy
+    remedy = "check the address, that it serves TLS, and --tls-ca"
+    if not hung_up:
+        return remedy
+    if endpoint.tls.certificate is None:
+        return f"{remedy}; if it asks for a certificate (mTLS), add --tls-cert and --tls-key"
+    return f"{remedy}, and whether it trusts --tls-cert"
 
 
 def _is_connection(details: str) -> bool:

@@ -25,7 +25,7 @@ class KeptPort:
             family, (host, number) = _resolve(settings)
             number = _free_number(family, (host, number))
             self._socket = _held(family, (host, number))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise cannot_listen(settings) from error
         self.settings = replace(settings, port=number, shared=True)
 

@@ -119,7 +119,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry) -> WSGIServer:
     try:
         server_class = _Server6 if _family(host, port) is socket.AF_INET6 else _Server
         return make_server(host, port, make_wsgi_app(registry), server_class, _Handler)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {_remedy(error)}") from error
 
 
@@ -127,7 +127,9 @@ def _family(host: str, port: int) -> int:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
 
 
-def _remedy(error: OSError) -> str:
+def _remedy(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):  # no name that could be looked up
+        return f"{error}; choose an address of this machine with --host"
     if error.errno == errno.EADDRINUSE:
         return "the port is in use; choose another with --metrics-port, or 0 for a free one"
     if error.errno == errno.EACCES:

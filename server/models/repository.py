@@ -10,6 +10,7 @@ the model's. Nothing is cached: every call reads what is there now.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,8 @@ class Repository:
             )
         if not missing_ok and not real.is_file():
             raise RepositoryError(f"{self._local(path)} is not a regular file")
+        if not missing_ok and not os.access(real, os.R_OK):
+            raise RepositoryError(f"{self._local(path)} cannot be read by the server's user")
         return real
 
     def _local(self, path: Path) -> str:

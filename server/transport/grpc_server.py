@@ -45,6 +45,8 @@ class PortSettings:
         tls: PEM files; None serves without TLS.
         token_file: tokens that are accepted; None accepts everybody.
         shared: whether several processes listen on the port, each for a part of the clients.
+        token_flag: which flag names the token file, for messages.
+        client_ca_flag: likewise the authority of the clients.
     """
 
     host: str
@@ -54,6 +56,8 @@ class PortSettings:
     tls: TlsFiles | None = None
     token_file: Path | None = None
     shared: bool = False
+    token_flag: str = "--token-file"  # noqa: S105 - the flag, not a token
+    client_ca_flag: str = "--tls-client-ca"
 
 
 class GrpcServer:
@@ -72,7 +76,8 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # unknown to the stubs
         self._names = ("", *services)
         if settings.token_file is not None:
-            self._server.add_generic_rpc_handlers((Guard(load_tokens(settings.token_file)),))
+            tokens = load_tokens(settings.token_file, settings.token_flag)
+            self._server.add_generic_rpc_handlers((Guard(tokens),))
         register(self._server, services, self._health)
         self.port = _bind(self._server, settings)
 
@@ -134,8 +139,8 @@ def _bind(server: Server, settings: PortSettings) -> int:
         if settings.tls is None:
             port = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, server_credentials(settings.tls))
-    except RuntimeError as error:
+            port = server.add_secure_port(address, server_credentials(settings.tls, settings.client_ca_flag))
+    except (RuntimeError, UnicodeError) as error:
         raise cannot_listen(settings) from error
     if port == 0:
         raise cannot_listen(settings)

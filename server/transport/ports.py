@@ -35,6 +35,8 @@ def operator_port(settings: Settings) -> PortSettings:
         max_message_bytes=OPERATOR_MESSAGE_BYTES,
         tls=_tls(settings, settings.operator_client_ca or settings.tls_client_ca),
         token_file=settings.operator_token_file or settings.token_file,
+        token_flag="--operator-token-file" if settings.operator_token_file else "--token-file",
+        client_ca_flag="--operator-client-ca" if settings.operator_client_ca else "--tls-client-ca",
     )
 
 

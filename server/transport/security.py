@@ -96,10 +96,10 @@ def parse_tokens(text: str, where: str) -> Tokens:
     return Tokens(tuple(roles))
 
 
-def load_tokens(path: Path) -> Tokens:
+def load_tokens(path: Path, flag: str = "--token-file") -> Tokens:
     """Read a token file, see `parse_tokens`. Raises `ConfigError`."""
     try:
-        return parse_tokens(read_file(path, "--token-file").decode("utf-8"), str(path))
+        return parse_tokens(read_file(path, flag).decode("utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: a token file must be UTF-8 text") from error
 

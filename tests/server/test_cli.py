@@ -246,6 +246,26 @@ def test_help_that_cannot_be_written_is_an_error_too(tmp_path: Path) -> None:
     assert talk(tmp_path, ">/dev/full", "talk", "--help")[0] == 2
 
 
+BREAK = '''"""Break."""
+
+def add_arguments(parser):
+    parser.add_argument("file")
+
+def run(arguments):
+    return open(arguments.file).close()
+'''
+
+
+def test_a_file_that_cannot_be_had_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "breaking.py").write_text(BREAK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "find_commands", lambda: {"break": "breaking"})
+    assert cli.main(["break", "/nowhere/file"]) == 2
+    assert capsys.readouterr().err == "boulton: /nowhere/file: No such file or directory\n"
+
+
 STREAMS = '''"""Look at the standard streams."""
 import os, sys
 

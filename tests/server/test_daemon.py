@@ -132,7 +132,7 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, repository: Path) -> None
     ports = ("--port", "0", "--no-metrics")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "there is no model in" in fails("--repository", empty, *ports)
+    assert "no model that can be read is in" in fails("--repository", empty, *ports)
     assert "cannot be read" in fails("--repository", tmp_path / "nowhere", *ports)
     assert "model 'triple' cannot be served" in fails("--repository", repository, "--model", "triple", *ports)
     assert "--govern triple: no such model" in fails("--repository", repository, "--govern", "triple", *ports)
@@ -309,3 +309,20 @@ async def test_where_8003_is_taken_the_operator_gets_another_port_unless_it_was_
         await server.stop(None)
         with pytest.raises(ConfigError, match="--operator-port"):
             Daemon(Settings(repository=repository, operator_port=port))._operator_server()
+
+
+def test_whoever_fails_to_shake_hands_writes_nothing_into_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    identity = make_authority(tmp_path, "server")
+    tls = ("--tls-cert", identity.certificate_path, "--tls-key", identity.key_path)
+    flags = ("--repository", put_double(tmp_path / "models"), "--log-format", "json", *tls)
+    with start_daemon(tmp_path, *flags) as daemon:
+        with socket.create_connection(("127.0.0.1", daemon.grpc_port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while stranger.recv(4096):
+                pass
+        daemon.tell(signal.SIGTERM)
+        assert daemon.end() == 0
+    assert all(json.loads(line)["level"] in ("info", "warning") for line in daemon.log)

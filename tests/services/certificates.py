@@ -28,14 +28,15 @@ def make_authority(directory: Path, name: str) -> Identity:
     return _make(directory, name, issuer=None)
 
 
-def make_identity(directory: Path, name: str, authority: Identity) -> Identity:
-    """Make a certificate for 127.0.0.1 and localhost, signed by an authority."""
-    return _make(directory, name, authority)
+def make_identity(directory: Path, name: str, authority: Identity, ended_days_ago: int = -1) -> Identity:
+    """Make a certificate for 127.0.0.1 and localhost, signed by an authority, that holds for two days."""
+    return _make(directory, name, authority, ended_days_ago)
 
 
-def _make(directory: Path, name: str, issuer: Identity | None) -> Identity:
+def _make(directory: Path, name: str, issuer: Identity | None, ended_days_ago: int = -1) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _builder(name, key, issuer).sign(issuer.key if issuer else key, hashes.SHA256())
+    until = dt.datetime.now(dt.UTC) - dt.timedelta(days=ended_days_ago)
+    certificate = _builder(name, key, issuer, until).sign(issuer.key if issuer else key, hashes.SHA256())
     certificate_path, key_path = directory / f"{name}.pem", directory / f"{name}.key"
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(key_pem(key))
@@ -48,9 +49,10 @@ def key_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> b
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def _builder(name: str, key: ec.EllipticCurvePrivateKey, issuer: Identity | None) -> x509.CertificateBuilder:
+def _builder(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: Identity | None, until: dt.datetime
+) -> x509.CertificateBuilder:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
     addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     return (
         x509.CertificateBuilder()
@@ -58,8 +60,8 @@ def _builder(name: str, key: ec.EllipticCurvePrivateKey, issuer: Identity | None
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(until - dt.timedelta(days=2))
+        .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
     )

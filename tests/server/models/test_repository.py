@@ -210,6 +210,14 @@ def test_links_in_a_circle_are_an_error_not_a_loop(root: Path) -> None:
     assert Repository(root).index() == (("cat", (1, 2, 10)), ("dog", (3,)))
 
 
+def test_a_network_that_the_server_s_user_cannot_read_is_no_fault_of_the_network(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # root may read anything
+    with pytest.raises(RepositoryError, match=r"dog/3/model\.onnx cannot be read by the server's user"):
+        Repository(root).entry("dog")
+
+
 def test_a_pipe_in_place_of_a_file_is_refused_without_waiting_for_it(root: Path) -> None:
     os.mkfifo(root / "dog" / "labels.txt")
     with pytest.raises(RepositoryError, match="not a regular file"):

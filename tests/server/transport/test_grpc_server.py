@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+from certificates import make_authority
 from grpc_health.v1 import health
 
 from protos import boulton_pb2, grpc_service_pb2
 from server.config import Settings
+from server.errors import ConfigError
+from server.front_ends.port import KeptPort
 from server.governing.operator_service import SERVICE_NAME as OPERATOR
 from server.governing.operator_service import OperatorService
 from server.inference.service import SERVICE_NAME as INFERENCE
 from server.inference.service import InferenceService
-from server.transport.grpc_server import bracketed, register
+from server.transport.grpc_server import CannotListen, GrpcServer, PortSettings, bracketed, register
 from server.transport.ports import client_port, operator_port
 from server.transport.security import ROLE_NEEDED
 from server.transport.tls import TlsFiles
@@ -79,6 +82,26 @@ def test_the_operator_s_port_is_guarded_like_the_clients_unless_told_otherwise()
     assert operator_port(own).token_file == others
     assert operator_port(own).tls == TlsFiles(Path("c"), Path("k"), Path("ours"))
     assert client_port(own).tls == client_port(shared).tls
+    assert (operator_port(shared).token_flag, operator_port(shared).client_ca_flag) == (
+        "--token-file",
+        "--tls-client-ca",
+    )
+
+
+@pytest.mark.parametrize("name", ["operator_token_file", "operator_client_ca"])
+async def test_a_file_of_the_operator_s_port_is_named_by_its_own_flag(tmp_path: Path, name: str) -> None:
+    identity = make_authority(tmp_path, "server")
+    files = {"tls_cert": identity.certificate_path, "tls_key": identity.key_path, name: tmp_path / "missing"}
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{flag} {tmp_path}/missing cannot be read"):
+        GrpcServer(operator_port(settings(port=0, **files)), {})
+
+
+@pytest.mark.parametrize("host", ["a" * 300, "\udcff", "no such host"])
+@pytest.mark.parametrize("listen", [lambda port: GrpcServer(port, {}), KeptPort])
+async def test_a_host_that_is_no_name_is_refused(host: str, listen: Callable[[PortSettings], object]) -> None:
+    with pytest.raises(CannotListen, match="choose others with --host and --port"):
+        listen(client_port(settings(host=host, port=0)))
 
 
 def test_the_operator_s_port_is_on_loopback_and_free_where_the_clients_port_is() -> None:

@@ -9,7 +9,7 @@ import pytest
 from certificates import Identity, key_pem, make_authority, make_identity
 
 from server.errors import ConfigError
-from server.transport.tls import TlsFiles, exposure_warning, is_loopback, server_credentials
+from server.transport.tls import TlsFiles, date_warning, exposure_warning, is_loopback, server_credentials
 
 
 @pytest.fixture
@@ -131,3 +131,19 @@ def test_exposure_is_warned_about() -> None:
     assert exposure_warning("192.0.2.1", tls=True, tokens=False) is None
     assert "anyone there may use" in str(exposure_warning("192.0.2.1", tls=False, tokens=False))
     assert "tokens travel unencrypted" in str(exposure_warning("192.0.2.1", tls=False, tokens=True))
+
+
+@pytest.mark.parametrize(
+    ("ended_days_ago", "fault"), [(1, "certificate has expired"), (-9, "certificate is not yet valid")]
+)
+def test_a_certificate_that_clients_will_refuse_is_told(
+    tmp_path: Path, authority: Identity, ended_days_ago: int, fault: str
+) -> None:
+    identity = make_identity(tmp_path, "late", authority, ended_days_ago)
+    files = TlsFiles(identity.certificate_path, identity.key_path)
+    assert date_warning(files) == f"--tls-cert {tmp_path}/late.pem: {fault}, clients will refuse it"
+
+
+def test_a_certificate_of_today_is_not_worth_a_word(authority: Identity, identity: Identity) -> None:
+    assert date_warning(TlsFiles(identity.certificate_path, identity.key_path)) is None
+    assert date_warning(TlsFiles(authority.certificate_path, authority.key_path)) is None
