@@ -10,7 +10,8 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 from optimizer.layers.arithmetic import ABOUT_SHAPES, VIEWS, Node, multiply_adds, operations
-from optimizer.layers.graph import Graph, read_graph
+from optimizer.layers.bodies import bodies, inlined, names_read, operators_inside
+from optimizer.layers.graph import Graph, read_graph, stored_tensor, without_bytes
 from optimizer.layers.layer import Layer, Tensor
 from optimizer.layers.light import read_light
 
@@ -42,6 +43,7 @@ def count_layers(model: ModelProto, batch: int = 1) -> tuple[Layer, ...]:
     Raises:
         ValueError: a shape or datatype cannot be known, or the graph is fixed to another batch.
     """
+    model = inlined(without_bytes(model)) if model.functions else model
     graph = read_graph(model, batch)
     behind = _dequantised(graph)
     versions = {imported.domain: imported.version for imported in model.opset_import}
@@ -84,8 +86,13 @@ def _layer(node: NodeProto, graph: Graph, behind: dict[str, str], versions: dict
 
 
 def _operator(node: NodeProto) -> str:
-    """Return ONNX's name; others' operators are something else whatever they are called."""
-    return node.op_type if node.domain in _MEANING_THE_SAME else f"{node.domain}.{node.op_type}"
+    """Return ONNX's name; others' operators are something else whatever they are called.
+
+    How often a body runs is known when it does, so bodies are not counted but named.
+    """
+    name = node.op_type if node.domain in _MEANING_THE_SAME else f"{node.domain}.{node.op_type}"
+    inside = sorted(operators_inside(node))
+    return f"{name}({', '.join(inside)}: not counted)" if inside else name
 
 
 def _version(node: NodeProto, versions: dict[str, int]) -> int:
@@ -97,7 +104,7 @@ def _version(node: NodeProto, versions: dict[str, int]) -> int:
 
 
 def _flowing(node: NodeProto, graph: Graph, behind: dict[str, str]) -> tuple[Tensor, ...]:
-    names = [behind.get(name, name) for name in node.input if name and name not in graph.constants]
+    names = [behind.get(name, name) for name in names_read(node) if name and name not in graph.constants]
     return tuple(graph.tensors[name] for name in names)
 
 
@@ -107,7 +114,8 @@ def _weights(node: NodeProto, graph: Graph, *, known: bool) -> tuple[Tensor, ...
     Whether an operator that is not `known` learns is not known either: whatever is no list of whole numbers,
     such as axes, counts.
     """
-    stored = [graph.constants[name] for name in node.input if name in graph.constants]
+    stored = [graph.constants[name] for name in names_read(node) if name in graph.constants]
+    stored += [stored_tensor(tensor) for body in bodies(node) for tensor in body.initializer]
     if not known:
         return tuple(tensor for tensor in stored if tensor.shape and tensor.datatype != "int64")
     return tuple(tensor for tensor in stored if tensor.shape) if node.op_type in _HAVE_WEIGHTS else ()

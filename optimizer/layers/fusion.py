@@ -26,6 +26,7 @@ _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _MOVES = frozenset(
     {"Concat", "Split", "Slice", "Pad", "Transpose", "Gather", "Expand", "Tile", "Resize", "Upsample"}
 )
+_RESIZES = frozenset({"Resize", "Upsample"})
 
 
 class Kind(StrEnum):
@@ -95,7 +96,10 @@ def fuse(layers: Iterable[Layer]) -> tuple[Step, ...]:
 
 
 def kind_of(layer: Layer) -> Kind:
-    """Return the kind of a layer; an operator that is not known is UNKNOWN, never something else."""
+    """Return the kind of a layer; an operator that is not known is UNKNOWN, never something else.
+
+    So is a resize that interpolates: none was measured, and it takes longer than one that copies.
+    """
     if layer.operations is None:
         return Kind.UNKNOWN
     if layer.operator in _CONVOLUTIONS:
@@ -111,6 +115,8 @@ def kind_of(layer: Layer) -> Kind:
         return Kind.NORMALISATION
     if layer.operator == "LRN":
         return Kind.LOCAL_RESPONSE
+    if layer.operator in _RESIZES and layer.operations:  # it computes what lies between, which no move does
+        return Kind.UNKNOWN
     if layer.operator in _MOVES:
         return Kind.MOVE
     return Kind.ELEMENTWISE

@@ -9,7 +9,14 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from optimizer.layers.layer import Tensor
-from optimizer.layers.shapes import batch_symbols, check_known, is_known, stated_shapes, unknown_answers
+from optimizer.layers.shapes import (
+    batch_symbols,
+    check_known,
+    check_order,
+    is_known,
+    stated_shapes,
+    unknown_answers,
+)
 
 _INLINE_ELEMENTS = 64  # shapes, axes and the like, which shape inference reads; weights are longer
 _BITS = {
@@ -56,7 +63,8 @@ def read_graph(model: ModelProto, batch: int) -> Graph:
     """
     if batch < 1:
         raise ValueError(f"the batch must be 1 or more, got {batch}")
-    light = _without_weights(model)
+    check_order(model)
+    light = _light(model)
     symbols = batch_symbols(light)
     _fix_batch(light, batch)
     _stand_in(light)
@@ -101,8 +109,15 @@ def _state(model: ModelProto, stated: Iterable[ValueInfoProto]) -> None:
             model.graph.value_info.append(value)
 
 
-def _without_weights(model: ModelProto) -> ModelProto:
+def without_bytes(model: ModelProto) -> ModelProto:
     """Copy all but the weights' bytes: shapes do not depend on them, and they may exceed protobuf's 2 GB."""
+    light = _light(model)
+    light.graph.value_info.extend(model.graph.value_info)
+    return light
+
+
+def _light(model: ModelProto) -> ModelProto:
+    """Copy likewise, without the shapes that the file states in between: they may be of other batches."""
     graph = model.graph
     light = ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
@@ -148,7 +163,7 @@ def _tensors(model: ModelProto) -> Iterator[tuple[str, Tensor]]:
         if is_known(value):  # an output that is an input is stated there
             yield value.name, _described(value)
     for tensor in graph.initializer:
-        yield tensor.name, _stored(tensor)
+        yield tensor.name, stored_tensor(tensor)
 
 
 def _described(value: ValueInfoProto) -> Tensor:
@@ -156,7 +171,8 @@ def _described(value: ValueInfoProto) -> Tensor:
     return _tensor(value.name, tuple(dim.dim_value for dim in kind.shape.dim), kind.elem_type)
 
 
-def _stored(tensor: TensorProto) -> Tensor:
+def stored_tensor(tensor: TensorProto) -> Tensor:
+    """Return a weight's name, shape and type. Raises ValueError for a type that is not known."""
     return _tensor(tensor.name, tuple(tensor.dims), tensor.data_type)
 
 
@@ -169,7 +185,7 @@ def _tensor(name: str, shape: tuple[int, ...], element: int) -> Tensor:
 
 def _constants(model: ModelProto, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Map constants to what is kept of them: behind a dequantised weight lie its bytes."""
-    found = {tensor.name: _stored(tensor) for tensor in model.graph.initializer}
+    found = {tensor.name: stored_tensor(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         value = _constant_value(node)
         if value is not None:

@@ -30,6 +30,8 @@ def read_light(path: Path) -> ModelProto:
         OSError: it cannot be read.
     """
     model = ModelProto()
+    if not path.stat().st_size:
+        raise ValueError("it is an empty file")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         try:
             model.ParseFromString(_without(view, 0, len(view), (_GRAPH, _STORED, _BYTES)))

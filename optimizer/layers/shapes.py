@@ -11,6 +11,8 @@ from collections.abc import Container, Iterator, Mapping
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
+from optimizer.layers.bodies import names_read
+
 
 def batch_symbols(model: ModelProto) -> frozenset[str]:
     """Return what the inputs call their first dimension, where they give it a name."""
@@ -61,24 +63,20 @@ def check_known(model: ModelProto) -> None:
                 f"the shape of input {value.name} cannot be known: it is left open besides the batch; export "
                 "the network with numbers there"
             )
-    made = stored | {value.name for value in model.graph.input}
-    unknown = unknown_answers(model)
+    for name, node in unknown_answers(model).items():
+        raise ValueError(
+            f"the shape of {name} cannot be known without running the graph: {_why(node, model)}"
+        )
+
+
+def check_order(model: ModelProto) -> None:
+    """Raise ValueError for the first node that reads what nothing before it makes."""
+    made = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input}
     for node in model.graph.node:
-        _check_node(node, made, unknown, model)
+        if missing := [name for name in names_read(node) if name and name not in made]:
+            told = f"{node.op_type} {node.name}".strip()
+            raise ValueError(f"{told} reads {missing[0]}, which nothing before it in the graph makes")
         made.update(node.output)
-
-
-def _check_node(
-    node: NodeProto, made: Container[str], unknown: Mapping[str, NodeProto], model: ModelProto
-) -> None:
-    told = f"{node.op_type} {node.name}".strip()
-    if missing := [name for name in node.input if name and name not in made]:
-        raise ValueError(f"{told} reads {missing[0]}, which nothing before it in the graph makes")
-    for name in node.output:
-        if name in unknown:
-            raise ValueError(
-                f"the shape of {name} cannot be known without running the graph: {_why(node, model)}"
-            )
 
 
 def _why(node: NodeProto, model: ModelProto) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from optimizer.layers.count import count_layers, count_layers_of_file
+from optimizer.layers.fusion import Kind, kind_of
 from optimizer.layers.layer import Layer, Tensor, add_up
 
 ELEMENT = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
@@ -331,3 +332,99 @@ def test_resizing_weighs_neighbours(mode: str, each: int) -> None:
     made = graph([helper.make_node("Resize", ["x", "", "scales"], ["y"], mode=mode)], [1, 3, 4, 4], scales)
     layer = only(made)
     assert (layer.operations, layer.parameters) == (each * 3 * 64, 0)
+
+
+def function(name: str, *nodes: NodeProto, attributes: tuple[str, ...] = ()) -> FunctionProto:
+    """From `a` and `w` to `y`."""
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    return helper.make_function("own", name, ["a", "w"], ["y"], list(nodes), imports, list(attributes))
+
+
+def with_functions(model: ModelProto, *functions: FunctionProto) -> ModelProto:
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.functions.extend(functions)
+    return model
+
+
+def test_what_functions_consist_of_is_counted_wherever_they_are_called() -> None:
+    block = function(
+        "Block",
+        helper.make_node("Conv", ["a", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    )
+    twice = function("Twice", helper.make_node("Block", ["a", "w"], ["y"], domain="own"))
+    nodes = [
+        helper.make_node("Block", ["x", "w1"], ["between"], domain="own"),
+        helper.make_node("Twice", ["between", "w2"], ["y"], domain="own"),
+    ]
+    weights = {"w1": zeros(4, 3, 3, 3), "w2": zeros(8, 4, 3, 3)}
+    made = with_functions(graph(nodes, ["batch", 3, 6, 6], weights), block, twice)
+    layers = count_layers(made, 2)
+    assert [layer.operator for layer in layers] == ["Conv", "Relu", "Conv", "Relu"]
+    assert [layer.multiply_adds for layer in layers] == [2 * 36 * 4 * 27, 0, 2 * 36 * 8 * 36, 0]
+    assert add_up(layers).parameters == 4 * 27 + 8 * 36
+    assert add_up(layers).unknown == ()
+
+
+def test_a_function_that_calls_itself_is_refused() -> None:
+    endless = function("Endless", helper.make_node("Endless", ["a", "w"], ["y"], domain="own"))
+    node = helper.make_node("Endless", ["x", "w"], ["y"], domain="own")
+    made = with_functions(graph([node], ["batch", 3], {"w": zeros(3)}), endless)
+    with pytest.raises(ValueError, match="functions of the file cannot be resolved"):
+        count_layers(made)
+
+
+def test_bodies_are_named_since_how_often_they_run_is_not_known() -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going_on"], ["still"]),
+            helper.make_node("Conv", ["given", "w"], ["convolved"], pads=[1, 1, 1, 1]),
+            helper.make_node("Add", ["convolved", "stem"], ["taken"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("given", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("taken", TensorProto.FLOAT, None),
+        ],
+        [numpy_helper.from_array(zeros(3, 3, 3, 3), "w")],
+    )
+    nodes = [
+        helper.make_node("Relu", ["x"], ["stem"]),
+        helper.make_node("Loop", ["turns", "", "x"], ["y"], body=body),
+    ]
+    made = graph(nodes, ["batch", 3, 6, 6], {"turns": np.array(5)})
+    made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, 6, 6]))
+    _, loop = count_layers(made)
+    assert loop.operator == "Loop(Add, Conv, Identity: not counted)"
+    assert loop.operations is None
+    assert kind_of(loop) is Kind.UNKNOWN
+    assert [tensor.name for tensor in loop.inputs] == ["x", "stem"]
+    assert loop.parameters == 3 * 3 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("nearest", Kind.MOVE), ("linear", Kind.UNKNOWN), ("cubic", Kind.UNKNOWN)]
+)
+def test_a_resize_is_a_move_only_where_it_copies(mode: str, kind: Kind) -> None:
+    nodes = [helper.make_node("Resize", ["x", "", "scales"], ["y"], mode=mode)]
+    scales = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    assert kind_of(only(graph(nodes, ["batch", 3, 6, 6], scales))) is kind
+
+
+def test_nodes_out_of_order_are_named() -> None:
+    nodes = [helper.make_node("Relu", ["later"], ["y"], "early"), helper.make_node("Neg", ["x"], ["later"])]
+    with pytest.raises(
+        ValueError, match="Relu early reads later, which nothing before it in the graph makes"
+    ):
+        count_layers(graph(nodes, ["batch", 3]))
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(ValueError, match="it is an empty file"):
+        count_layers_of_file(tmp_path / "empty.onnx")
