@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from server.errors import ConfigError
 
 COLUMNS = ("network", "accuracy")
+_MOST_LETTERS = 1 << 20
 
 
 def read_accuracies(path: Path) -> dict[str, float]:
@@ -32,7 +34,12 @@ def read_accuracies(path: Path) -> dict[str, float]:
 def _rows(path: Path) -> Iterator[Mapping[str, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark before the text
-            lines = csv.reader(file)
+            text = file.read(_MOST_LETTERS + 1)
+            if len(text) > _MOST_LETTERS:
+                raise ConfigError(
+                    f"--accuracies {path} is no table: it is longer than {_MOST_LETTERS} letters"
+                )
+            lines = csv.reader(io.StringIO(text, newline=""))
             names = [name.strip() for name in next(lines, [])]
             if missing := [name for name in COLUMNS if name not in names]:
                 has = f"it has {', '.join(names)}" if names else "it is empty"

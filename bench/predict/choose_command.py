@@ -130,7 +130,8 @@ def _candidate(
     network: str, gpu: str, accuracies: dict[str, float], prediction: NetworkPrediction
 ) -> Candidate:
     if network not in accuracies:
-        raise ConfigError(f"--accuracies has no line for {network}; it has {', '.join(sorted(accuracies))}")
+        known = ", ".join(map(printable, sorted(accuracies))) or "no lines at all"
+        raise ConfigError(f"--accuracies has no line for {printable(network)}; it has {known}")
     assert prediction.energy_j is not None, "the predictor has power"  # noqa: S101
     energy_j = float(prediction.energy_j[0, -1]) / prediction.batches[0]
     run_s = float(prediction.run_s[0, -1])

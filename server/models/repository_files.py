@@ -38,7 +38,7 @@ def read_config(path: Path | None) -> EntryConfig:
     where = f"{path.parent.name}/{path.name}"
     try:
         table = tomllib.loads(_read_text(path, _MAX_CONFIG_BYTES))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError itself for numbers of thousands of digits
         raise RepositoryError(f"{where} is not valid TOML: {error or 'nested too deeply'}") from error
     _check_keys(table, ("max_batch_size", "image", "export"), where)
     image = _table(table, "image", where)
@@ -96,18 +96,19 @@ def read_labels(path: Path | None) -> tuple[str, ...]:
     """Read labels.txt, class names by index. Raises `RepositoryError` when it is no UTF-8 text."""
     if path is None:
         return ()
-    lines = _read_text(path, _MAX_LABELS_BYTES).removeprefix("\ufeff").split("\n")
+    lines = _read_text(path, _MAX_LABELS_BYTES).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
     return tuple(line.strip() for line in lines)
 
 
 def _read_text(path: Path, largest: int) -> str:
+    """Read UTF-8; editors on Windows put a mark before it, which is left out."""
     where = f"{path.parent.name}/{path.name}"
     try:
         if path.stat().st_size > largest:
             raise RepositoryError(f"{where} is larger than {largest} bytes")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RepositoryError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except OSError as error:

@@ -41,6 +41,7 @@ def test_what_spreadsheets_and_people_write_is_read(content: bytes, tmp_path: Pa
         (b"network,accuracy\none,-5%\n", "is '-5%'"),
         ("network,accuracy\none,0.7\n".encode("utf-16"), "cannot be read as CSV: 'utf-8'"),
         (b"network,accuracy\n" + b"n" * 200_000 + b",0.7\n", "cannot be read as CSV: field larger"),
+        (b"network,accuracy\n" + b"one,0.7\n" * 200_000, "is no table: it is longer than"),
     ],
 )
 def test_what_is_no_table_is_refused_in_a_line(content: bytes, complaint: str, tmp_path: Path) -> None:

@@ -372,6 +372,16 @@ def test_choose_ranks_and_excludes(network: Path, tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["ranking"][0]["excluded"] is True
 
 
+@pytest.mark.parametrize(("lines", "has"), [("", "no lines at all"), ('"an\nother",0.5\n', "an\ufffdother")])
+def test_choose_says_in_a_line_which_accuracies_there_are(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, has: str
+) -> None:
+    table = tmp_path / "accuracies.csv"
+    table.write_text(f"network,accuracy\n{lines}")
+    assert main(["choose", str(network), "--accuracies", str(table), "--gpu", "a100"]) == 2
+    assert capsys.readouterr().err == f"boulton: --accuracies has no line for little; it has {has}\n"
+
+
 def test_choose_says_which_gpu_fits_which_network(
     network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

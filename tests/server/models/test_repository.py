@@ -252,11 +252,17 @@ def test_a_version_with_settings_of_its_own_keeps_them(root: Path) -> None:
     assert (repository.entry("cat").max_batch, repository.entry("cat").labels) == (16, ("tabby",))
 
 
+def test_a_mark_that_editors_put_before_the_text_is_left_out(root: Path) -> None:
+    config(root, "\ufeffmax_batch_size = 16", "cat")
+    assert Repository(root).entry("cat").max_batch == 16
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("max_batch_size = ", "not valid TOML"),
         ("a = " + "[" * 100_000, "not valid TOML"),
+        ("max_batch_size = " + "9" * 5_000, "not valid TOML"),
         ("max_batch = 4", "unknown key 'max_batch'; allowed are max_batch_size, image, export"),
         ("max_batch_size = 0", "integer from 1 to 2147483647, got 0"),
         ("max_batch_size = -1", "got -1"),
