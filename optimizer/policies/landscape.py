@@ -215,6 +215,11 @@ class Landscape:
             max_delay_ms=round(1e3 * self._scores.regime.delay_at_s(row, at), 3),
         )
 
+    @property
+    def clocks_mhz(self) -> tuple[int, ...]:
+        """The clocks of the columns; none where clocks are not governed."""
+        return self._grid.sm_clocks_mhz
+
     def clock_mhz(self, column: int) -> int | None:
         """Return the clock of a column; None where clocks are not governed."""
         return self._grid.sm_clocks_mhz[column] if self._grid.sm_clocks_mhz else None
