@@ -32,6 +32,13 @@ class Preprocessing:
             raise ExportError(f"--mean must hold finite numbers, got {self.mean}")
         if not all(math.isfinite(value) and value > 0 for value in self.std):
             raise ExportError(f"--std must hold positive numbers, got {self.std}")
+        with np.errstate(all="ignore"):
+            usable = np.isfinite(self.shift).all() and np.isfinite(self.gain).all() and self.gain.all()
+        if not usable:
+            raise ExportError(
+                f"--scale {self.scale:g}, --mean {_joined(self.mean)} and --std {_joined(self.std)} "
+                "leave what float32 can hold"
+            )
 
     def check_channels(self, channels: int) -> None:
         """Raise `ExportError` unless mean and std fit a picture of `channels` channels."""

@@ -11,6 +11,7 @@ from server.exporting.builtin_models import BUILTIN_MODELS
 from server.exporting.precision.kinds import Precision
 from server.exporting.preprocessing import Preprocessing
 from server.models.repository import check_model_name
+from server.models.repository_files import MAX_BATCH, MAX_RESIZE
 
 
 class SourceKind(StrEnum):
@@ -62,6 +63,12 @@ class ExportRequest:
     def __post_init__(self) -> None:
         if not 0 <= self.least_agreement <= 1:
             raise ExportError(f"--least-agreement must be from 0 to 1, got {self.least_agreement}")
+        for flag, value, most in (
+            ("--max-batch", self.max_batch, MAX_BATCH),
+            ("--resize", self.resize, MAX_RESIZE),
+        ):
+            if value is not None and not 1 <= value <= most:
+                raise ExportError(f"{flag} must be from 1 to {most}, got {value}")
         if self.calibration is not None and self.precision not in (Precision.FP16, Precision.INT8):
             raise ExportError(
                 "--calibration goes with --precision int8 (to calibrate on) or fp16 (to judge on)"

@@ -10,7 +10,8 @@ from server.errors import RepositoryError
 
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_LABELS_BYTES = 16 << 20
-_MAX_RESIZE = 1 << 14
+MAX_RESIZE = 1 << 14
+MAX_BATCH = (1 << 31) - 1
 _MAX_PRECISION = 16
 
 
@@ -45,9 +46,9 @@ def read_config(path: Path | None) -> EntryConfig:
     _check_keys(image, ("input", "resize"), f"{where} [image]")
     export = _table(table, "export", where)
     return EntryConfig(
-        max_batch=_positive(table, "max_batch_size", where, 2**31 - 1),
+        max_batch=_positive(table, "max_batch_size", where, MAX_BATCH),
         image_input=_image_name(image, where) if "image" in table else None,
-        resize=_positive(image, "resize", f"{where} [image]", _MAX_RESIZE),
+        resize=_positive(image, "resize", f"{where} [image]", MAX_RESIZE),
         precision=_precision(export, where),
     )
 

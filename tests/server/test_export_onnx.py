@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from server.errors import ExportError
 from server.export import Exported, export_model
+from server.exporting.preprocessing import Preprocessing
 from server.exporting.request import ExportRequest
 from server.exporting.sessions import open_runner, save_model
 from server.models.repository import Repository
@@ -383,6 +384,30 @@ def test_answers_that_no_response_holds_are_told(
     model.graph.output[0].type.tensor_type.elem_type = datatype
     with pytest.raises(ExportError, match=complaint):
         export(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"max_batch": 1 << 31}, "--max-batch must be from 1 to 2147483647"),
+        ({"max_batch": 0}, "--max-batch must be from 1"),
+        ({"resize": 16385, "uint8": True}, "--resize must be from 1 to 16384"),
+    ],
+)
+def test_no_entry_is_written_that_could_not_be_read(
+    tmp_path: Path, options: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ExportError, match=complaint):
+        export(classifier("N", [0, 4]), tmp_path, **options)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "values", [{"std": (1e-300,)}, {"std": (1e300,)}, {"mean": (1e300,)}, {"scale": 1e-300}, {"scale": 1e300}]
+)
+def test_preprocessing_that_leaves_float32_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ExportError, match="leave what float32 can hold"):
+        Preprocessing(**values)
 
 
 @pytest.mark.parametrize("undeclared", ["input", "output"])
