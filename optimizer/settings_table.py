@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeGuard
+
+_LARGEST = sys.float_info.max
 
 
 class SettingsError(ValueError):
@@ -33,7 +35,7 @@ class SettingsTable:
             return cls(str(path), tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise SettingsError(f"{path}: not valid TOML: {error}") from error
 
     def __contains__(self, key: str) -> bool:
@@ -93,4 +95,4 @@ class SettingsTable:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LARGEST

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Protocol, cast
 
-from server.standard_streams import NO_ROOM, give_up_stdout, open_missing
+from server.standard_streams import NO_ROOM, give_up_stdout, open_missing, write_anything
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     open_missing()
+    write_anything()
     # Else gRPC writes a line of its own to stderr for every client that fails a handshake.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         give_up_stdout()
         return _complain(f"the output could not be written: {error.strerror}")
+    except UnicodeEncodeError as error:  # a word of the command line, on its way to a server
+        return _complain(f"{error.object!a} is not UTF-8 text")
     except ModuleNotFoundError as error:
         return _complain(_missing_extra(error))
     except Exception as error:

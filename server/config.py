@@ -227,7 +227,7 @@ def _argument(name: str, option: Option) -> dict[str, Any]:
 def _load(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(read_file(file, "--config").decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"--config {file} is not valid TOML: {error}") from error
     return dict(_entry(file, key, value) for key, value in table.items())
 

@@ -35,7 +35,7 @@ def number(least: float, *, above: bool = False) -> Reader:
     def read(value: object) -> float:
         try:
             given = float(value) if isinstance(value, str | int | float) else math.nan
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(allowed) from None
         if isinstance(value, bool) or not least <= given < math.inf or (above and given == least):
             raise ValueError(allowed)
@@ -55,7 +55,10 @@ def path(value: object) -> Path:
     """Read a path."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a path")
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # ~name of a user whom the machine does not know
+        raise ValueError("a path") from None
 
 
 def switch(value: object) -> bool:

@@ -15,6 +15,8 @@ from server.client.operator import (
 )
 from server.errors import ConfigError
 
+_MOST = 2**32 - 1  # what the protocol can say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `boulton pin` takes."""
@@ -35,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: value for name, value in axes.items() if value is not None}
     if any(value < 0 for value in given.values()):
         raise ConfigError("a setting to be pinned has no negative numbers")
+    if any(value > _MOST for name, value in given.items() if name != "max_delay_ms"):
+        raise ConfigError("a setting to be pinned has no numbers as large as that")
     return ask_operator(arguments, lambda operator: _pin(operator, given))
 
 

@@ -64,7 +64,7 @@ class TargetsFile:
             return self._given
         try:
             given, targets = parse_targets(kept.get("given")), parse_targets(kept.get("targets"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             logger.warning("%s is ignored: %s", self.path, error)
             return self._given
         if given != self._given:

@@ -34,6 +34,8 @@ def test_targets_are_read_from_toml(tmp_path: Path) -> None:
         ("zeus_eta = 1.5", "zeus_eta = 1.5 .*from 0 to 1"),
         ("zeus_max_power_w = 0", "zeus_max_power_w = 0 .*greater than 0"),
         ("slo_p99_ms = ", "not valid TOML"),
+        (f"slo_p99_ms = {10**400}", "slo_p99_ms = 1000"),
+        (f"slo_p99_ms = {'[' * 10_000}", "not valid TOML"),
     ],
 )
 def test_bad_targets_are_refused_with_what_is_allowed(tmp_path: Path, text: str, complaint: str) -> None:

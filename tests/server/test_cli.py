@@ -266,6 +266,39 @@ def test_a_file_that_cannot_be_had_is_told_in_a_line(
     assert capsys.readouterr().err == "boulton: /nowhere/file: No such file or directory\n"
 
 
+ECHO = '''"""Echo."""
+
+def add_arguments(parser):
+    parser.add_argument("word")
+    parser.add_argument("--send", action="store_true")
+
+def run(arguments):
+    print(arguments.word.encode() if arguments.send else arguments.word)
+    return 0
+'''
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "printed", "said"),
+    [
+        (["n\udcff"], 0, b"n\\udcff\n", b""),
+        (["n\udcff", "--send"], 2, b"", b"boulton: 'n\\udcff' is not UTF-8 text\n"),
+    ],
+)
+def test_words_may_be_any_bytes(
+    tmp_path: Path, words: list[str], code: int, printed: bytes, said: bytes
+) -> None:
+    (tmp_path / "echoing.py").write_text(ECHO)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from server import cli\n"
+        "cli.find_commands = lambda: {'echo': 'echoing'}\nsys.exit(cli.main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", script, "echo", *words]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, printed, said)
+
+
 STREAMS = '''"""Look at the standard streams."""
 import os, sys
 

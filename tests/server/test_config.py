@@ -58,6 +58,7 @@ def test_a_file_gives_settings_and_flags_win(config: Path) -> None:
     [
         (["--port", "70000"], "--port must be a whole number, 0 to 65535, got '70000'"),
         (["--port", "http"], "--port must be a whole number"),
+        (["--targets", "~nobody-of-that-name/targets"], "--targets must be a path"),
         (["--max-batch", "0"], "--max-batch must be a whole number, 1 to 4096"),
         (["--max-queue-images", "0"], "1 or more"),
         (["--max-delay-ms", "-1"], "--max-delay-ms must be a number of at least 0"),
@@ -150,6 +151,8 @@ def test_the_repository_is_required() -> None:
         ("zzzzzzzz = 1", "allowed are repository"),
         ('port = "x"', "port must be a whole number, 0 to 65535, got 'x'"),
         ("port = true", "got True"),
+        (f"max_delay_ms = {10**400}", "max_delay_ms must be a number of at least 0"),
+        (f"port = {'[' * 10_000}", "is not valid TOML"),
         ("port = 80.5", "got 80.5"),
         ("max_delay_ms = true", "max_delay_ms must be a number"),
         ("max_delay_ms = []", "max_delay_ms must be a number"),

@@ -157,6 +157,11 @@ def test_a_negative_setting_is_not_even_sent() -> None:
         run("pin", "--delay-ms", "-1", "--url", "127.0.0.1:1")
 
 
+def test_a_setting_that_the_protocol_cannot_say_is_not_even_sent() -> None:
+    with pytest.raises(ConfigError, match="as large as that"):
+        run("pin", "--clock", str(2**32), "--url", "127.0.0.1:1")
+
+
 def test_pause_and_resume(boulton: Boulton, capsys: pytest.CaptureFixture[str]) -> None:
     assert boulton("pause") == 0
     assert "paused" in capsys.readouterr().out

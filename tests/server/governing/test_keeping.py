@@ -80,6 +80,7 @@ def test_other_targets_at_the_start_make_the_change_history(tmp_path: Path) -> N
         b'{"given": {}, "targets": {"energy_price_per_kwh": [[1]]}}',
         b'{"given": {}, "targets": {"energy_price_per_kwh": []}}',
         b'{"given": 3, "targets": 4}',
+        b'{"given": {}, "targets": {"zeus_eta": 1%s}}' % (b"0" * 400),
         b"[" * 100_000,
     ],
 )
