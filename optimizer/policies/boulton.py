@@ -42,7 +42,7 @@ from optimizer.models.prior import Prior
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.alarms import Alarms
 from optimizer.policies.choosing import Choice, Options
-from optimizer.policies.evidence import LEAST_IMAGES, SloWatch, was_in_force, why_unfit
+from optimizer.policies.evidence import SloWatch, enough_of, was_in_force, why_unfit
 from optimizer.policies.jam import Jam
 from optimizer.policies.landscape import Landscape
 from optimizer.policies.learning import Experience, many_are_late, restored
@@ -111,8 +111,9 @@ class BoultonPolicy:
         last, self._last_point = self._last_point, point
         sounded, missed = self._was_refuge(window), self._missed(window)
         settled = self._settled(window, last, sounded=sounded) or missed
-        evidence = self._pool.add(window, settled=settled)
-        unfit = why_unfit(evidence, settled=settled, least_images=1 if missed else LEAST_IMAGES)
+        enough = enough_of(begun=known.machine.ready, missed=missed)
+        evidence = self._pool.add(window, settled=settled, enough=enough)
+        unfit = why_unfit(evidence, settled=settled, enough=enough)
         if missed:
             self._stronghold.lose(point.sm_clock_mhz)
         known.caution.count(window)
@@ -130,7 +131,7 @@ class BoultonPolicy:
         self._retries.observe(window, tried=tried, failed=missed or sounded or trouble is not None)
         self._tries = False
         calm = not surged and not sounded
-        self._untried = not settled and calm
+        self._untried = calm and (not settled or (self._untried and self._pool.collects))
         self._calm = self._calm + 1 if settled and calm else 0
         self._rising = sounded
         self._relieved = sounded and self._is_relieved(window, trouble)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from optimizer.models.machine import window_work
 from optimizer.revenue import Targets, late_images, settled_images
@@ -15,18 +16,38 @@ THROTTLED = (
     | EventReason.HW_THERMAL_SLOWDOWN
     | EventReason.HW_POWER_BRAKE
 )
+
 _LATE_SHARE_ALLOWED = 0.01
 _DEVIATIONS = 2.0
 _MEMORY = 0.8
 
 
-def why_unfit(window: Window, *, settled: bool, least_images: int = LEAST_IMAGES) -> str | None:
+class Enough(NamedTuple):
+    """How much is evidence: images that were answered, and batches that ended.
+
+    A batch that runs past the end of a window makes its joules disagree with its images, by one in so many.
+    """
+
+    images: int = LEAST_IMAGES
+    batches: int = 8
+
+
+USUALLY = Enough()
+_AT_FIRST, _IN_NEED = Enough(batches=1), Enough(1, 1)
+
+
+def enough_of(*, begun: bool, missed: bool = False) -> Enough:
+    """Return how much to wait for: little of the first window, and at a clock that is left at once."""
+    return _IN_NEED if missed else USUALLY if begun else _AT_FIRST
+
+
+def why_unfit(window: Window, *, settled: bool, enough: Enough = USUALLY) -> str | None:
     """Say why a window is no evidence about its setting; None when it is.
 
     Args:
         window: what was measured.
         settled: whether the clock was set before the window began, and no window came between.
-        least_images: so many must have been answered.
+        enough: so much must be in it.
     """
     throttled = window.device.event_reasons & THROTTLED
     if throttled:
@@ -35,10 +56,11 @@ def why_unfit(window: Window, *, settled: bool, least_images: int = LEAST_IMAGES
         return f"the clock is not the one asked for ({window.device.clock_not_taken})"
     if not settled:
         return "the clock was still settling"
-    if window.traffic.completed < least_images or window.duration_s <= 0.0:
-        return f"only {window.traffic.completed} images to learn from, {least_images} are needed"
-    if not window.traffic.batches:
-        return "no batch ended"
+    if window.traffic.completed < enough.images or window.duration_s <= 0.0:
+        return f"only {window.traffic.completed} images to learn from, {enough.images} are needed"
+    batches = sum([times.count for times in window.traffic.batches.values()])
+    if batches < enough.batches:
+        return f"only {batches} batches to learn from, {enough.batches} are needed"
     return None
 
 

@@ -18,7 +18,7 @@ from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import clock_in_force_mhz, out_of_hand, why_unfit
+from optimizer.policies.evidence import clock_in_force_mhz, enough_of, out_of_hand, why_unfit
 from optimizer.policies.policy import Decision
 from optimizer.revenue import Targets, late_images, window_revenue
 from optimizer.telemetry import BatchTimes, Window
@@ -171,7 +171,7 @@ class Experience:
 
     def _gauge(self, window: Window) -> str:
         """Let the first window of all give the prior its level; say so."""
-        if self.machine.ready or why_unfit(window, settled=True) is not None:
+        if self.machine.ready or why_unfit(window, settled=True, enough=enough_of(begun=False)):
             return ""
         self.machine.gauge(window, clock_in_force_mhz(window))
         return "the level of the prediction, from a first window" if self.machine.ready else ""

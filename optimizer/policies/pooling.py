@@ -1,11 +1,11 @@
-"""Windows with few images, put together until they are evidence: slow networks, and little traffic."""
+"""Windows of few images or batches, put together until they are evidence: slow networks, little traffic."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from optimizer.policies.evidence import LEAST_IMAGES, why_unfit
+from optimizer.policies.evidence import LEAST_IMAGES, USUALLY, Enough, why_unfit
 from optimizer.telemetry import (
     NOT_MEASURED,
     BatchTimes,
@@ -17,7 +17,7 @@ from optimizer.telemetry import (
 
 
 class Pool:
-    """Keeps what windows measured that had too few images each to tell anything.
+    """Keeps what windows measured that had too few images or batches each to tell anything.
 
     Windows go together while one follows the other at one clock, all with a delay or all without, from one
     on in which images were answered. What else makes a window unfit ends the pool: a clock that settles, or
@@ -27,18 +27,25 @@ class Pool:
     def __init__(self) -> None:
         self._pooled: Window | None = None
 
-    def add(self, window: Window, *, settled: bool) -> Window:
-        """Return this window together with those before it that were too short of images.
+    @property
+    def collects(self) -> bool:
+        """Whether more is needed until the windows of late are evidence."""
+        return self._pooled is not None
+
+    def add(self, window: Window, *, settled: bool, enough: Enough = USUALLY) -> Window:
+        """Return this window together with those before it that had not enough.
 
         Args:
             window: what was measured.
             settled: as for `why_unfit`.
+            enough: so much is evidence.
         """
         before, self._pooled = self._pooled, None
         if why_unfit(replace(window, traffic=_ENOUGH), settled=settled) is not None:
             return window
         together = _joined(before, window) if before is not None and _goes_with(before, window) else window
-        if 0 < together.traffic.completed < LEAST_IMAGES:
+        unfit = why_unfit(together, settled=settled, enough=enough)
+        if unfit is not None and together.traffic.completed:
             self._pooled = together
         return together
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from fluid_plant import GRID
@@ -10,7 +11,7 @@ from fluid_plant import GRID
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Record
 from optimizer.operating_point import OperatingGrid, OperatingPoint
-from optimizer.policies.evidence import LEAST_IMAGES, why_unfit
+from optimizer.policies.evidence import LEAST_IMAGES, USUALLY, Enough, enough_of, why_unfit
 from optimizer.policies.pooling import Pool
 from optimizer.policies.registry import make_policy
 from optimizer.revenue import Targets, late_images
@@ -61,6 +62,26 @@ def test_few_images_add_up_to_evidence_and_what_was_used_is_not_used_again() -> 
     assert why_unfit(second, settled=True) is not None
     assert why_unfit(third, settled=True) is None
     assert pool.add(seen(3), settled=True) == seen(3)
+
+
+def test_batches_add_up_to_evidence_where_a_few_have_images_enough() -> None:
+    pool, ran = Pool(), {3 * LEAST_IMAGES: BatchTimes(3, 0.9)}
+    large = [replace(seen(number), traffic=replace(seen(number).traffic, batches=ran)) for number in range(3)]
+    few = Enough(1, USUALLY.batches)
+    first, second, third = (pool.add(window, settled=True, enough=few) for window in large)
+    assert why_unfit(first, settled=True, enough=few) == "only 3 batches to learn from, 8 are needed"
+    assert why_unfit(second, settled=True, enough=few) is not None
+    assert why_unfit(third, settled=True, enough=few) is None
+    assert not pool.collects
+
+
+def test_a_first_window_and_one_in_need_count_with_a_single_batch() -> None:
+    ran = {LEAST_IMAGES: BatchTimes(1, 0.9)}
+    window = replace(seen(0), traffic=Traffic(completed=LEAST_IMAGES, batches=ran))
+    assert why_unfit(window, settled=True, enough=enough_of(begun=True)) is not None
+    for enough in (enough_of(begun=False), enough_of(begun=True, missed=True)):
+        assert why_unfit(window, settled=True, enough=enough) is None
+        assert Pool().add(window, settled=True, enough=enough) == window
 
 
 def test_what_goes_together_adds_up() -> None:
@@ -168,6 +189,13 @@ def test_a_network_of_a_few_images_a_second_is_governed_too(rate: float) -> None
     late = sum(late_images(record.window.traffic) for record in ours)
     assert late <= 0.01 * sum(record.window.traffic.completed for record in ours)
     assert energy_j(ours[150:]) < 0.9 * energy_j(default[150:])
+
+
+@pytest.mark.parametrize("rate", [15.0, 30.0])
+def test_slow_batches_do_not_make_it_try_one_clock_after_the_other(rate: float) -> None:
+    """What a few batches draw differs by chance, which is no reason to be curious of the next clock."""
+    clocks_mhz = [record.decision.point.sm_clock_mhz for record in governed("boulton", rate, 300.0, 1500.0)]
+    assert sum(one != other for one, other in pairwise(clocks_mhz)) <= 25
 
 
 def test_before_enough_was_seen_the_reason_says_so() -> None:
