@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from torch import fx
 
+from server.engines.plain_graph import load_plain
 from server.engines.pytorch.operands import Builder, Operands, Unsupported, Value
 from server.engines.pytorch.operators import OPERATORS
 from server.errors import EngineError
@@ -29,10 +30,7 @@ def load_module(path: Path) -> fx.GraphModule:
     Raises:
         EngineError: the file is not readable, or holds an operator that is not known; says which.
     """
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf, onnx and the file system each raise their own
-        raise EngineError(f"{path}: not a readable ONNX file: {error}") from error
+    model = load_plain(path)
     try:
         return _convert(model)
     except Unsupported as error:

@@ -10,6 +10,7 @@ import onnx
 import tensorflow as tf
 
 from server.engines.engine import TensorSpec
+from server.engines.plain_graph import load_plain
 from server.engines.tensorflow.layout import Laid, Value, as_onnx
 from server.engines.tensorflow.operators import OPERATORS, Node, Unsupported
 from server.errors import EngineError
@@ -26,10 +27,7 @@ def load_function(path: Path, inputs: tuple[TensorSpec, ...], *, batched: bool) 
     Raises:
         EngineError: the file is not readable, or holds an operator that is not known; says which.
     """
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf, onnx and the file system each raise their own
-        raise EngineError(f"{path}: not a readable ONNX file: {error}") from error
+    model = load_plain(path)
     rows = [None] if batched else []
     signature = [tf.TensorSpec([*rows, *spec.shape], spec.dtype) for spec in inputs]
     try:
