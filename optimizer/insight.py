@@ -37,6 +37,8 @@ class Insight:
         rate_per_s: images a second to expect.
         burstiness: variance over mean of the images that come within a batch's time, at least 1.
         unevenness: the same of whole windows.
+        evenness: the shape of the gaps between requests; 1 by chance or unless known better, more for evener
+            ones: see `models/evenness`.
     """
 
     tried: tuple[TriedSetting, ...]
@@ -46,6 +48,7 @@ class Insight:
     rate_per_s: float
     burstiness: float
     unevenness: float
+    evenness: float = 1.0
 
 
 @runtime_checkable

@@ -919,6 +919,7 @@ class Insight(_message.Message):
     RATE_PER_S_FIELD_NUMBER: _builtins.int
     BURSTINESS_FIELD_NUMBER: _builtins.int
     UNEVENNESS_FIELD_NUMBER: _builtins.int
+    EVENNESS_FIELD_NUMBER: _builtins.int
     idle_power_w: _builtins.float
     """absent: no energy was measured"""
     doubt: _builtins.float
@@ -931,6 +932,8 @@ class Insight(_message.Message):
     """variance over mean of the images that come within a batch's time, at least 1"""
     unevenness: _builtins.float
     """the same of whole windows"""
+    evenness: _builtins.float
+    """of requests: shape of their gaps, 1 by chance, more for evener ones; 0: not told"""
     @_builtins.property
     def tried(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedSetting]:
         """settings that were measured, by clock and batch"""
@@ -945,10 +948,11 @@ class Insight(_message.Message):
         rate_per_s: _builtins.float = ...,
         burstiness: _builtins.float = ...,
         unevenness: _builtins.float = ...,
+        evenness: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w", "idle_power_w", b"idle_power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w", "burstiness", b"burstiness", "doubt", b"doubt", "idle_power_w", b"idle_power_w", "overhead_ms", b"overhead_ms", "rate_per_s", b"rate_per_s", "tried", b"tried", "unevenness", b"unevenness"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w", "burstiness", b"burstiness", "doubt", b"doubt", "evenness", b"evenness", "idle_power_w", b"idle_power_w", "overhead_ms", b"overhead_ms", "rate_per_s", b"rate_per_s", "tried", b"tried", "unevenness", b"unevenness"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idle_power_w: _TypeAlias = _typing.Literal["idle_power_w"]  # noqa: Y015
     _WhichOneofArgType__idle_power_w: _TypeAlias = _typing.Literal["_idle_power_w", b"_idle_power_w"]  # noqa: Y015

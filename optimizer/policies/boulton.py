@@ -309,6 +309,7 @@ class BoultonPolicy:
             rate_per_s=known.arrivals.rate_per_s,
             burstiness=known.clumps.dispersion,
             unevenness=known.arrivals.dispersion,
+            evenness=known.evenness.shape,
         )
 
 

@@ -99,7 +99,13 @@ def _overhead(overhead_ms: float) -> str:
 
 def _traffic(insight: pb.Insight) -> str:
     within = f"within a batch's time {_bursts(insight.burstiness)}"
-    return f"{insight.rate_per_s:.0f} images/s; {within}, from second to second {_bursts(insight.unevenness)}"
+    between = f"from second to second {_bursts(insight.unevenness)}"
+    return f"{insight.rate_per_s:.0f} images/s; {within}, {between}{_evenly(insight.evenness)}"
+
+
+def _evenly(shape: float) -> str:
+    """Say so where requests are known to come evener than by chance, which is shape 1."""
+    return f"; requests come more evenly than by chance ({shape:.1f})" if shape > _BY_CHANCE else ""
 
 
 def _bursts(dispersion: float) -> str:

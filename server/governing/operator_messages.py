@@ -149,6 +149,7 @@ def insight_message(insight: Insight) -> pb.Insight:
         rate_per_s=insight.rate_per_s,
         burstiness=insight.burstiness,
         unevenness=insight.unevenness,
+        evenness=insight.evenness,
     )
 
 

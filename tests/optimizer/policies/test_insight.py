@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from fluid_plant import CLOCKS, GRID, FluidPlant, batch_s
+from numpy.typing import NDArray
 
+from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor
 from optimizer.insight import Insightful
 from optimizer.operating_point import OperatingGrid
@@ -15,8 +18,12 @@ from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Policy
 from optimizer.policies.registry import make_policy
 from optimizer.targets import Targets
+from optimizer.twin.arrivals import poisson
+from optimizer.twin.profile import load_profile
+from optimizer.twin.simulation import SimulatedClock, SimulatedServer
 
 RATE_PER_S = 2000.0
+SECONDS = 60.0
 TARGETS = Targets(slo_p99_ms=25.0)
 
 
@@ -45,6 +52,25 @@ def test_settings_that_were_tried_are_told_as_they_were() -> None:
     assert insight.rate_per_s == pytest.approx(RATE_PER_S, rel=0.05)
     assert min(insight.burstiness, insight.unevenness) >= 1.0
     assert 0.0 < insight.doubt <= 1.0
+
+
+def test_requests_that_come_evenly_are_told_from_those_by_chance() -> None:
+    ticking = evenness_of(np.arange(0.005, SECONDS, 0.01))
+    assert ticking > 1.5
+    assert evenness_of(poisson(100.0, SECONDS, seed=1)) < 1.3
+
+
+def evenness_of(arrivals_s: NDArray[np.float64]) -> float:
+    """Play single images on the simulated V100."""
+    profile, clock = load_profile("v100"), SimulatedClock()
+    gpu = SimulatedGpu(profile, clock=clock, rng_seed=1)
+    server = SimulatedServer(gpu, "resnet50", clock, batch_limit=64)
+    grid = OperatingGrid(tuple(range(1, 65)), profile.sm_clocks_mhz)
+    policy = BoultonPolicy(grid)
+    governor = Governor(server, policy, grid, Targets(slo_p99_ms=5.0), clock, hear=lambda: None)
+    governor.start()
+    server.run(arrivals_s, SECONDS, 1.0, governor.step)
+    return policy.insight().evenness
 
 
 def test_nothing_is_told_of_what_nothing_is_known_of() -> None:

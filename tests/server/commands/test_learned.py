@@ -55,6 +55,14 @@ def test_the_overhead_of_latency_has_a_direction(overhead_ms: float, expected: s
     assert expected in said(learned(overhead_ms=overhead_ms))
 
 
+@pytest.mark.parametrize(
+    ("evenness", "expected"), [(0.0, ""), (1.0, ""), (6.25, "more evenly than by chance (6.2)")]
+)
+def test_evenness_is_told_where_it_was_learned(evenness: float, expected: str) -> None:
+    text = said(learned(evenness=evenness))
+    assert text.endswith(f"; requests come {expected}" if expected else TRAFFIC)
+
+
 def test_what_nobody_measured_is_not_made_up() -> None:
     message = learned(setting(4, None))
     message.insight.ClearField("idle_power_w")

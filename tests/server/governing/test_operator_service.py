@@ -394,7 +394,7 @@ class Telling(Learning):
 
     def __init__(self, *tried: TriedSetting, idle_power_w: float | None) -> None:
         super().__init__()
-        self.told = Insight(tried, idle_power_w, 0.25, -1.5, 10.0, 1.1, 2.5)
+        self.told = Insight(tried, idle_power_w, 0.25, -1.5, 10.0, 1.1, 2.5, 6.0)
         self.asked_in = ""
 
     def insight(self) -> Insight:
@@ -409,7 +409,7 @@ async def test_a_policy_that_can_tell_is_asked_in_the_governors_thread() -> None
     async with serving(make_governing(policy=policy)) as stub:
         told = (await stub.ListLearned(pb.ListLearnedRequest())).insight
         assert (told.idle_power_w, told.doubt, told.overhead_ms) == (23.0, 0.25, -1.5)
-        assert (told.rate_per_s, told.burstiness, told.unevenness) == (10.0, 1.1, 2.5)
+        assert (told.rate_per_s, told.burstiness, told.unevenness, told.evenness) == (10.0, 1.1, 2.5, 6.0)
         first, second = told.tried
         assert (first.batch, first.sm_clock_mhz, first.batch_ms) == (4, 1000, 3.5)
         assert (first.power_w, first.known) == (70.0, 0.9)
