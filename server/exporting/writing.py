@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import ExportError
-from server.models.repository import CONFIG_FILE, LABELS_FILE, Repository
+from server.models.repository import CONFIG_FILE, LABELS_FILE, Repository, is_version
 
 ConfigTable = Mapping[str, str | int | float]
 
@@ -34,24 +34,31 @@ def choose_version(root: Path, name: str, wanted: int | None, *, force: bool) ->
     """Return the version to write: `wanted`, or the next free one.
 
     Raises:
-        ExportError: it exists and `force` is off, or it is no positive number.
+        ExportError: it exists and `force` is off, or it is no positive number, or none is left.
     """
     if wanted is None:
-        return max(_taken_versions(root / name), default=0) + 1
-    if wanted < 1 or wanted >= 10**18:
-        raise ExportError(f"--version must be a positive integer, got {wanted}")
+        free = _next_version(root / name)
+        if not is_version(str(free)):
+            raise ExportError(f"{name} has no version left after {free - 1}: choose one with --version")
+        return free
+    if not is_version(str(wanted)):
+        raise ExportError(f"--version must be a positive integer of at most 18 digits, got {wanted}")
     if (root / name / str(wanted)).exists() and not force:
         raise ExportError(
             f"{name} version {wanted} exists in {root}: give --force to overwrite it, or leave --version out "
-            f"to write version {max(_taken_versions(root / name)) + 1}"
+            f"to write version {_next_version(root / name)}"
         )
     return wanted
+
+
+def _next_version(model: Path) -> int:
+    return max(_taken_versions(model), default=0) + 1
 
 
 def _taken_versions(model: Path) -> list[int]:
     """Return every number in use, complete version or not."""
     names = [path.name for path in model.iterdir()] if model.is_dir() else []
-    return [int(name) for name in names if name.isascii() and name.isdigit() and not name.startswith("0")]
+    return [int(name) for name in names if is_version(name)]
 
 
 def place(staged: Path, root: Path, name: str, version: int, config: str, labels: str | None) -> None:
@@ -67,33 +74,55 @@ def place(staged: Path, root: Path, name: str, version: int, config: str, labels
         model = root / name
         model.mkdir(exist_ok=True)
         others = [v for v in dict(Repository(root).index()).get(name, ()) if v != version]
-        _settle(model, others, CONFIG_FILE, config)
-        _settle(model, others, LABELS_FILE, labels)
         _sync(staged)
-        _swap_in(staged, model / str(version))
+        with _put_back(model / CONFIG_FILE, model / LABELS_FILE):
+            _settle(model, others, CONFIG_FILE, config)
+            _settle(model, others, LABELS_FILE, labels)
+            _swap_in(staged, model / str(version))
     except OSError as error:
         raise ExportError(f"{name} version {version} cannot be written to {root}: {error}") from error
 
 
+@contextmanager
+def _put_back(*paths: Path) -> Iterator[None]:
+    """Leave files as they were when the block fails: the version that stays is read with them."""
+    before = [(path, _content(path)) for path in paths]
+    try:
+        yield
+    except OSError:
+        for path, content in before:
+            _put(path, content)
+        raise
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        _write(path, content)
+
+
 def _settle(model: Path, others: list[int], file: str, text: str | None) -> None:
     path = model / file
-    old = path.read_text(encoding="utf-8") if path.exists() else None
-    if old == text:
+    old = _content(path)  # in whatever encoding somebody wrote it
+    new = None if text is None else text.encode()
+    if old == new:
         return
     for version in others:
         own = model / str(version) / file
         if not own.exists():
-            _write(own, old or "")
-    if text is None:
-        path.unlink()
-    else:
-        _write(path, text)
+            _write(own, old or b"")
+    _put(path, new)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file so that a reader sees the old text or the new, never a part."""
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader sees the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

@@ -81,6 +81,11 @@ def check_model_name(name: str) -> str:
     return name
 
 
+def is_version(name: str) -> bool:
+    """Whether a directory of that name is a version of its model."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def _name_fault(name: str) -> str:
     if not name:
         return "is empty"
@@ -152,7 +157,7 @@ class Repository:
 
     def _versions(self, model: Path) -> tuple[int, ...]:
         try:
-            found = [path for path in model.iterdir() if _VERSION.fullmatch(path.name)]
+            found = [path for path in model.iterdir() if is_version(path.name)]
             return tuple(sorted(int(path.name) for path in found if self._served_file(path / MODEL_FILE)))
         except OSError:
             return ()  # unreadable or gone meanwhile: one broken model must not hide the others
@@ -167,7 +172,7 @@ class Repository:
             return versions[-1]
         if version in versions:
             return version
-        if version is not None and _VERSION.fullmatch(str(version)):
+        if version is not None and is_version(str(version)):
             self._inside(self._root / name / str(version) / MODEL_FILE, missing_ok=True)
         wanted = "" if version is None or not versions else f" version {version}"
         raise NotFound(f"Request for unknown model: '{name}'{wanted} is not found")

@@ -77,6 +77,28 @@ def test_versions_are_positive(pool: Path, version: int) -> None:
         export(pool, version=version)
 
 
+def test_directories_that_are_no_versions_do_not_count(pool: Path) -> None:
+    for name in ("9" * 30, "007", "old"):
+        (root(pool) / "pool" / name).mkdir(parents=True)
+    assert export(pool).version == 1
+
+
+def test_after_the_last_version_one_must_be_chosen(pool: Path) -> None:
+    (root(pool) / "pool" / ("9" * 18)).mkdir(parents=True)
+    with pytest.raises(ExportError, match="pool has no version left after 999999999999999999"):
+        export(pool)
+
+
+def test_settings_in_another_encoding_do_not_stop_an_export(pool: Path) -> None:
+    by_hand = root(pool) / "pool" / "1"
+    by_hand.mkdir(parents=True)
+    (by_hand / "model.onnx").write_bytes(pool.read_bytes())
+    (root(pool) / "pool" / "labels.txt").write_bytes(b"caf\xe9\n")
+    assert export(pool, labels=pool.parent / "colours.txt").version == 2
+    assert Repository(root(pool)).entry("pool", 2).labels == ("red", "green", "blue")
+    assert (by_hand / "labels.txt").read_bytes() == b"caf\xe9\n"
+
+
 def test_older_versions_keep_their_settings(pool: Path) -> None:
     colours = pool.parent / "colours.txt"
     export(pool, max_batch=4)
@@ -117,6 +139,7 @@ def test_a_failure_while_placing_keeps_the_old_version(pool: Path, monkeypatch: 
     with pytest.raises(ExportError, match="No space left on device"):
         export(pool, version=1, uint8=True, force=True)
     assert (root(pool) / "pool/1/model.onnx").read_bytes() == before
+    assert Repository(root(pool)).entry("pool", 1).image is None  # its settings are still its own
     assert [path.name for path in root(pool).iterdir()] == ["pool"]
 
 

@@ -11,7 +11,6 @@ from onnx import FunctionProto, NodeProto, TensorProto, helper, numpy_helper
 
 from server.engines.onnxruntime import load_onnxruntime_engine
 from server.engines.plain_graph import load_plain
-from server.engines.pytorch.engine import load_pytorch_engine
 from server.errors import EngineError
 
 
@@ -52,11 +51,13 @@ def test_functions_are_replaced_by_what_they_consist_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["order", "function"])
 def test_pytorch_answers_as_onnxruntime_does(tmp_path: Path, kind: str) -> None:
+    reason = "PyTorch is not installed: pip install 'boulton[torch]'"
+    pytorch = pytest.importorskip("server.engines.pytorch.engine", reason=reason, exc_type=ImportError)
     call = helper.make_node("Scaled", ["x", "w"], ["y"], domain="own")
     path = write(tmp_path, out_of_order()) if kind == "order" else write(tmp_path, [call], scaled())
     given = np.array([[1, -1, 2], [-3, 0.5, 4]], np.float32)
     (meant,) = load_onnxruntime_engine(path).run((given,))
-    (got,) = load_pytorch_engine(path).run((given,))
+    (got,) = pytorch.load_pytorch_engine(path).run((given,))
     assert np.array_equal(got, meant)
 
 
