@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,13 +13,17 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from server.errors import ExportError
-from server.exporting.complaints import USERS_CODE_RAISES, told
+from server.exporting.complaints import USERS_CODE_RAISES, in_a_line, told
 
 # torch is imported when it is needed only: the server runs without it.
 TorchModule: TypeAlias = Any
 
 _SHOWN_KEYS = 5
 _SHOWN_NAMES = 20
+_ONLY_TRAINING = (
+    "num_batches_tracked"  # early PyTorch did not keep it, and PyTorch asks for it in no such file
+)
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -81,7 +86,10 @@ def load_state_dict(module: TorchModule, path: Path) -> None:
         shown = "; ".join(faults[:_SHOWN_KEYS])
         more = f"; and {len(faults) - _SHOWN_KEYS} more" if len(faults) > _SHOWN_KEYS else ""
         raise ExportError(f"{path} does not fit the model: {shown}{more}")
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # sparse, quantised and other tensors that cannot be copied
+        raise ExportError(f"{path} cannot be loaded into the model: {in_a_line(error)}") from error
 
 
 def _bare(module: TorchModule, torch: Any) -> TorchModule:  # noqa: ANN401 - see import_torch
@@ -185,7 +193,7 @@ def _load_tensors(path: Path) -> object:
     except OSError as error:
         raise ExportError(f"--state-dict {path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # pickle, zipfile and torch raise half a dozen types
-        first = str(error).strip().partition("\n")[0]
+        first = _COLOURS.sub("", str(error).strip().partition("\n")[0]) or type(error).__name__
         raise ExportError(
             f"--state-dict {path} holds more than tensors, and for safety nothing else is loaded ({first}); "
             "write it with torch.save(model.state_dict(), path)"
@@ -212,14 +220,19 @@ def _without_prefixes(state: dict[str, Any], wanted: Mapping[str, Any]) -> dict[
 
 
 def _mismatches(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    missing = [f"{key} is missing" for key in wanted if key not in given]
+    missing = [f"{key} is missing" for key in wanted if key not in given and not key.endswith(_ONLY_TRAINING)]
     unknown = [f"{key} is not in the model" for key in given if key not in wanted]
     shapes = [
         f"{key} has shape {_shape(given[key])} where the model has {_shape(wanted[key])}"
         for key in wanted
         if key in given and _shape(given[key]) != _shape(wanted[key])
     ]
-    return missing + unknown + shapes
+    complex_ = [f"{key} has complex numbers" for key in given if _is_complex(given[key])]
+    return missing + unknown + shapes + complex_
+
+
+def _is_complex(value: Any) -> bool:  # noqa: ANN401 - see _shape
+    return isinstance(value, import_torch().Tensor) and bool(value.is_complex())
 
 
 def _shape(value: Any) -> list[int] | str:  # noqa: ANN401 - a tensor, or whatever else the file held

@@ -378,6 +378,22 @@ def test_a_state_dict_gives_the_weights(nets: Path, tmp_path: Path) -> None:
     assert exported.notes == ()
 
 
+def test_counters_of_training_may_be_missing(tmp_path: Path) -> None:
+    module = torch.nn.BatchNorm1d(3)
+    state = module.state_dict()
+    del state["num_batches_tracked"]
+    torch.save({**state, "weight": torch.full((3,), 7.0)}, tmp_path / "early.pt")
+    load_state_dict(module, tmp_path / "early.pt")
+    assert module.weight.tolist() == [7.0] * 3
+
+
+def test_colours_for_terminals_stay_out_of_messages(nets: Path, tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(ExportError, match="holds more than tensors") as raised:
+        export(nets, tmp_path / "models", "small", state_dict=tmp_path / "whole.pt")
+    assert str(raised.value).isprintable()
+
+
 def test_without_a_state_dict_it_is_said_whose_weights_these_are(baked: tuple[Exported, Path]) -> None:
     assert "no --state-dict" in " ".join(baked[0].notes)
 
@@ -399,6 +415,9 @@ class Evil:
         (mismatched("6.bias", None), "6.bias is missing"),
         (mismatched("7.bias", torch.zeros(1)), "7.bias is not in the model"),
         (mismatched("6.bias", 3), "6.bias has shape int where"),
+        (mismatched("6.bias", torch.zeros(5, dtype=torch.complex64)), "6.bias has complex numbers"),
+        (mismatched("6.bias", torch.zeros(5, device="meta")), "cannot be loaded into the model: .*meta"),
+        (mismatched("6.weight", torch.zeros(5, 16).to_sparse()), "cannot be loaded into the model: .*sparse"),
         ([1, 2], "holds a list, not a state dict"),
         (Evil(), "holds more than tensors, and for safety nothing else is loaded"),
     ],
