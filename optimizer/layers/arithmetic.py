@@ -73,6 +73,12 @@ class Node:
             raise ValueError(f"{self.operator} lacks its input {position}: the graph is not valid ONNX")
         return shape
 
+    def stated(self, attribute: str) -> Any:  # noqa: ANN401 - whatever the operator's definition says
+        """Return an attribute that the operator cannot do without."""
+        if attribute not in self.attributes:
+            raise ValueError(f"{self.operator} lacks its attribute {attribute}: the graph is not valid ONNX")
+        return self.attributes[attribute]
+
     @property
     def answers(self) -> int:
         """Numbers in the first output."""
@@ -104,6 +110,9 @@ def operations(node: Node) -> int | None:
 
 def _convolution(node: Node) -> int:
     """Each answer is a sum over the window and the input channels of its group: one filter's numbers."""
+    channels, groups, read = node.needed(0)[1], node.attributes.get("group", 1), node.needed(1)[1]
+    if groups < 1 or channels != groups * read:
+        raise ValueError(f"Conv with {groups} groups of {read} channels does not fit an input of {channels}")
     return node.answers * math.prod(node.needed(1)[1:])
 
 
@@ -121,7 +130,7 @@ def _matrix_product(node: Node) -> int:
 
 
 def _pooling(node: Node) -> int:
-    kernel: Sequence[int] = node.attributes["kernel_shape"]
+    kernel: Sequence[int] = node.stated("kernel_shape")
     return node.answers * math.prod(kernel)
 
 
@@ -142,14 +151,16 @@ def _power_pooling(node: Node) -> int:
 
 def _resizing(node: Node) -> int:
     """A weighted sum over neighbours along every side that changes; those nearby are copied."""
-    mode = node.attributes.get("mode", b"nearest").decode()
+    mode = node.attributes.get("mode", b"nearest").decode(errors="replace")
+    if mode not in _TAPS:
+        raise ValueError(f"{node.operator} has the mode {mode!r}; known are {', '.join(_TAPS)}")
     sides = sum(one != other for one, other in zip(node.needed(0), node.outputs[0], strict=True))
     taps: int = _TAPS[mode] ** sides
     return (2 * taps - 1) * node.answers if taps > 1 else 0
 
 
 def _local_response(node: Node) -> int:
-    neighbours: int = node.attributes["size"]
+    neighbours: int = node.stated("size")
     return node.answers * (neighbours - 1 + _LRN_BESIDES_SUM)
 
 

@@ -78,7 +78,7 @@ def read_graph(model: ModelProto, batch: int) -> Graph:
     check_known(inferred)
     tensors = dict(_tensors(inferred))
     constants = _constants(inferred, tensors)
-    nodes = tuple(node for node in inferred.graph.node if not set(node.output) <= constants.keys())
+    nodes = tuple(node for node in inferred.graph.node if not set(node.output) <= constants.keys() | {""})
     return Graph(nodes, tensors, constants)
 
 

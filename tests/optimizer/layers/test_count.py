@@ -428,3 +428,24 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(ValueError, match="it is an empty file"):
         count_layers_of_file(tmp_path / "empty.onnx")
+
+
+@pytest.mark.parametrize(
+    ("made", "complaint"),
+    [
+        (node("Conv", "w", group=0), "Conv with 0 groups of 3 channels does not fit an input of 3"),
+        (node("Conv", "w", group=7), "Conv with 7 groups of 3 channels does not fit an input of 3"),
+        (node("LRN"), "LRN lacks its attribute size"),
+        (helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="best"), "Resize has the mode 'best'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(made: NodeProto, complaint: str) -> None:
+    weights = {"w": zeros(4, 3, 3, 3), "scales": np.array([1, 1, 2, 2], np.float32)}
+    model = graph([made], ["batch", 3, 8, 8], weights)
+    with pytest.raises(ValueError, match=complaint):
+        count_layers(model)
+
+
+def test_a_node_whose_answer_nobody_can_read_is_no_layer() -> None:
+    nodes = [helper.make_node("Relu", ["x"], [""]), helper.make_node("Neg", ["x"], ["y"])]
+    assert only(graph(nodes, ["batch", 3])).operator == "Neg"
