@@ -17,6 +17,7 @@ from typing import Any
 from optimizer.devices.gpu import Gpu
 from server.announcement import Announcement, withdraw, withdraw_own
 from server.config import Settings
+from server.descriptors import allow_many
 from server.engine_factory import device_note, engine_factory
 from server.engines.cuda.pycuda_device import open_cuda
 from server.errors import BoultonError, ConfigError, CudaLost, RequestError
@@ -70,7 +71,7 @@ def run_daemon(settings: Settings) -> int:
     Raises:
         BoultonError: it could not start.
     """
-    notes = keep_pages(), prefer_throughput()
+    notes = keep_pages(), prefer_throughput(), allow_many()
     configure_logging(settings.log_format, settings.log_level)
     for note in notes:
         logger.info("%s", note)

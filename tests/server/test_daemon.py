@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import subprocess
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -326,3 +328,21 @@ def test_whoever_fails_to_shake_hands_writes_nothing_into_the_log(
         daemon.tell(signal.SIGTERM)
         assert daemon.end() == 0
     assert all(json.loads(line)["level"] in ("info", "warning") for line in daemon.log)
+
+
+def test_clients_that_say_nothing_shut_nobody_out(tmp_path: Path) -> None:
+    """Shells and systemd allow a program 1024 open files, connections included; here it is fewer."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
+    try:
+        exits = ExitStack()
+        daemon = exits.enter_context(start_daemon(tmp_path, "--repository", put_double(tmp_path / "models")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with exits:
+        for _ in range(200):
+            exits.enter_context(socket.create_connection(("127.0.0.1", daemon.grpc_port)))
+        with grpc.insecure_channel(daemon.address) as channel:
+            check_answer(channel)
+        url = f"http://127.0.0.1:{daemon.metrics_port}/metrics"
+        assert b"nv_inference_count" in urllib.request.urlopen(url, timeout=10).read()
