@@ -147,7 +147,7 @@ def _fix_batch(model: ModelProto, batch: int) -> None:
         dims = value.type.tensor_type.shape.dim
         if value.name in stored or not dims:
             continue
-        if dims[0].HasField("dim_value") and dims[0].dim_value != batch:
+        if dims[0].HasField("dim_value") and dims[0].dim_value not in (-1, batch):
             raise ValueError(
                 f"input {value.name} is fixed to batches of {dims[0].dim_value}, so it cannot be counted at "
                 f"{batch}: export the network with a dynamic batch"

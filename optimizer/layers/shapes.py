@@ -21,9 +21,11 @@ def batch_symbols(model: ModelProto) -> frozenset[str]:
 
 
 def is_known(value: ValueInfoProto) -> bool:
-    """Whether all dimensions are numbers."""
+    """Whether all dimensions are numbers; some converters write -1 for what they do not know."""
     kind = value.type.tensor_type
-    return kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+    return kind.HasField("shape") and all(
+        dim.HasField("dim_value") and dim.dim_value >= 0 for dim in kind.shape.dim
+    )
 
 
 def unknown_answers(model: ModelProto) -> dict[str, NodeProto]:

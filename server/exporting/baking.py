@@ -7,6 +7,7 @@ Sub comes before Mul since integers stay exact for longest that way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -110,10 +111,18 @@ def _declare_uint8(value: ValueInfoProto, shape: Shape | None, size: tuple[int, 
     value.CopyFrom(declared)
 
 
+def _names_made(graph: GraphProto) -> Iterator[str]:
+    """Yield what weights and answers are called, in the branches of If and the bodies of Loop as well."""
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from node.output
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _names_made(attribute.g)
+
+
 def _free_name(model: ModelProto, wanted: str) -> str:
-    taken = {out for node in model.graph.node for out in node.output} | {
-        t.name for t in model.graph.initializer
-    }
+    taken = set(_names_made(model.graph))
     while any(name.startswith(wanted) for name in taken):
         wanted += "_"
     return wanted

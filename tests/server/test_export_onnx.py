@@ -449,3 +449,19 @@ def test_an_old_file_that_lists_its_weights_as_inputs_takes_pixels_and_any_batch
     (taken,) = exported.inputs
     assert re.fullmatch(r"input UINT8 \[(N|batch), 8, 8, 3\]", taken)
     assert [value.name for value in onnx.load(exported.path).graph.input] == ["input"]
+
+
+def test_names_of_branches_are_not_taken_again(tmp_path: Path) -> None:
+    def branch(operator: str, name: str) -> onnx.GraphProto:
+        answer = helper.make_tensor_value_info(name, FLOAT, None)
+        return helper.make_graph([helper.make_node(operator, ["input"], [name])], operator, [], [answer])
+
+    branches = {
+        "then_branch": branch("Neg", "input_normalised"),
+        "else_branch": branch("Abs", "input_normalised_0"),
+    }
+    node = helper.make_node("If", ["chosen"], ["output"], **branches)
+    model = network([node], IMAGE, {"chosen": np.array(True)}, IMAGE)
+    exported = export(model, tmp_path, uint8=True)
+    given = np.full((2, 4, 4, 3), 255, np.uint8)
+    assert run(exported.path, given) == pytest.approx(-np.ones((2, 3, 4, 4)))

@@ -416,6 +416,13 @@ def test_a_resize_is_a_move_only_where_it_copies(mode: str, kind: Kind) -> None:
     assert kind_of(only(graph(nodes, ["batch", 3, 6, 6], scales))) is kind
 
 
+def test_minus_one_is_an_open_dimension() -> None:
+    relu = helper.make_node("Relu", ["x"], ["y"])
+    assert only(graph([relu], [-1, 3, 4]), batch=5).outputs[0].shape == (5, 3, 4)
+    with pytest.raises(ValueError, match="the shape of input x cannot be known"):
+        count_layers(graph([relu], ["batch", 3, -1]))
+
+
 def test_nodes_out_of_order_are_named() -> None:
     nodes = [helper.make_node("Relu", ["later"], ["y"], "early"), helper.make_node("Neg", ["x"], ["later"])]
     with pytest.raises(
