@@ -139,6 +139,12 @@ def test_the_keepers_unit_keeps_the_markers_and_gives_it_time() -> None:
     assert found["Group"] == unit(DAEMON_UNIT)["Group"] == ["boulton"]
 
 
+def test_the_daemon_comes_back_however_long_its_gpu_is_away() -> None:
+    found = unit(DAEMON_UNIT)
+    assert found["Restart"] == ["on-failure"]
+    assert found["StartLimitIntervalSec"] == ["0"]
+
+
 def test_only_the_keeper_has_a_capability_and_it_has_one() -> None:
     assert unit(KEEPER_UNIT)["CapabilityBoundingSet"] == ["CAP_SYS_ADMIN"]
     assert unit(DAEMON_UNIT)["CapabilityBoundingSet"] == [""]
