@@ -46,7 +46,7 @@ from server.scheduling.scheduler import SchedulerSettings
 from server.transport.grpc_server import CannotListen, GrpcServer, bracketed
 from server.transport.ports import client_port, operator_port
 from server.transport.secrets import secrets_warnings
-from server.transport.tls import exposure_warning
+from server.transport.tls import exposure_warning, metrics_warning
 from server.wire.cuda_shared_memory import CudaSharedMemory
 from server.wire.guarded_mapping import TruncationGuard
 from server.wire.shared_memory import SystemSharedMemory
@@ -210,6 +210,8 @@ class Daemon:
             self._models, self._engines.served, lambda: self._governing, lambda: self._front_ends
         )
         settings = self._settings
+        if (warning := metrics_warning(settings.host)) is not None:
+            logger.warning("%s", warning)
         server = start_metrics_server(
             source, settings.host, settings.metrics_port, version=version("boulton")
         )

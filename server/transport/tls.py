@@ -104,3 +104,12 @@ def exposure_warning(host: str, *, tls: bool, tokens: bool) -> str | None:
     if tokens:
         return f"{reachable} and tokens travel unencrypted: add --tls-cert and --tls-key"
     return f"{reachable} and anyone there may use this server: add --tls-cert, --tls-key and --token-file"
+
+
+def metrics_warning(host: str) -> str | None:
+    """The same of the metrics' port, which has neither TLS nor tokens."""
+    if is_loopback(host):
+        return None
+    return (
+        f"anyone who reaches {host} may read the metrics: let only scrapers through, or add --no-metrics"
+    )

@@ -9,7 +9,14 @@ import pytest
 from certificates import Identity, key_pem, make_authority, make_identity
 
 from server.errors import ConfigError
-from server.transport.tls import TlsFiles, date_warning, exposure_warning, is_loopback, server_credentials
+from server.transport.tls import (
+    TlsFiles,
+    date_warning,
+    exposure_warning,
+    is_loopback,
+    metrics_warning,
+    server_credentials,
+)
 
 
 @pytest.fixture
@@ -131,6 +138,11 @@ def test_exposure_is_warned_about() -> None:
     assert exposure_warning("192.0.2.1", tls=True, tokens=False) is None
     assert "anyone there may use" in str(exposure_warning("192.0.2.1", tls=False, tokens=False))
     assert "tokens travel unencrypted" in str(exposure_warning("192.0.2.1", tls=False, tokens=True))
+
+
+def test_metrics_that_others_can_read_are_warned_about() -> None:
+    assert metrics_warning("127.0.0.1") is None
+    assert "anyone who reaches 192.0.2.1 may read the metrics" in str(metrics_warning("192.0.2.1"))
 
 
 @pytest.mark.parametrize(
