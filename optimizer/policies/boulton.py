@@ -107,38 +107,47 @@ class BoultonPolicy:
 
     def decide(self, window: Window, targets: Targets) -> Decision:
         """Learn from a window and choose the setting for the next."""
-        known, point = self._known, window.point
-        last, self._last_point = self._last_point, point
+        last, self._last_point = self._last_point, window.point
+        before_per_s = self._known.arrivals.rate_per_s
         sounded, missed = self._was_refuge(window), self._missed(window)
         settled = self._settled(window, last, sounded=sounded) or missed
-        enough = enough_of(begun=known.machine.ready, missed=missed)
-        evidence = self._pool.add(window, settled=settled, enough=enough)
-        unfit = why_unfit(evidence, settled=settled, enough=enough)
-        if missed:
-            self._stronghold.lose(point.sm_clock_mhz)
-        known.caution.count(window)
-        before_per_s = known.arrivals.rate_per_s
-        surged = known.observe_arrivals(window)
-        self._idle = 0 if window.traffic.arrived else self._idle + 1
-        self._jam.observe(window)
-        self._surged = surged and not sounded and before_per_s > 0.0
-        from_cut = known.learn_from_cut(window, last)
-        if not from_cut and not surged:
-            known.learn_from_crowd(window, targets, self._decided)
-        learned = from_cut or known.learn(evidence, targets, unfit, self._decided, surged=surged)
+        surged, learned = self._learn(window, targets, last, settled=settled, missed=missed)
         trouble = self._trouble(window, targets, surged=surged, sounded=sounded)
         tried = self._tries and (sounded or self._as_decided(window))
         self._retries.observe(window, tried=tried, failed=missed or sounded or trouble is not None)
         self._tries = False
-        calm = not surged and not sounded
-        self._untried = calm and (not settled or (self._untried and self._pool.collects))
-        self._calm = self._calm + 1 if settled and calm else 0
+        self._surged = surged and not sounded and before_per_s > 0.0
         self._rising = sounded
         self._relieved = sounded and self._is_relieved(window, trouble)
-        decision = self._choose(window, targets, trouble, learned)
-        self._stronghold.observe(known.arrivals.rate_per_s, before_per_s, decision.point.sm_clock_mhz)
-        self._decided = decision
+        self._count(window, settled=settled, calm=not surged and not sounded)
+        self._decided = decision = self._choose(window, targets, trouble, learned)
+        rate_per_s = self._known.arrivals.rate_per_s
+        self._stronghold.observe(rate_per_s, before_per_s, decision.point.sm_clock_mhz)
         return decision
+
+    def _learn(
+        self, window: Window, targets: Targets, last: OperatingPoint | None, *, settled: bool, missed: bool
+    ) -> tuple[bool, str]:
+        """Learn from a window; return whether more came than was to be expected, and what was learned."""
+        known, decided = self._known, self._decided
+        enough = enough_of(begun=known.machine.ready, missed=missed)
+        evidence = self._pool.add(window, settled=settled, enough=enough)
+        unfit = why_unfit(evidence, settled=settled, enough=enough)
+        if missed:
+            self._stronghold.lose(window.point.sm_clock_mhz)
+        known.caution.count(window)
+        surged = known.observe_arrivals(window)
+        from_cut = known.learn_from_cut(window, last)
+        if not from_cut and not surged:
+            known.learn_from_crowd(window, targets, decided)
+        return surged, from_cut or known.learn(evidence, targets, unfit, decided, surged=surged)
+
+    def _count(self, window: Window, *, settled: bool, calm: bool) -> None:
+        """Count windows: without images, in a jam, in calm; and see whether the clock has yet to be tried."""
+        self._idle = 0 if window.traffic.arrived else self._idle + 1
+        self._jam.observe(window)
+        self._untried = calm and (not settled or (self._untried and self._pool.collects))
+        self._calm = self._calm + 1 if settled and calm else 0
 
     # What a window was
 

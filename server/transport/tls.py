@@ -110,6 +110,4 @@ def metrics_warning(host: str) -> str | None:
     """The same of the metrics' port, which has neither TLS nor tokens."""
     if is_loopback(host):
         return None
-    return (
-        f"anyone who reaches {host} may read the metrics: let only scrapers through, or add --no-metrics"
-    )
+    return f"anyone who reaches {host} may read the metrics: let only scrapers through, or add --no-metrics"
