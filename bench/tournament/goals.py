@@ -127,10 +127,11 @@ def _cold_start_figures(steady: Sequence[Played]) -> Iterator[Figure]:
 
 
 def _decide_figure(ours: Sequence[Played]) -> Figure:
+    """Judge the grids that come nearest to the target's, of those that are no smaller where there are any."""
     large = [run for run in ours if run.settings_on_grid >= JUDGED_GRID] or list(ours)
-    times = [run.decide_us_p99 / 1e3 for run in large]
-    smallest = min((run.settings_on_grid for run in large), default=0)
-    note = f"{_over(times)}, grids of {smallest} settings and more; highest {max(times, default=0.0):.2f}"
+    settings = min((run.settings_on_grid for run in large), default=0)
+    times = [run.decide_us_p99 / 1e3 for run in large if run.settings_on_grid == settings]
+    note = f"{_over(times)} with grids of {settings} settings; highest {max(times, default=0.0):.2f}"
     return Figure(
         "decide, 99th percentile in ms, median of cells",
         median(times) if times else None,
