@@ -404,6 +404,7 @@ def test_as_root_nothing_foreign_is_loaded_but_nvidia_ml_py(rack: Rack) -> None:
             "server.commands",
             f"server.commands.{command}",
             *(["server.logs"] * (command == "keeper")),
+            "server.standard_streams",
         ]
 
 
