@@ -17,12 +17,13 @@ def read_file(path: Path, flag: str) -> bytes:
         raise ConfigError(f"{flag} {path} cannot be read: {error.strerror}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all, and leave nothing unfinished behind. Raises OSError."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    encoded = content.encode() if isinstance(content, str) else content
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with unfinished.open("wb") as file:
+            file.write(encoded)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 from onnx import ModelProto, NodeProto
-from onnx.inliner import inline_local_functions
 
+from optimizer.layers.bodies import inlined
 from server.errors import EngineError
 
 
@@ -22,8 +22,7 @@ def load_plain(path: Path) -> ModelProto:
         EngineError: the file is not readable, or a node reads what none makes.
     """
     try:
-        model = onnx.load(str(path))
-        model = inline_local_functions(model) if model.functions else model
+        model = inlined(onnx.load(str(path)))
     except Exception as error:  # protobuf, onnx and the file system each raise their own
         raise EngineError(f"{path}: not a readable ONNX file: {error}") from error
     made = {tensor.name for tensor in model.graph.initializer} | {value.name for value in model.graph.input}

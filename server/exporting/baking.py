@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from optimizer.layers.bodies import bodies
 from server.errors import ExportError
 from server.exporting.preprocessing import Preprocessing
 from server.onnx_graph import Shape, datatype_of, describe, graph_inputs, shape_of
@@ -116,9 +117,8 @@ def _names_made(graph: GraphProto) -> Iterator[str]:
     yield from (tensor.name for tensor in graph.initializer)
     for node in graph.node:
         yield from node.output
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _names_made(attribute.g)
+        for body in bodies(node):
+            yield from _names_made(body)
 
 
 def _free_name(model: ModelProto, wanted: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.errors import ExportError
+from server.files import write_whole
 from server.models.repository import CONFIG_FILE, LABELS_FILE, Repository, is_version
 
 ConfigTable = Mapping[str, str | int | float]
@@ -103,7 +104,7 @@ def _put(path: Path, content: bytes | None) -> None:
     if content is None:
         path.unlink(missing_ok=True)
     else:
-        _write(path, content)
+        write_whole(path, content)
 
 
 def _settle(model: Path, others: list[int], file: str, text: str | None) -> None:
@@ -115,15 +116,8 @@ def _settle(model: Path, others: list[int], file: str, text: str | None) -> None
     for version in others:
         own = model / str(version) / file
         if not own.exists():
-            _write(own, old or b"")
+            write_whole(own, old or b"")
     _put(path, new)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _sync(directory: Path) -> None:
