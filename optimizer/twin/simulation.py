@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Request
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.operating_point import OperatingPoint
-from optimizer.surge import SurgeGauge, Tripwire
+from optimizer.queue_alarm import QueueAlarm
+from optimizer.surge import Tripwire
 from optimizer.telemetry import LATEST_BATCHES, BatchTimes, DeviceReading, Traffic, sum_up
 
 _REQUEST_BYTES = 1
@@ -74,9 +75,7 @@ class SimulatedServer:
         self._running: Batch[None] | None = None
         self._staged: Batch[None] | None = None
         self._done_s = self._wake_s = math.inf
-        self._gauge = SurgeGauge()
-        self._disarm()
-        self._sound: Callable[[], None] = _silence
+        self._alarm = QueueAlarm()
         self._latencies_s = array("d")
         self._latest: deque[tuple[int, float]] = deque(maxlen=LATEST_BATCHES)
         self._sensed = 0
@@ -125,11 +124,7 @@ class SimulatedServer:
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, within the event that trips the wire; None: never."""
-        self._disarm()
-        self._sound = sound
-        if wire is not None:
-            self._alarm_above = wire.queued_images
-            self._gauge.arm(wire)
+        self._alarm.watch(wire, sound)
 
     # Results
 
@@ -177,10 +172,6 @@ class SimulatedServer:
             self._look()
         self._clock.now_s = max(self._clock.now_s, until_s)
 
-    def _disarm(self) -> None:
-        self._alarm_above, self._surge = _NEVER, False
-        self._gauge.disarm()
-
     def _reset(self) -> None:
         self._arrived_before = self._arrived
         self._sensed = len(self._latencies_s)
@@ -193,14 +184,13 @@ class SimulatedServer:
         if end == first:
             return first, False
         noteworthy, queue, clock, patience_s = self._noteworthy(), self._queue, self._clock, self._deadline_s
-        arrive = self._gauge.arrive
+        arrived = self._alarm.arrived
         for index in range(first, end):
             clock.now_s = now_s = times[index]
             deadline_s = None if patience_s is None else now_s + patience_s
             refusal = queue.offer(Request(None, 1, _REQUEST_BYTES, now_s, deadline_s), now_s)
             self._refused += refusal is not None
-            if arrive(1, now_s):
-                self._surge = True
+            if arrived(1, now_s):
                 noteworthy = 0
             if queue.queued_images >= noteworthy and (index + 1 == end or times[index + 1] > now_s):
                 self._arrived += index + 1 - first
@@ -215,14 +205,12 @@ class SimulatedServer:
         if self._running is None and self._wake_s == math.inf:
             return 1
         room = self._staged is None
-        return min(self._queue.batch_limit if room else _NEVER, self._alarm_above + 1)
+        return min(self._queue.batch_limit if room else _NEVER, self._alarm.above_images + 1)
 
     def _look(self) -> None:
         """Hand out what can be handed out, and sound the alarm when too much is left."""
         self._dispatch()
-        if self._surge or self._queue.queued_images > self._alarm_above:
-            self._disarm()
-            self._sound()
+        if self._alarm.see(self._queue.queued_images):
             self._dispatch()
 
     def _dispatch(self) -> None:
@@ -275,7 +263,3 @@ def _quantiles(latencies_ms: NDArray[np.float64]) -> tuple[float, float, float] 
         return None, None, None
     p50, p95, p99 = np.quantile(latencies_ms, (0.50, 0.95, 0.99), method="inverted_cdf")
     return float(p50), float(p95), float(p99)
-
-
-def _silence() -> None:
-    """Nobody asked for an alarm."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
+from optimizer.queue_alarm import QueueAlarm
 from optimizer.surge import Tripwire
 from optimizer.telemetry import BatchTimes, Traffic
 from server.engines.engine import Array, Engine
@@ -28,7 +29,6 @@ from server.errors import (
     without_origin,
 )
 from server.scheduling.accounting import Accounts
-from server.scheduling.alarm import QueueAlarm
 from server.scheduling.batch_assembly import (
     Answer,
     Call,
@@ -279,7 +279,7 @@ class Scheduler:
         self._alarm.see(self._queue.queued_images)
 
     def _look_for_surge(self) -> None:
-        if not self._wakeups.due:  # then what waits may go to the engine first
+        if self._alarm.surging or not self._wakeups.due:  # what waits may go to the engine first
             self._alarm.see(self._queue.queued_images)
 
     def _pump_one(self, now_s: float) -> bool:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from optimizer.queue_alarm import QueueAlarm
 from optimizer.surge import Tripwire
-from server.scheduling.alarm import QueueAlarm
 
 WIRE = Tripwire(queued_images=4, rate_per_s=10.0, burst_images=3.0)
 
@@ -32,17 +32,31 @@ def test_it_goes_off_once_when_more_wait_than_may() -> None:
 def test_it_goes_off_once_when_more_arrive_than_may() -> None:
     alarm, ear = watched(WIRE)
     for _ in range(3):
-        alarm.arrived(1, 1.0)
+        assert not alarm.arrived(1, 1.0)
+        assert not alarm.see(0)
     assert not ear.heard
     for _ in range(3):
         alarm.arrived(1, 1.0)
+        alarm.see(0)
     assert ear.heard == 1
+
+
+def test_a_surge_is_remembered_until_somebody_looks() -> None:
+    alarm, ear = watched(WIRE)
+    while not alarm.arrived(1, 1.0):
+        assert not alarm.surging
+    assert alarm.surging
+    assert not ear.heard
+    assert alarm.see(0)
+    assert ear.heard == 1
+    assert not alarm.surging
 
 
 def test_slow_arrivals_do_not_set_it_off() -> None:
     alarm, ear = watched(WIRE)
     for second in range(100):
         alarm.arrived(1, float(second))
+        alarm.see(0)
     assert not ear.heard
 
 
@@ -50,6 +64,7 @@ def test_without_a_wire_it_is_silent() -> None:
     alarm, ear = watched(None)
     alarm.see(1_000_000)
     alarm.arrived(1_000_000, 1.0)
+    alarm.see(0)
     assert not ear.heard
 
 
