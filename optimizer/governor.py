@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +14,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Revenue, Targets, most_revenue, settled_images, window_revenue
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, Cut, DeviceReading, Traffic, Window
+from optimizer.telemetry import Cut, DeviceReading, SoFar, Traffic, Window
 
 CLOCK_RETRY_STEPS = (2, 4, 8)
 """After the device refused a clock, the batch limit alone is governed for this many steps; longer, each time
@@ -40,8 +40,8 @@ class Plant(Protocol):
         Raises DeviceError when the device refuses; the batch limit is then in force all the same.
         """
 
-    def latest(self) -> Mapping[int, BatchTimes]:
-        """Return the last few batches that ran, `LATEST_BATCHES` at most, by size."""
+    def so_far(self) -> SoFar:
+        """Return what is known since the previous `sense`; of batches the last `LATEST_BATCHES` at most."""
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, as soon as the wire is tripped; None: never. Replaces the last watch.
@@ -170,7 +170,8 @@ class Governor:
         if alarm is None or self.paused or self._pinned is not None:
             return None
         if self._cut is None and alarm.refuge.sm_clock_mhz != self._point.sm_clock_mhz:
-            self._cut = Cut(self._point, self._plant.latest())
+            so_far = self._plant.so_far()
+            self._cut = Cut(self._point, so_far.batches, self._clock(), so_far.arrived)
         error = self._act(self._permitted(alarm.refuge))
         self._set_alarm(alarm.then)
         return error

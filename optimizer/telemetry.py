@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag, StrEnum
+from typing import NamedTuple
 
 from optimizer.operating_point import OperatingPoint
 
@@ -123,15 +124,25 @@ class DeviceReading:
     clock_not_taken: str = ""
 
 
+class SoFar(NamedTuple):
+    """What is known of an interval that has not ended: the last few batches, and the images that arrived."""
+
+    batches: Mapping[int, BatchTimes]
+    arrived: int
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """What an alarm put an end to in the middle of an interval: a setting, and the last few batches under it.
 
-    However long the clock took to settle when the interval began, these ran when the alarm was due.
+    However long the clock took to settle when the interval began, these ran when the alarm was due: at `at_s`
+    on the interval's clock, when `arrived` images of the interval had come.
     """
 
     point: OperatingPoint
     batches: Mapping[int, BatchTimes]
+    at_s: float
+    arrived: int
 
 
 @dataclass(frozen=True, slots=True)

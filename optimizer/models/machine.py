@@ -89,7 +89,6 @@ class Machine:
         self._lags, self._paces = self._time.lag(self._clocks), self._power.pace(self._clocks)
         self._measured_times = LocalCorrection(self.sizes, self._clocks)
         self._measured_power = LocalCorrection(self.sizes, self._clocks)
-        self._power_beside = LocalCorrection(self.sizes, self._clocks)
         self._anchors: dict[float, float] = {}
         self._forecast = None if self._prior is None else Forecast(self._prior, self.sizes, self._clocks)
         self._doubt, self._hope = Doubt(), Hope()
@@ -114,6 +113,11 @@ class Machine:
         if self._forecast is not None and (measured_w is None or self._forecast.knows_power):
             return self._forecast.idle_beside(measured_w)
         return measured_w or 0.0
+
+    @property
+    def busy(self) -> float:
+        """The share of the time in which batches ran when power was last measured; 1 where it never was."""
+        return self._power.busy
 
     def gauge(self, window: Window, mhz: int | None) -> None:
         """Take the level of the prior, if there is one, from a window whose clock may have been settling.
@@ -163,25 +167,19 @@ class Machine:
         if not self._power.ready:
             return
         clock = self._clock(window.point.sm_clock_mhz)
-        self._learn_running(self._measured_power, window, work, self._power.idle_w, clock)
+        self._measured_power.age()
+        if work.busy > _LEAST_BUSY:
+            weight = min(1.0, work.busy / _FULLY_COUNTED)
+            self._measured_power.observe(work.batch, clock, joules / duration_s, weight, work.busy)
         if self._forecast is not None:
-            first = self._forecast.gauge_power_once(joules / duration_s, work.busy, work.batch, clock)
-            running_w = self._learn_running(self._power_beside, window, work, self.idle_w, clock)
-            if running_w is not None and not first:
-                self._forecast.observe_power(running_w, work.batch, clock)
+            self._hold_against(self._forecast, joules / duration_s, work, clock)
 
-    def _learn_running(
-        self, measured: LocalCorrection, window: Window, work: Work, idle_w: float, clock: float
-    ) -> float | None:
-        """Learn, and return, what a running batch drew if idle power is so much; None where too few ran."""
-        measured.age()
-        duration_s = window.duration_s
-        running_j = (window.device.energy.joules or 0.0) - idle_w * duration_s * (1.0 - work.busy)
-        if work.busy <= _LEAST_BUSY or running_j <= 0.0:
-            return None
-        running_w = running_j / (work.busy * duration_s)
-        measured.observe(work.batch, clock, running_w, min(1.0, work.busy / _FULLY_COUNTED))
-        return running_w
+    def _hold_against(self, forecast: Forecast, watts: float, work: Work, clock: float) -> None:
+        """Hold a prediction against a window's mean power; the first one gives it its level."""
+        first = forecast.gauge_power_once(watts, work.busy, work.batch, clock)
+        running_w = (watts - self.idle_w * (1.0 - work.busy)) / max(work.busy, _LEAST_BUSY)
+        if work.busy > _LEAST_BUSY and running_w > 0.0 and not first:
+            forecast.observe_power(running_w, work.batch, clock)
 
     def error(self, window: Window, mhz: int | None) -> float | None:
         """Return by which share a window's batches took longer than expected at the clock in force.
@@ -202,15 +200,14 @@ class Machine:
     def doubt(self, share: float) -> None:
         """Keep only this share of what was learned: the machine has changed."""
         self._doubt = Doubt()
-        measured = self._measured_times, self._measured_power, self._power_beside
-        for model in (self._time, self._power, *measured):
+        for model in (self._time, self._power, self._measured_times, self._measured_power):
             model.forget(share)
         if self._forecast is not None:
             self._forecast.doubt(share)
 
     def doubt_power(self, share: float) -> None:
         """Keep only this share of what was learned of power."""
-        for model in (self._power, self._measured_power, self._power_beside):
+        for model in (self._power, self._measured_power):
             model.forget(share)
         if self._forecast is not None:
             self._forecast.doubt_power(share)
@@ -227,7 +224,9 @@ class Machine:
         cautious_s *= self._doubt.share
         cautious_s *= self._feared_s(times_s, slowest_s) - times_s
         cautious_s += times_s
-        self._power_factor = self._power_near.factor(self._running_at) if self.knows_power else None
+        self._power_factor = None
+        if self.knows_power:
+            self._power_factor = self._measured_power.factor(self._running_at, self.idle_w)
         self._believed = Tables(times_s, slowest_s, cautious_s, self._running_w(times_s), known)
         return self._believed
 
@@ -318,12 +317,6 @@ class Machine:
         return watts if shape is None or not shape.ready else shape.blended_at(batches, clocks, watts)
 
     @property
-    def _power_near(self) -> LocalCorrection:
-        """What was measured, by the idle power that is believed; nothing of a prediction is kept for long."""
-        foreseen = self._forecast is not None and self._forecast.knows_power
-        return self._power_beside if foreseen else self._measured_power
-
-    @property
     def _reach(self) -> Reach:
         anchors = sorted(self._anchors.items())
         if self._reached is None or self._reached.anchors != anchors:
@@ -360,7 +353,7 @@ class Machine:
     def tried(self) -> tuple[TriedSetting, ...]:
         """Return what was measured, by clock and batch, with the power that the latest tables have for it."""
         cells = sorted(self._measured_times.state(), key=lambda cell: (cell[1], cell[0]))
-        return tuple(self._tried(batch, clock, seconds) for batch, clock, seconds, _ in cells)
+        return tuple(self._tried(batch, clock, seconds) for batch, clock, seconds, *_ in cells)
 
     def _tried(self, batch: float, clock: float, seconds: float) -> TriedSetting:
         places = ((self.sizes, batch), (self._clocks, clock))

@@ -16,7 +16,7 @@ Amount = TypeVar("Amount", float, NDArray[np.float64])
 _MEMORY = 0.95
 _BELIEF_WEIGHT = 0.1
 _LEAST_W = 1e-3
-_SHARES = (0.1, 0.2, 0.2, 0.5)
+_SHARES = (0.15, 0.02, 0.33, 0.5)
 """Until loads and clocks differed: idle, awake, clocked and working parts of the power of full load."""
 _KNEE = 0.64
 _FLOOR = 0.84
@@ -73,6 +73,11 @@ class PowerModel:
         """Return the mean power of a load."""
         features = self._features(busy, images_per_s, clock_mhz)
         return sum(theta * feature for theta, feature in zip(self._theta, features, strict=True))
+
+    @property
+    def busy(self) -> float:
+        """The share of the time in which batches ran, in the last window that had work."""
+        return self._last[1]
 
     @property
     def idle_w(self) -> float:

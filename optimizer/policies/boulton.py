@@ -234,7 +234,7 @@ class BoultonPolicy:
         if self._retries.must_wait:
             return options.fast("the device held its clock down: waits before it tries a lower one")
         self._tries = True
-        if self._untried:
+        if self._untried and options.holds_here:
             return options.here("the clock was just set: waits for what it does")
         return self._steadily(options, options.best())
 
@@ -276,18 +276,19 @@ class BoultonPolicy:
         possible = [other for other in others if not math.isinf(land.cost_per_s(*other))]
         best, *rivals = land.predictions([place, *possible[:_ALTERNATIVES]])
         chosen = self._within_limits(best)
+        point = _rising(chosen.point, self._last_point)
         rival = rivals[0] if rivals else None
         infeasible = None if land.feasible else why_infeasible(targets, rate_per_s, chosen)
         held_per_s = self._stronghold.rate_per_s
         return Decision(
-            point=chosen.point,
+            point=point,
             reason=reason(choice.why, chosen, rival, rate_per_s, infeasible, targets.form),
             predicted_revenue_per_s=chosen.revenue_per_s,
             predicted_p99_ms=chosen.p99_ms,
             predicted_power_w=chosen.power_w,
             runner_up=rival.point if rival else None,
             runner_up_revenue_per_s=rival.revenue_per_s if rival else None,
-            alarm=self._alarms.alarm(land, place, chosen.point, strong=strong, known_per_s=held_per_s),
+            alarm=self._alarms.alarm(land, place, point, strong=strong, known_per_s=held_per_s),
             alternatives=tuple(rivals),
             infeasible=infeasible,
             learned=learned,
@@ -327,6 +328,15 @@ def _steadied(limit: int, now: OperatingPoint | None, largest_request: float) ->
     if now is None or not _LITTLE_LESS * limit <= now.batch_limit <= _LITTLE_MORE * limit:
         return limit
     return limit if now.batch_limit < largest_request <= limit else now.batch_limit
+
+
+def _rising(point: OperatingPoint, now: OperatingPoint | None) -> OperatingPoint:
+    """Wait no longer than now while the clock comes up: until then batches take as long as they do now."""
+    if now is None or None in (now.sm_clock_mhz, point.sm_clock_mhz):
+        return point
+    if (now.sm_clock_mhz or 0) >= (point.sm_clock_mhz or 0):
+        return point
+    return replace(point, max_delay_ms=min(point.max_delay_ms, now.max_delay_ms))
 
 
 def _without_clock(decision: Decision) -> Decision:

@@ -15,7 +15,7 @@ _LEAST_WANTED, _LATE_MEMORY = 0.006, 0.95
 _MORE_CAUTION, _MOST_CORRECTION, _LESS_CAUTION = 0.006, 0.04, 0.008
 _ENOUGH = 0.98
 _OVERHEAD_WEIGHT, _WEIGHT_OF_MORE, _MOST_WEIGHT = 0.12, 2.5, 0.5
-"""What is more than expected is believed the sooner the more it is, as a share of the SLO."""
+"""What exceeds SLO and expectation is believed the sooner the more it is, as a share of the SLO."""
 _MOST_OVERHEAD, _MOST_CREDIT = 0.5, 0.03
 
 
@@ -125,6 +125,7 @@ class Caution:
         slo_ms = targets.slo_p99_ms
         excess_ms = window.traffic.latency_p99_ms - (expected_p99_ms - self._overhead_ms)
         wanted_ms = min(max(-_MOST_CREDIT * slo_ms, excess_ms), _MOST_OVERHEAD * slo_ms)
-        more = max(0.0, wanted_ms - self._overhead_ms) / slo_ms
+        beyond_ms = window.traffic.latency_p99_ms - slo_ms
+        more = max(0.0, min(beyond_ms, wanted_ms - self._overhead_ms)) / slo_ms
         weight = min(_MOST_WEIGHT, _OVERHEAD_WEIGHT + _WEIGHT_OF_MORE * more)
         self._overhead_ms += weight * (wanted_ms - self._overhead_ms)

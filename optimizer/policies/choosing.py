@@ -13,6 +13,11 @@ _WORTH_MOVING, _PATIENCE = 0.01, 15.0
 """The gain a change of clock must promise at once; after so many calm windows half of it is enough."""
 _WORTH_TRYING = 0.02
 """The gain that a clock must promise to be tried where much is hoped for."""
+_UNSEEN = 0.002
+"""The share of all that could be earned that a clock must promise to be tried below the one needed of late.
+
+Surges come that never came; where images are worth far more than energy they cost more than trying teaches.
+"""
 _REST_MARGIN = 1.25
 """What a clock can serve where it never ran is a guess, and at rest a higher clock costs next to nothing."""
 _MUCH_LOWER = 0.75
@@ -78,8 +83,15 @@ class Options:
         held = land.best_at(self.strong)
         at_fast = land.revenue_per_s(land.greedy_row(land.fast_column), land.fast_column)
         a_surge = land.revenue_per_s(*held) - at_fast
-        risk = self.surges_per_window * max(0.0, a_surge)
-        return held if land.cost_per_s(*held) < land.cost_per_s(row, column) + risk else (row, column)
+        risk, held_cost = self.surges_per_window * max(0.0, a_surge), land.cost_per_s(*held)
+        pays = land.cost_per_s(row, column) + risk <= held_cost
+        hoped = land.least_cost_per_s(column, self.curiosity) + _UNSEEN * land.most_per_s
+        return (row, column) if pays or hoped + risk <= held_cost else held
+
+    @property
+    def holds_here(self) -> bool:
+        """Whether anything is expected to do at the present clock."""
+        return math.isfinite(self.land.cost_per_s(*self.land.best_at(self.column)))
 
     def here(self, why: str) -> Choice:
         """Return the best at the present clock."""

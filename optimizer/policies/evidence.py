@@ -20,6 +20,7 @@ THROTTLED = (
 _LATE_SHARE_ALLOWED = 0.01
 _DEVIATIONS = 2.0
 _MEMORY = 0.8
+_LEAST_SINCE_S = 0.05
 
 
 class Enough(NamedTuple):
@@ -100,6 +101,19 @@ def _backlog(window: Window, targets: Targets) -> str | None:
     if drain_ms <= targets.slo_p99_ms or queued <= window.point.batch_limit:
         return None
     return f"{queued} images wait, {drain_ms:.0f} ms of work (SLO {targets.slo_p99_ms:g} ms)"
+
+
+def latest_arrivals(window: Window) -> tuple[int, float]:
+    """Return images that arrived in some seconds: since an alarm where that is more a second, else in all.
+
+    A surge fills a part of the window in which it begins; its mean tells little of what comes.
+    """
+    arrived, duration_s, cut = window.traffic.arrived, window.duration_s, window.cut
+    if cut is None:
+        return arrived, duration_s
+    since, since_s = arrived - cut.arrived, window.end_s - cut.at_s
+    enough = since >= LEAST_IMAGES and since_s >= _LEAST_SINCE_S
+    return (since, since_s) if enough and since * duration_s > arrived * since_s else (arrived, duration_s)
 
 
 def clock_in_force_mhz(window: Window) -> int | None:

@@ -21,7 +21,7 @@ from optimizer.models.load import Load
 from optimizer.models.machine import Machine
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Prediction
-from optimizer.policies.scores import LATE_ALLOWED, Ground, Scores, edge_s, needed_per_s
+from optimizer.policies.scores import LATE_ALLOWED, Ground, Scores, cautious_cap_w, edge_s, needed_per_s
 from optimizer.revenue import Outcome, Targets, most_revenue, score
 
 Array = NDArray[np.float64]
@@ -34,6 +34,9 @@ _UNSEEN_SHARE = 0.95
 """The share of the SLO that may be used on a load other than the present, which teaches caution."""
 _UNTIL_FAST_S = 0.25
 """What it takes at most until another clock is in force, from the alarm on."""
+
+_BEARABLE = 0.9
+"""The share of what the fast point serves; of what exceeds that most is late at whatever clock it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Landscape:
             surge_loss=self._lost_to_surges(load, targets, margins, lowest),
             lowest=lowest,
             idle_w=machine.idle_w if self.tables.running_w is not None else 0.0,
+            cap_w=None if targets.power_cap_w is None else cautious_cap_w(targets.power_cap_w, machine.busy),
             reserve_per_s=margins.reserve_per_s,
             spare_s=self._spare_s,
             edge_s=edge_s(targets, self._overhead_s),
@@ -126,6 +130,11 @@ class Landscape:
     def slo_binds(self) -> bool:
         """Whether late answers, with all that they cost, would earn more than keeping the SLO does."""
         return self._scores.slo_binds
+
+    @property
+    def most_per_s(self) -> float:
+        """What could be earned if everything were in time and cost nothing."""
+        return self._most_per_s
 
     def revenue_per_s(self, row: int, column: int) -> float:
         """Return what a setting is expected to earn."""
@@ -295,13 +304,16 @@ class Landscape:
         """Return what is lost a second, at each clock, to images that are late until the fast one is set."""
         if margins.surges <= 0.0 or margins.surge_per_s <= _HARDLY_MORE * load.rate_per_s:
             return None
-        surge = load._replace(rate_per_s=margins.surge_per_s, shape=1.0)
+        served_per_s = self._sizes[self._caps] / self.tables.times_s[self._caps, self._columns]
+        surge_per_s = min(margins.surge_per_s, _BEARABLE * float(served_per_s[-1]))
+        surge = load._replace(rate_per_s=surge_per_s, shape=1.0)
         spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)
         share, looked_at = np.ones(self._caps.size), slice(lowest, None)
         times_s = self.tables.cautious_times_s[:, looked_at]
         share[looked_at] = late_share_at_once(self._rows, times_s, self._caps[looked_at], surge, spare_s)
         self._surge_late = share
-        late = np.minimum(load.rate_per_s, margins.surges * _UNTIL_FAST_S * surge.rate_per_s * share)
+        late = margins.surges * _late_for_s(surge_per_s, served_per_s) * surge_per_s * share
+        np.minimum(load.rate_per_s, late, out=late)
         nothing = np.zeros_like(late)
         most = self._most_per_s
         loss: Array = (
@@ -312,3 +324,10 @@ class Landscape:
     def _limit(self, cap_row: int) -> int:
         limits = self._grid.batch_limits
         return limits[max(0, bisect_right(limits, self._sizes[cap_row]) - 1)]
+
+
+def _late_for_s(surge_per_s: float, served_per_s: Array) -> Array:
+    """Return how long a surge makes images late: until the fast clock is set, and has worked off the rest."""
+    backlog = np.maximum(0.0, surge_per_s - served_per_s) * _UNTIL_FAST_S
+    late_for_s: Array = _UNTIL_FAST_S + backlog / (float(served_per_s[-1]) - surge_per_s)
+    return late_for_s

@@ -18,7 +18,13 @@ from optimizer.models.surprise import Surprise
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.both_ways import BothWays
 from optimizer.policies.caution import Caution
-from optimizer.policies.evidence import clock_in_force_mhz, enough_of, out_of_hand, why_unfit
+from optimizer.policies.evidence import (
+    clock_in_force_mhz,
+    enough_of,
+    latest_arrivals,
+    out_of_hand,
+    why_unfit,
+)
 from optimizer.policies.policy import Decision
 from optimizer.revenue import Targets, late_images, window_revenue
 from optimizer.telemetry import BatchTimes, Window
@@ -68,7 +74,7 @@ class Experience:
 
     def observe_arrivals(self, window: Window) -> bool:
         """Learn the arrivals; True when more came than was to be expected."""
-        arrived, duration_s = window.traffic.arrived, window.duration_s
+        arrived, duration_s = latest_arrivals(window)
         expected = self.arrivals.cautious_rate_per_s * duration_s
         surged = arrived > expected
         if duration_s > 0.0:

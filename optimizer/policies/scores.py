@@ -26,8 +26,11 @@ LATE_ALLOWED = 0.007
 _RESOLVED = 0.001
 _EDGE = 0.94
 _NOBODY_IN_TIME = 0.9
-_CAP_SHARE = 0.985
-"""A power cap is never to be exceeded, and predicted powers are off by a per cent."""
+_CAP_SHARE, _CAP_DOUBT = 0.985, 0.08
+"""A power cap is never to be exceeded, and predicted powers are off by a per cent.
+
+Those of running batches by more, the less of the time they ran: the power between them is a guess.
+"""
 
 
 class Ground(NamedTuple):
@@ -42,6 +45,7 @@ class Ground(NamedTuple):
         surge_loss: what is lost a second to surges, one a clock; None for nothing.
         lowest: the first clock at which it matters what batches meet that gather.
         idle_w: power while nothing runs.
+        cap_w: the power that is not to be exceeded, less what predictions may be off by; None without a cap.
         reserve_per_s: images a second that the capacity must reach; that of the fast point is enough.
         spare_s: the latency that may be used up.
         edge_s: the latency of delayed batches that leaves a little of the SLO.
@@ -57,6 +61,7 @@ class Ground(NamedTuple):
     surge_loss: Array | None
     lowest: int
     idle_w: float
+    cap_w: float | None
     reserve_per_s: float
     spare_s: float
     edge_s: float
@@ -80,6 +85,11 @@ class Ground(NamedTuple):
 def needed_per_s(reserve_per_s: float, fastest_per_s: float) -> float:
     """Return the capacity that is reserve enough where the fast point serves so much."""
     return min(reserve_per_s, _NEARLY * fastest_per_s)
+
+
+def cautious_cap_w(cap_w: float, busy: float) -> float:
+    """Return what predictions may reach under a cap where batches ran for this share of the time so far."""
+    return cap_w * _CAP_SHARE / (1.0 + _CAP_DOUBT * (1.0 - busy))
 
 
 def edge_s(targets: Targets, overhead_s: float) -> float:
@@ -191,7 +201,7 @@ class Scores:
         usable = self._usable(self._ground.caps)
         self.feasible = bool((usable & self.in_time).any())
         if not self.feasible and self.allowed is not None and self.power_w is not None:
-            self.allowed |= self.power_w <= _CAP_SHARE * (self._ground.targets.power_cap_w or 0.0)
+            self.allowed |= self.power_w <= (self._ground.cap_w or 0.0)
             usable = self._usable(self.regime.at_once.rows)
             self.feasible = bool((usable & self.in_time).any())
         self._choose(usable & self.in_time if self.feasible else self._without_slo())
@@ -235,10 +245,10 @@ class Scores:
         return int(self.power_w[self.regime.at_once.rows, self._columns].argmin())
 
     def _running_under_cap(self) -> Mask | None:
-        running_w, cap_w = self._ground.tables.running_w, self._ground.targets.power_cap_w
+        running_w, cap_w = self._ground.tables.running_w, self._ground.cap_w
         if running_w is None or cap_w is None:
             return None
-        return self._ground.idle_w + running_w <= _CAP_SHARE * cap_w
+        return self._ground.idle_w + running_w <= cap_w
 
     def _earn_more(self, usable: Mask) -> bool:
         """Whether any of these earns more than the best that keeps the SLO."""

@@ -24,7 +24,7 @@ from optimizer.devices.simulated import SimulatedGpu
 from optimizer.operating_point import OperatingPoint
 from optimizer.queue_alarm import QueueAlarm
 from optimizer.surge import Tripwire
-from optimizer.telemetry import LATEST_BATCHES, BatchTimes, DeviceReading, Traffic, sum_up
+from optimizer.telemetry import LATEST_BATCHES, BatchTimes, DeviceReading, SoFar, Traffic, sum_up
 
 _REQUEST_BYTES = 1
 _NEVER = 1 << 62
@@ -118,9 +118,9 @@ class SimulatedServer:
         self._asked_mhz = point.sm_clock_mhz
         self._gpu.set_sm_clock_mhz(point.sm_clock_mhz)
 
-    def latest(self) -> dict[int, BatchTimes]:
-        """Return the last few batches that were started, by size."""
-        return sum_up(self._latest)
+    def so_far(self) -> SoFar:
+        """Return the last few batches that were started, and the images that arrived since `sense`."""
+        return SoFar(sum_up(self._latest), self._arrived - self._arrived_before)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, within the event that trips the wire; None: never."""

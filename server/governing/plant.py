@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -12,7 +12,7 @@ from optimizer.devices.gpu import Gpu
 from optimizer.insistence import Insistence
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
+from optimizer.telemetry import DeviceReading, SoFar, Traffic
 
 T = TypeVar("T")
 _SET_AGAIN = "it was set again as the window began"
@@ -27,8 +27,8 @@ class Batching(Protocol):
     def take_traffic(self, slo_ms: float) -> Traffic:
         """Return what happened since the previous call."""
 
-    def latest_batches(self) -> Mapping[int, BatchTimes]:
-        """Return the last few batches that ran, by size."""
+    def so_far(self) -> SoFar:
+        """Return the last few batches that ran, and the images that came since traffic was taken."""
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Call `sound` once, as soon as the wire is tripped; None: never."""
@@ -106,9 +106,9 @@ class ServingPlant:
         finally:  # whatever happens to the batches, a clock that is to be given back is given back
             self._set_clock(point.sm_clock_mhz)
 
-    def latest(self) -> Mapping[int, BatchTimes]:
-        """Return the last few batches that ran, by size; none while no model is loaded."""
-        return self._call(self._latest)
+    def so_far(self) -> SoFar:
+        """Return the last few batches and the images since `sense`; none while no model is loaded."""
+        return self._call(self._so_far)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Have `sound` called once, in the event loop, as soon as the wire is tripped; None: never."""
@@ -133,9 +133,9 @@ class ServingPlant:
         batching = self._follow()
         return Traffic() if batching is None else batching.take_traffic(slo_ms)
 
-    def _latest(self) -> Mapping[int, BatchTimes]:
+    def _so_far(self) -> SoFar:
         batching = self._follow()
-        return {} if batching is None else batching.latest_batches()
+        return SoFar({}, 0) if batching is None else batching.so_far()
 
     def _set_point(self, point: OperatingPoint) -> None:
         self._point = point

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
-from optimizer.telemetry import BatchTimes, Traffic
+from optimizer.telemetry import SoFar, Traffic
 from server.scheduling.batch_assembly import CallRequest, Timing
 from server.scheduling.batch_run import Outcome
 from server.scheduling.statistics import ModelStatistics, as_ns
@@ -23,9 +22,9 @@ class Accounts:
         """Return the traffic since the previous call."""
         return self._traffic.take(slo_ms, queued)
 
-    def latest_batches(self) -> Mapping[int, BatchTimes]:
-        """Return the last few batches that ran, by size."""
-        return self._traffic.latest()
+    def so_far(self) -> SoFar:
+        """Return the last few batches that ran, and the images that came since traffic was taken."""
+        return SoFar(self._traffic.latest(), self._traffic.arrived)
 
     def arrived(self, images: int) -> None:
         """Somebody asks for this many images."""

@@ -11,13 +11,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from optimizer.batching import Batch, BatchQueue, QueueLimits, Refusal, Request
 from optimizer.queue_alarm import QueueAlarm
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, Traffic
+from optimizer.telemetry import SoFar, Traffic
 from server.engines.engine import Array, Engine
 from server.engines.overlapping import UNDER_WAY, overlapping
 from server.errors import (
@@ -158,9 +158,9 @@ class Scheduler:
         """Return what happened since the previous call; `late` counts images answered after `slo_ms`."""
         return self._accounts.take_traffic(slo_ms, self._queue.queued_images)
 
-    def latest_batches(self) -> Mapping[int, BatchTimes]:
-        """Return the last few batches that ran, by size."""
-        return self._accounts.latest_batches()
+    def so_far(self) -> SoFar:
+        """Return the last few batches that ran, and the images that came since traffic was taken."""
+        return self._accounts.so_far()
 
     def submit(
         self,

@@ -12,7 +12,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets, window_revenue
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, Cut, DeviceReading, Energy, EnergySource, Traffic, Window
+from optimizer.telemetry import BatchTimes, Cut, DeviceReading, Energy, EnergySource, SoFar, Traffic, Window
 
 GRID = OperatingGrid((1, 4, 16), (500, 1000))
 SLOW = OperatingPoint(4, 500)
@@ -240,8 +240,8 @@ class Watched(FakePlant):
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         self.wires.append(wire)
 
-    def latest(self) -> dict[int, BatchTimes]:
-        return {4: BatchTimes(3, 0.25 * len(self.acts))}
+    def so_far(self) -> SoFar:
+        return SoFar({4: BatchTimes(3, 0.25 * len(self.acts))}, 10 * len(self.acts))
 
 
 class Alarmed(Scripted):
@@ -275,7 +275,10 @@ def test_a_window_keeps_what_an_alarm_put_an_end_to() -> None:
     governor.alarm()
     governor.alarm()
     seen = governor.step().window
-    assert seen.cut == Cut(SLOW, {4: BatchTimes(3, 0.25 * acts)}), "the first clock, before it was left"
+    assert seen.cut is not None
+    assert seen.start_s < seen.cut.at_s < seen.end_s
+    expected = Cut(SLOW, {4: BatchTimes(3, 0.25 * acts)}, seen.cut.at_s, 10 * acts)
+    assert seen.cut == expected, "the first clock, before it was left"
     assert seen.point == GRID.default
     assert governor.step().window.cut is None
 

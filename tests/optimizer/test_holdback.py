@@ -22,7 +22,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision
 from optimizer.surge import Tripwire
 from optimizer.targets import Targets
-from optimizer.telemetry import BatchTimes, DeviceReading, Energy, EnergySource, Traffic, Window
+from optimizer.telemetry import DeviceReading, Energy, EnergySource, SoFar, Traffic, Window
 
 POINT = OperatingPoint(8, 1000)
 GRID = OperatingGrid((4, 8), (500, 1000))
@@ -149,8 +149,8 @@ class Plant:
     def act(self, point: OperatingPoint) -> None:
         self.points.append(point)
 
-    def latest(self) -> dict[int, BatchTimes]:
-        return {}
+    def so_far(self) -> SoFar:
+        return SoFar({}, 0)
 
     def watch(self, wire: Tripwire | None, sound: object) -> None:
         self.wires.append(wire)

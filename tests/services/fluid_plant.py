@@ -7,7 +7,16 @@ from collections.abc import Callable
 from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.registry import OfflineSweep
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, DeviceReading, Energy, EnergySource, EventReason, Traffic, Window
+from optimizer.telemetry import (
+    BatchTimes,
+    DeviceReading,
+    Energy,
+    EnergySource,
+    EventReason,
+    SoFar,
+    Traffic,
+    Window,
+)
 
 CLOCKS = tuple(range(300, 1501, 15))
 GRID = OperatingGrid(tuple(range(1, 65)), CLOCKS)
@@ -46,9 +55,9 @@ class FluidPlant:
         self.point = point
         self.acts.append(point)
 
-    def latest(self) -> dict[int, BatchTimes]:
+    def so_far(self) -> SoFar:
         """Nothing is cut short here."""
-        return {}
+        return SoFar({}, 0)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         """Nothing surges here."""

@@ -24,8 +24,8 @@ from optimizer.twin.profile import load_profile
 from optimizer.twin.slowdown import Slowdown, edges_s, held_mhz
 
 V100 = load_profile("v100")
-HOT = Slowdown(457, 15.0, 25.0)
-DURATION_S = 40.0
+HOT = Slowdown(427, 45.0, 55.0)
+DURATION_S = 70.0
 
 
 def scenario(*slowdowns: Slowdown, rate: float = 1800.0, duration_s: float = DURATION_S) -> Scenario:
@@ -53,7 +53,7 @@ def test_the_card_says_that_it_is_too_hot_and_runs_no_faster_than_it_may(played:
         throttled = EventReason.SW_THERMAL_SLOWDOWN in device.event_reasons
         assert throttled == (HOT.start_s <= record.window.end_s <= HOT.end_s)
     hot = between(played, HOT.start_s, HOT.end_s - 0.5)
-    assert {record.window.device.sm_clock_mhz for record in hot} == {HOT.clock_mhz}
+    assert all((record.window.device.sm_clock_mhz or 0) <= HOT.clock_mhz for record in hot)
     assert late_share(hot) > 0.01, "it was felt"
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_learned_while_the_card_is_throttled(played: Run) -> None:
         assert record.decision.learned.startswith("nothing: the device was throttled (SW_THERMAL_SLOWDOWN)")
     state: Any = played.state
     physics = V100.model("resnet50")
-    for batch, clock_mhz, seconds, _ in state["machine"]["times"]:
+    for batch, clock_mhz, seconds, *_ in state["machine"]["times"]:
         assert seconds == pytest.approx(physics.batch_s(round(batch), round(clock_mhz)), rel=0.05)
 
 
@@ -79,19 +79,20 @@ def test_it_asks_for_speed_while_answers_are_late_and_goes_back_to_where_it_was(
         assert record.window.point.sm_clock_mhz == pytest.approx(usual_mhz, rel=0.1)
 
 
-LONG = Slowdown(457, 15.0, 105.0)
+LONG = Slowdown(427, 45.0, 135.0)
 
 
 @pytest.fixture(scope="module")
 def played_long() -> Run:
-    return simulate(scenario(LONG, duration_s=115.0), BoultonPolicy)
+    return simulate(scenario(LONG, duration_s=145.0), BoultonPolicy)
 
 
 def test_the_longer_the_heat_lasts_the_rarer_are_answers_late(played_long: Run) -> None:
     hot = between(played_long, LONG.start_s, LONG.end_s)
     late_s = [r.window.end_s for r in hot if r.window.traffic.late > 0.01 * r.window.traffic.completed]
-    gaps_s = [later - earlier for earlier, later in pairwise(late_s)]
-    assert len(late_s) >= 3, "it does try again"
+    tried_s = [later for earlier, later in pairwise([0.0, *late_s]) if later - earlier > 1.5]
+    gaps_s = [later - earlier for earlier, later in pairwise(tried_s)]
+    assert len(tried_s) >= 3, "it does try again"
     assert all(later > earlier for earlier, later in pairwise(gaps_s))
     assert late_share(hot) < 0.01, "the SLO is kept on the whole"
 
@@ -104,15 +105,15 @@ def test_it_is_back_where_it_was_as_soon_as_the_card_takes_its_clocks_again(play
     assert "the device held its clock down" in at_the_end.decision.reason
     back = between(played_long, LONG.end_s, LONG.end_s + 1.5)[-1]
     assert back.decision.point.sm_clock_mhz == pytest.approx(before, rel=0.1)
-    assert late_share(between(played_long, LONG.end_s + 0.5, 115.0)) <= 0.01
+    assert late_share(between(played_long, LONG.end_s + 0.5, 145.0)) <= 0.01
 
 
-QUIET = replace(scenario(HOT, duration_s=30.0), profile=replace(V100, noise=Noise()))
+QUIET = replace(scenario(HOT, duration_s=60.0), profile=replace(V100, noise=Noise()))
 
 
 @pytest.mark.parametrize("limit", [4, 128])
 def test_the_fast_simulation_of_a_setting_is_slowed_down_as_the_production_queue_is(limit: int) -> None:
-    overlapping = replace(QUIET, slowdowns=(HOT, Slowdown(1005, 3.0, 20.0), Slowdown(202, 29.5, 99.0)))
+    overlapping = replace(QUIET, slowdowns=(HOT, Slowdown(1005, 3.0, 20.0), Slowdown(202, 59.5, 99.0)))
     for heat in (QUIET, overlapping):
         capped = replace(heat, profile=replace(heat.profile, power_limit_w=150.0, power_cap_settle_s=0.3))
         for each in (heat, capped):

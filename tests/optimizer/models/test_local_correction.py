@@ -160,6 +160,8 @@ def test_what_is_kept_survives_json() -> None:
         [8.0, float("inf"), 0.01, 1.0],
         [8.0, 1000.0, 0.01, float("nan")],
         [8.0, 1000.0, "much", 1.0],
+        [8.0, 1000.0, 0.01, 1.0, 0.0],
+        [8.0, 1000.0, 0.01, 1.0, 1.1],
         8.0,
     ],
 )
@@ -168,6 +170,23 @@ def test_what_was_never_measured_is_refused_and_changes_nothing(cell: Any) -> No
     with pytest.raises((ValueError, TypeError)):
         correction.restore([[2.0, 500.0, 0.01, 1.0], cell])
     assert correction.state() == measured(3).state()
+
+
+@pytest.mark.parametrize("idle", [0.0, 10.0, 30.0])
+def test_a_mean_over_pauses_is_found_again_whatever_is_believed_of_these(idle: float) -> None:
+    """60 W while batches ran for half of the time: what they drew depends on what was drawn in between."""
+
+    def predicted(batches: Array, clocks: Array) -> Array:
+        return np.full_like(batches, 70.0)
+
+    correction = LocalCorrection(SIZES, CLOCKS)
+    for _ in range(40):
+        correction.observe(8.0, 1000.0, 60.0, busy=0.5)
+    running = 70.0 * correction.factor(predicted, idle)[ROW, COLUMN]
+    assert 0.5 * idle + 0.5 * running == pytest.approx(60.0, rel=0.04)
+    anew = LocalCorrection(SIZES, CLOCKS)
+    anew.restore(json.loads(json.dumps(correction.state())))
+    assert anew.factor(predicted, idle) == pytest.approx(correction.factor(predicted, idle))
 
 
 def test_a_row_of_a_large_table_does_not_depend_on_the_others() -> None:

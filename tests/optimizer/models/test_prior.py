@@ -238,7 +238,7 @@ def test_a_prediction_of_another_machine_narrows_the_less_the_further_away() -> 
 @pytest.mark.parametrize("busy", [0.1, 0.5])
 def test_idle_power_is_that_of_the_prediction_until_it_is_let_go(busy: float) -> None:
     """One window tells idle power from that of running only with what was predicted of the latter."""
-    idle_w, running_w = 40.0, watts()[2, -1]
+    idle_w, running_w = 25.0, watts()[2, -1]
     evidence = window(16, 1500, busy / 20, idle_w + busy * (running_w - idle_w))
     warm, cold = Machine(GRID, replace(PRIOR, times_s=times_s(busy / 20 / times_s()[2, -1]))), Machine(GRID)
     for machine in (warm, cold):

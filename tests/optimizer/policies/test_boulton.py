@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from statistics import mean
 from typing import Any
 
 import fluid_plant
@@ -346,7 +347,7 @@ def cut_short(made: Loop, before: int, slower: float, reasons: EventReason = Eve
     ran = {size: BatchTimes(3, 3.0 * slower * batch_s(size, clock_mhz)) for size in sizes}
     seen = at_refuge(made, 2000)
     device = replace(seen.device, event_reasons=reasons)
-    return replace(seen, device=device, cut=Cut(made.decision.point, ran))
+    return replace(seen, device=device, cut=Cut(made.decision.point, ran, seen.end_s, seen.traffic.arrived))
 
 
 def believed_s(policy: BoultonPolicy, size: int, clock_mhz: int) -> float:
@@ -458,7 +459,7 @@ def test_while_nothing_arrives_the_clock_moves_in_few_steps() -> None:
     resting = [mhz(record.decision.point) for record in made.run(60)]
     steps = [(high, low) for high, low in pairwise(resting) if high != low]
     assert 1 <= len(steps) <= 5
-    assert all(low < 0.8 * high for high, low in steps[1:]), "but for the first each is worth it"
+    assert all(low < 0.8 * high for high, low in steps[2:]), "once it rests each is worth it"
 
 
 def test_after_a_long_rest_it_goes_lower_still() -> None:
@@ -471,6 +472,10 @@ def test_after_a_long_rest_it_goes_lower_still() -> None:
 # What is kept
 
 
+def last_joules(made: Loop) -> float:
+    return made.records[-1].window.device.energy.joules or math.inf
+
+
 def saved(policy: BoultonPolicy) -> Mapping[str, Any]:
     state: Mapping[str, Any] = json.loads(json.dumps(policy.export_state()))
     return state
@@ -481,9 +486,8 @@ def test_what_was_learned_lets_the_next_run_settle_at_once() -> None:
     warm, cold = BoultonPolicy(GRID), BoultonPolicy(GRID)
     warm.import_state(saved(first.policy))
     assert isinstance(warm, Learner)
-    settled = mhz(first.decision.point)
-    assert abs(mhz(loop(policy=warm, steps=2).decision.point) - settled) <= 30
-    assert abs(mhz(loop(policy=cold, steps=1).decision.point) - settled) > 150
+    assert last_joules(loop(policy=warm, steps=2)) <= last_joules(first)
+    assert last_joules(loop(policy=cold, steps=2)) > 1.2 * last_joules(first)
 
 
 def test_before_anything_was_learned_there_is_a_state_to_keep_too() -> None:
@@ -556,8 +560,11 @@ def test_it_recovers_when_the_machine_becomes_slower(monkeypatch: pytest.MonkeyP
 def test_it_recovers_when_power_costs_more_than_it_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     made = loop(steps=60)
     monkeypatch.setattr(fluid_plant, "busy_power_w", lambda batch, clock: 1.5 * busy_power_w(batch, clock))
-    record = made.run(60)[-1]
-    assert record.decision.predicted_power_w == pytest.approx(record.window.device.power_w, rel=0.08)
+    last = made.run(60)[-20:]
+    predicted_w = mean(record.decision.predicted_power_w or 0.0 for record in last)
+    assert predicted_w == pytest.approx(
+        mean(record.window.device.power_w or 0.0 for record in last), rel=0.02
+    )
 
 
 # On the simulated V100
@@ -649,3 +656,15 @@ def test_it_claims_to_earn_the_most_only_where_nothing_else_is_expected_to_earn_
         assert decision.predicted_revenue_per_s is not None
         for other in decision.alternatives:
             assert other.revenue_per_s <= decision.predicted_revenue_per_s
+
+
+# On the way up
+
+
+def test_while_the_clock_comes_up_batches_wait_no_longer_than_before() -> None:
+    """Until it is in force they run as slowly as they did."""
+    now = window(OperatingPoint(64, CLOCKS[0], max_delay_ms=2.0), images=2000)
+    made = loop(800.0, steps=30)
+    risen = made.policy.decide(now, TARGETS).point
+    assert mhz(risen) > CLOCKS[0]
+    assert risen.max_delay_ms <= 2.0 < made.decision.point.max_delay_ms

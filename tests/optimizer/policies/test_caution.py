@@ -109,6 +109,12 @@ def test_latency_beyond_the_expected_is_learned_and_less_of_it_than_a_little_is_
     assert -0.05 * SLO_MS < after(0, 200, expected_ms=9.6, p99_ms=2.0).margins(0.0).overhead_ms < 0.0
 
 
+def test_latency_beyond_the_slo_is_believed_sooner_than_latency_within_it() -> None:
+    within = after(0, 1, expected_ms=5.0, p99_ms=9.9).overhead_ms / 4.9
+    beyond = after(0, 1, expected_ms=9.0, p99_ms=13.9).overhead_ms / 4.9
+    assert 0.0 < 2.0 * within < beyond
+
+
 def test_a_queue_that_has_piled_up_says_nothing_of_the_overhead() -> None:
     caution = Caution()
     caution.observe(window(0, p99_ms=90.0, queued=100), TARGETS, 9.6, surged=False, slo_bound=True)

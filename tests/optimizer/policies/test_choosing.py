@@ -72,6 +72,22 @@ def test_where_surges_come_often_it_holds_the_clock_that_they_need() -> None:
     assert replace(AT_HIGH, strong=strong, surges_per_window=0.0).best().column == BEST[1]
 
 
+def test_below_the_clock_that_surges_need_it_tries_only_what_may_earn_clearly_more() -> None:
+    cheap = land(targets=replace(TARGETS, energy_price_per_kwh=0.001 * TARGETS.energy_price_per_kwh))
+    for found, tried in ((LAND, True), (cheap, False)):
+        _, best = found.best()
+        options = Options(found, best, strong=best, surges_per_window=0.0, curiosity=0.9, calm=0)
+        _, lower = found.most_promising(0.9)
+        assert lower < best, "what is least known may be cheapest"
+        assert (options.best().column == lower) is tried
+
+
+def test_a_clock_at_which_nothing_is_in_time_holds_nothing() -> None:
+    hurried = land(3500.0)
+    assert replace(AT_HIGH, land=hurried).holds_here
+    assert not replace(AT_HIGH, land=hurried, column=0).holds_here
+
+
 @pytest.mark.parametrize(("relieved", "column"), [(True, BEST[1]), (False, LAND.fast_column)])
 def test_the_refuge_is_the_known_clock_if_no_more_is_wrong(relieved: bool, column: int) -> None:
     choice = replace(AT_HIGH, strong=BEST[1]).refuge("late", relieved=relieved)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from fluid_plant import GRID, window
 
-from optimizer.policies.evidence import SloWatch
+from optimizer.operating_point import OperatingPoint
+from optimizer.policies.evidence import SloWatch, latest_arrivals
 from optimizer.revenue import Targets
-from optimizer.telemetry import BatchTimes
+from optimizer.telemetry import BatchTimes, Cut, Traffic, Window
 
 TARGETS = Targets(slo_p99_ms=25.0)
 BATCH, BATCHES = 16, 250
@@ -37,3 +39,22 @@ def test_more_late_answers_than_may_be_soon_are() -> None:
 
 def test_late_answers_of_a_surge_are_not_put_down_to_chance() -> None:
     assert troubles(0.014, windows=100, surged=True) > 2 * troubles(0.014, windows=100)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "before", "expected"),
+    [
+        (10.6, 60, (440, 0.4)),
+        (10.6, 450, (500, 1.0)),
+        (10.96, 60, (500, 1.0)),
+        (10.9, 481, (500, 1.0)),
+    ],
+    ids=["since the alarm", "more before it", "too short since", "too few since"],
+)
+def test_what_came_since_an_alarm_tells_more_of_a_surge_than_the_mean(
+    at_s: float, before: int, expected: tuple[int, float]
+) -> None:
+    point = OperatingPoint(8, 500)
+    seen = Window(10.0, 11.0, point, Traffic(arrived=500), cut=Cut(point, {}, at_s, before))
+    assert latest_arrivals(seen) == pytest.approx(expected)
+    assert latest_arrivals(Window(10.0, 11.0, point, Traffic(arrived=500))) == (500, 1.0)

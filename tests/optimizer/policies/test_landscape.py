@@ -154,6 +154,13 @@ def test_a_reserve_raises_the_clock_but_never_beyond_the_fast_point() -> None:
     assert most.best()[1] >= 0.9 * most.fast_column
 
 
+def found_per_s(found: Landscape, column: int) -> float:
+    """Images a second in the largest batches of a clock."""
+    limit = found.point(0, column).batch_limit
+    row = int(np.searchsorted(KNOWN.sizes, limit))
+    return limit / float(found.tables.times_s[row, column])
+
+
 def test_surges_that_a_clock_does_not_hold_cost_what_is_late_until_the_fast_one_is_set() -> None:
     priced = replace(TARGETS, price_per_1000_images=0.01, late_penalty_per_1000_images=0.02)
     bare, surges = (
@@ -164,7 +171,9 @@ def test_surges_that_a_clock_does_not_hold_cost_what_is_late_until_the_fast_one_
     assert 0 < holding < surges.fast_column
     assert bare.best()[1] < holding <= surges.best()[1]
     lost = [bare.revenue_per_s(0, column) - surges.revenue_per_s(0, column) for column in range(len(CLOCKS))]
-    assert lost[0] == pytest.approx(0.1 * 0.25 * 3000.0 * 0.03e-3), "all of it, and fined as well"
+    served, at_fast = (found_per_s(surges, column) for column in (0, len(CLOCKS) - 1))
+    late_for_s = 0.25 + 0.25 * (3000.0 - served) / (at_fast - 3000.0)
+    assert lost[0] == pytest.approx(0.1 * late_for_s * 3000.0 * 0.03e-3), "until worked off, and fined"
     assert lost[surges.fast_column] == pytest.approx(0.0, abs=0.01 * lost[0])
     assert surges.holds_surge(0) == 0, "a clock that does not hold it has no lower one that does"
     assert bare.holds_surge(holding + 3) == holding + 3, "nothing is known of surges"
@@ -297,7 +306,7 @@ def test_without_delay_power_does_not_jump_where_batches_fit_the_table() -> None
     columns = range(len(CLOCKS) // 2, len(CLOCKS))
     power_w = np.array([found.prediction(found.greedy_row(column), column).power_w for column in columns])
     steps = np.diff(power_w) / power_w[:-1]
-    assert np.abs(np.diff(steps)).max() < 0.01
+    assert np.abs(np.diff(steps)).max() < 0.012
 
 
 def test_more_clock_is_more_capacity() -> None:

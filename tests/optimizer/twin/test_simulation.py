@@ -204,7 +204,8 @@ def test_the_last_few_batches_are_told_whether_they_were_sensed_or_not() -> None
     server.run([0.1 * i for i in range(20)], 3.0, 1e9, lambda: None)
     server.sense(50.0)
     server.run([3.0] * 5, 4.0, 1e9, lambda: None)
-    latest = server.latest()
+    latest, arrived = server.so_far()
+    assert arrived == 5
     assert {size: times.count for size, times in latest.items()} == {1: LATEST_BATCHES - 1, 5: 1}
     assert latest[5].total_s == pytest.approx(FIXED_S + 5 * PER_IMAGE_S)
 

@@ -15,7 +15,7 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.policy import Alarm, Decision, Policy
 from optimizer.revenue import Targets
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, DeviceReading, Energy, EnergySource, Traffic, Window
+from optimizer.telemetry import DeviceReading, Energy, EnergySource, SoFar, Traffic, Window
 from server.errors import Unavailable
 from server.governing import loop, memory
 from server.governing.decision_text import decision_line
@@ -41,8 +41,8 @@ class FakePlant:
     def act(self, point: OperatingPoint) -> None:
         self.points.append(point)
 
-    def latest(self) -> dict[int, BatchTimes]:
-        return {}
+    def so_far(self) -> SoFar:
+        return SoFar({}, 0)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         self.watched = (wire, sound)

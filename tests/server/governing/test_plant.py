@@ -10,7 +10,7 @@ import pytest
 from optimizer.devices.gpu import DeviceError
 from optimizer.operating_point import OperatingPoint
 from optimizer.surge import Tripwire
-from optimizer.telemetry import BatchTimes, DeviceReading, Traffic
+from optimizer.telemetry import BatchTimes, DeviceReading, SoFar, Traffic
 from server.governing.plant import LoopCaller, ServingPlant
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ class FakeBatching:
         self.slos.append(slo_ms)
         return Traffic(arrived=self.arrived)
 
-    def latest_batches(self) -> dict[int, BatchTimes]:
-        return {4: BatchTimes(2, 0.5)}
+    def so_far(self) -> SoFar:
+        return SoFar({4: BatchTimes(2, 0.5)}, self.arrived)
 
     def watch(self, wire: Tripwire | None, sound: Callable[[], None]) -> None:
         self.watched = (wire, sound)
@@ -126,8 +126,10 @@ def test_the_window_in_which_a_clock_was_set_again_is_no_evidence() -> None:
 
 
 def test_the_last_few_batches_are_those_of_the_scheduler() -> None:
-    assert ServingPlant(FakeBatching, FakeGpu(), directly).latest() == {4: BatchTimes(2, 0.5)}
-    assert ServingPlant(lambda: None, FakeGpu(), directly).latest() == {}
+    batching = FakeBatching()
+    batching.arrived = 7
+    assert ServingPlant(lambda: batching, FakeGpu(), directly).so_far() == ({4: BatchTimes(2, 0.5)}, 7)
+    assert ServingPlant(lambda: None, FakeGpu(), directly).so_far() == ({}, 0)
 
 
 def test_a_reloaded_model_takes_over_the_settings_and_the_watch() -> None:
