@@ -9,9 +9,10 @@ safe and steady:
   The better such guesses came out, the less it tries. Where averages are scored (all forms but profit), it
   tries as well what promises clearly more if batches take as much less time there as such guesses allow.
 - In calm it tries at its clock what waiting for batches to grow saves, where predictions cannot tell.
+- While a clock comes up batches wait no longer than before: until it is in force they run as slowly.
 - The clock moves only when that earns clearly more than to stay, the more clearly the shorter the calm has
   lasted; the delay moves freely. Where loads rise again and again, it stays at the clock for the highest of
-  them unless a lower one saves more than the surges then cost.
+  them unless a lower one saves more than the surges then cost, or may well save more and was never tried.
 - Each decision carries an alarm: how many waiting images mean that the present clock is too slow for them.
   Whoever dispatches compares one number, and goes to the fast point within one batch; at a clock that was
   chosen for such a load before, it first only stops waiting for batches to grow. For a window after an alarm
