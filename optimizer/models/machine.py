@@ -168,7 +168,7 @@ class Machine:
             return
         clock = self._clock(window.point.sm_clock_mhz)
         self._measured_power.age()
-        if work.busy > _LEAST_BUSY:
+        if work.busy > _LEAST_BUSY and joules > 0.0:
             weight = min(1.0, work.busy / _FULLY_COUNTED)
             self._measured_power.observe(work.batch, clock, joules / duration_s, weight, work.busy)
         if self._forecast is not None:

@@ -17,7 +17,10 @@ _MEMORY = 0.95
 _BELIEF_WEIGHT = 0.1
 _LEAST_W = 1e-3
 _SHARES = (0.15, 0.02, 0.33, 0.5)
-"""Until loads and clocks differed: idle, awake, clocked and working parts of the power of full load."""
+"""Until loads and clocks differed: idle, awake, clocked and working parts of the power of full load.
+
+A busy A100 at its lowest clock draws hardly more than an idle one (public fits): to be awake costs little.
+"""
 _KNEE = 0.64
 _FLOOR = 0.84
 """The relative voltage stays at the floor up to this share of the highest clock (A100, public fits)."""

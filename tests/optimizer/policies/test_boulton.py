@@ -23,7 +23,16 @@ from optimizer.operating_point import OperatingGrid, OperatingPoint
 from optimizer.policies.boulton import BoultonPolicy
 from optimizer.policies.policy import Alarm, Decision, Learner
 from optimizer.revenue import Targets, window_revenue
-from optimizer.telemetry import BatchTimes, Cut, DeviceReading, EventReason, Traffic, Window
+from optimizer.telemetry import (
+    BatchTimes,
+    Cut,
+    DeviceReading,
+    Energy,
+    EnergySource,
+    EventReason,
+    Traffic,
+    Window,
+)
 from optimizer.twin.arrivals import steps as poisson_steps
 from optimizer.twin.profile import load_profile
 from optimizer.twin.simulation import SimulatedClock, SimulatedServer
@@ -656,6 +665,16 @@ def test_it_claims_to_earn_the_most_only_where_nothing_else_is_expected_to_earn_
         assert decision.predicted_revenue_per_s is not None
         for other in decision.alternatives:
             assert other.revenue_per_s <= decision.predicted_revenue_per_s
+
+
+def test_a_counter_that_stood_still_teaches_nothing_of_power() -> None:
+    made = loop(steps=20)
+    before_w = made.decision.predicted_power_w
+    for _ in range(3):
+        seen = made.records[-1].window
+        still = replace(seen.device, energy=Energy(0.0, EnergySource.SIMULATED))
+        decision = made.policy.decide(replace(seen, device=still), TARGETS)
+    assert decision.predicted_power_w == pytest.approx(before_w, rel=0.1)
 
 
 # On the way up
