@@ -333,9 +333,7 @@ def _steadied(limit: int, now: OperatingPoint | None, largest_request: float) ->
 
 def _rising(point: OperatingPoint, now: OperatingPoint | None) -> OperatingPoint:
     """Wait no longer than now while the clock comes up: until then batches take as long as they do now."""
-    if now is None or None in (now.sm_clock_mhz, point.sm_clock_mhz):
-        return point
-    if (now.sm_clock_mhz or 0) >= (point.sm_clock_mhz or 0):
+    if now is None or (now.sm_clock_mhz or math.inf) >= (point.sm_clock_mhz or 0):
         return point
     return replace(point, max_delay_ms=min(point.max_delay_ms, now.max_delay_ms))
 
