@@ -177,8 +177,10 @@ class Machine:
     def _hold_against(self, forecast: Forecast, watts: float, work: Work, clock: float) -> None:
         """Hold a prediction against a window's mean power; the first one gives it its level."""
         first = forecast.gauge_power_once(watts, work.busy, work.batch, clock)
-        running_w = (watts - self.idle_w * (1.0 - work.busy)) / max(work.busy, _LEAST_BUSY)
-        if work.busy > _LEAST_BUSY and running_w > 0.0 and not first:
+        if first or work.busy <= _LEAST_BUSY:
+            return
+        running_w = (watts - self.idle_w * (1.0 - work.busy)) / work.busy
+        if running_w > 0.0:
             forecast.observe_power(running_w, work.batch, clock)
 
     def error(self, window: Window, mhz: int | None) -> float | None:

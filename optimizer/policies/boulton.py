@@ -235,7 +235,7 @@ class BoultonPolicy:
         if self._retries.must_wait:
             return options.fast("the device held its clock down: waits before it tries a lower one")
         self._tries = True
-        if self._untried and options.holds_here:
+        if self._untried and options.land.holds(options.column):
             return options.here("the clock was just set: waits for what it does")
         return self._steadily(options, options.best())
 
@@ -243,7 +243,7 @@ class BoultonPolicy:
         """Return the best as long as no more comes; while more does, no lower clock, and no waiting."""
         land, column = options.land, options.column
         here = land.best_at(column)
-        if self._surged and choice.column < column and math.isfinite(land.cost_per_s(*here)):
+        if self._surged and choice.column < column and land.holds(column):
             choice = Choice(*here, "more came than expected: goes to no lower clock now")
         if self._rising and choice.row != land.greedy_row(choice.column):
             row = land.greedy_row(choice.column)
@@ -277,32 +277,32 @@ class BoultonPolicy:
         possible = [other for other in others if not math.isinf(land.cost_per_s(*other))]
         best, *rivals = land.predictions([place, *possible[:_ALTERNATIVES]])
         chosen = self._within_limits(best)
-        point = _rising(chosen.point, self._last_point)
         rival = rivals[0] if rivals else None
         infeasible = None if land.feasible else why_infeasible(targets, rate_per_s, chosen)
         held_per_s = self._stronghold.rate_per_s
         return Decision(
-            point=point,
+            point=chosen.point,
             reason=reason(choice.why, chosen, rival, rate_per_s, infeasible, targets.form),
             predicted_revenue_per_s=chosen.revenue_per_s,
             predicted_p99_ms=chosen.p99_ms,
             predicted_power_w=chosen.power_w,
             runner_up=rival.point if rival else None,
             runner_up_revenue_per_s=rival.revenue_per_s if rival else None,
-            alarm=self._alarms.alarm(land, place, point, strong=strong, known_per_s=held_per_s),
+            alarm=self._alarms.alarm(land, place, chosen.point, strong=strong, known_per_s=held_per_s),
             alternatives=tuple(rivals),
             infeasible=infeasible,
             learned=learned,
         )
 
     def _within_limits(self, prediction: Prediction) -> Prediction:
-        """Keep the batch limit steady, and make it smaller in a jam."""
+        """Keep the batch limit steady, smaller in a jam, and the delay short while the clock comes up."""
         point = prediction.point
         steady = _steadied(point.batch_limit, self._last_point, self._known.requests.largest)
         limit = self._jam.limit(steady, self._grid.batch_limits)
-        if limit == point.batch_limit:
+        delay_ms = _delay_ms(point, self._last_point)
+        if (limit, delay_ms) == (point.batch_limit, point.max_delay_ms):
             return prediction
-        return replace(prediction, point=replace(point, batch_limit=limit))
+        return replace(prediction, point=replace(point, batch_limit=limit, max_delay_ms=delay_ms))
 
     def _start(self, point: OperatingPoint) -> OperatingPoint:
         return replace(
@@ -331,11 +331,11 @@ def _steadied(limit: int, now: OperatingPoint | None, largest_request: float) ->
     return limit if now.batch_limit < largest_request <= limit else now.batch_limit
 
 
-def _rising(point: OperatingPoint, now: OperatingPoint | None) -> OperatingPoint:
+def _delay_ms(point: OperatingPoint, now: OperatingPoint | None) -> float:
     """Wait no longer than now while the clock comes up: until then batches take as long as they do now."""
     if now is None or (now.sm_clock_mhz or math.inf) >= (point.sm_clock_mhz or 0):
-        return point
-    return replace(point, max_delay_ms=min(point.max_delay_ms, now.max_delay_ms))
+        return point.max_delay_ms
+    return min(point.max_delay_ms, now.max_delay_ms)
 
 
 def _without_clock(decision: Decision) -> Decision:

@@ -88,11 +88,6 @@ class Options:
         hoped = land.least_cost_per_s(column, self.curiosity) + _UNSEEN * land.most_per_s
         return (row, column) if pays or hoped + risk <= held_cost else held
 
-    @property
-    def holds_here(self) -> bool:
-        """Whether anything is expected to do at the present clock."""
-        return math.isfinite(self.land.cost_per_s(*self.land.best_at(self.column)))
-
     def here(self, why: str) -> Choice:
         """Return the best at the present clock."""
         return Choice(self.land.best_row(self.column), self.column, why)
@@ -100,13 +95,12 @@ class Options:
     def fast(self, why: str) -> Choice:
         """Return the fast point."""
         land, column = self.land, self.land.fast_column
-        hopeless = math.isinf(land.cost_per_s(*land.best_at(column)))
-        return Choice(0 if hopeless else land.greedy_row(column), column, why)
+        return Choice(land.greedy_row(column) if land.holds(column) else 0, column, why)
 
     def refuge(self, why: str, *, relieved: bool) -> Choice:
         """Return the clock that is known to hold such a load, if no more is wrong; else the fast point."""
         land, column = self.land, self.strong
-        usable = column < land.fast_column and not math.isinf(land.cost_per_s(*land.best_at(column)))
+        usable = column < land.fast_column and land.holds(column)
         return Choice(land.greedy_row(column), column, why) if relieved and usable else self.fast(why)
 
     def resting(self, peak_rate_per_s: float, *, already: bool) -> Choice:

@@ -34,7 +34,6 @@ _UNSEEN_SHARE = 0.95
 """The share of the SLO that may be used on a load other than the present, which teaches caution."""
 _UNTIL_FAST_S = 0.25
 """What it takes at most until another clock is in force, from the alarm on."""
-
 _BEARABLE = 0.9
 """The share of what the fast point serves; of what exceeds that most is late at whatever clock it comes."""
 
@@ -188,6 +187,10 @@ class Landscape:
     def best_at(self, column: int) -> tuple[int, int]:
         """Return the best mean batch at one clock."""
         return (int(self._scores.best_rows[column - self._first]) if column >= self._first else 0), column
+
+    def holds(self, column: int) -> bool:
+        """Whether anything is expected to do at a clock."""
+        return math.isfinite(self.cost_per_s(*self.best_at(column)))
 
     def best_row(self, column: int) -> int:
         """Return the best mean batch at one clock; the one without delay where none is expected to do."""

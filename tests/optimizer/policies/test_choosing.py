@@ -84,8 +84,8 @@ def test_below_the_clock_that_surges_need_it_tries_only_what_may_earn_clearly_mo
 
 def test_a_clock_at_which_nothing_is_in_time_holds_nothing() -> None:
     hurried = land(3500.0)
-    assert replace(AT_HIGH, land=hurried).holds_here
-    assert not replace(AT_HIGH, land=hurried, column=0).holds_here
+    assert hurried.holds(HIGH)
+    assert not hurried.holds(0)
 
 
 @pytest.mark.parametrize(("relieved", "column"), [(True, BEST[1]), (False, LAND.fast_column)])
