@@ -34,6 +34,17 @@ class BatchSizes:
         """Return the row of the smallest size for so many images; the last where they do not fit."""
         return min(int(self.images.searchsorted(images)), self.last)
 
+    def per_s(self, rows: Rows, times_s: Array) -> Array:
+        """Return the images a second of batches that follow each other, one size a clock.
+
+        Args:
+            rows: the size at each clock.
+            times_s: seconds of a batch, by size and clock.
+        """
+        images_per_s: Array = self.images.take(rows)
+        images_per_s /= times_s[rows, np.arange(rows.size)]
+        return images_per_s
+
 
 def sizes_up_to(largest: int) -> BatchSizes:
     """Return every small size, and then fewer: a large batch differs little from the next."""

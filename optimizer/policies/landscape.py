@@ -80,9 +80,8 @@ class Landscape:
         self._caps = self._largest(load, targets.slo_p99_ms / 1e3)
         self._steady = largest_in_time(self.tables.cautious_times_s, self._spare_s / 2.0)
         self._columns = np.arange(self._caps.size)
-        self._steady_per_s = (
-            self._sizes[self._steady] / self.tables.cautious_times_s[self._steady, self._columns]
-        )
+        self._largest_per_s = self._rows.per_s(self._caps, self.tables.times_s)
+        self._steady_per_s = self._rows.per_s(self._steady, self.tables.cautious_times_s)
         self._surge_late: Array | None = None
         self._ground = self._ground_of(machine, load, targets, margins)
         self._score_from(self._ground.lowest)
@@ -98,6 +97,7 @@ class Landscape:
             tables=self.tables,
             hoped=machine.hoped() if self.hopes else None,
             caps=self._caps,
+            largest_per_s=self._largest_per_s,
             steady_per_s=self._steady_per_s,
             surge_loss=self._lost_to_surges(load, targets, margins, lowest),
             lowest=lowest,
@@ -151,8 +151,7 @@ class Landscape:
         caps = np.maximum(
             self._rows.row_for(load.largest_request), largest_in_time(times_s, _LARGEST_BATCH * slo_s)
         )
-        capacity = self._sizes[caps] / times_s[caps, np.arange(caps.size)]
-        (slow,) = (capacity < _AMPLE * load.rate_per_s).nonzero()
+        (slow,) = (self._rows.per_s(caps, times_s) < _AMPLE * load.rate_per_s).nonzero()
         if slow.size:
             quickest = np.argmax(self._sizes[:, None] / times_s[:, slow], axis=0)
             caps[slow] = np.maximum(caps[slow], quickest)
@@ -307,7 +306,7 @@ class Landscape:
         """Return what is lost a second, at each clock, to images that are late until the fast one is set."""
         if margins.surges <= 0.0 or margins.surge_per_s <= _HARDLY_MORE * load.rate_per_s:
             return None
-        served_per_s = self._sizes[self._caps] / self.tables.times_s[self._caps, self._columns]
+        served_per_s = self._largest_per_s
         surge_per_s = min(margins.surge_per_s, _BEARABLE * float(served_per_s[-1]))
         surge = load._replace(rate_per_s=surge_per_s, shape=1.0)
         spare_s = min(self._spare_s, _UNSEEN_SHARE * targets.slo_p99_ms / 1e3 - self._overhead_s)

@@ -41,6 +41,7 @@ class Ground(NamedTuple):
         tables: what is expected of batches.
         hoped: what they may come to at best; None where that is not asked.
         caps: the row of the largest batch to form, one a clock.
+        largest_per_s: images a second of such batches.
         steady_per_s: images a second that a clock can serve for long.
         surge_loss: what is lost a second to surges, one a clock; None for nothing.
         lowest: the first clock at which it matters what batches meet that gather.
@@ -57,6 +58,7 @@ class Ground(NamedTuple):
     tables: Tables
     hoped: Hoped | None
     caps: Rows
+    largest_per_s: Array
     steady_per_s: Array
     surge_loss: Array | None
     lowest: int
@@ -76,6 +78,7 @@ class Ground(NamedTuple):
             tables=self.tables.from_column(first),
             hoped=None if self.hoped is None else self.hoped.from_column(first),
             caps=self.caps[first:],
+            largest_per_s=self.largest_per_s[first:],
             steady_per_s=self.steady_per_s[first:],
             surge_loss=None if self.surge_loss is None else self.surge_loss[first:],
             lowest=max(0, self.lowest - first),
@@ -125,7 +128,7 @@ class Scores:
             ground.spare_s,
             ground.lowest,
         )
-        self._capacity_per_s = self._most_per_s()
+        self._late_share = self._late()
         self.power_w = self._power()
         typical_ms, hoped_ms = self._typical_ms()
         expected = self._expected(typical_ms)
@@ -136,21 +139,19 @@ class Scores:
         if ground.hoped is not None:
             self.hoped_merits = self._hope(expected, ground.hoped, hoped_ms)
 
-    def _most_per_s(self) -> Array:
-        """Return the images a second of each clock's largest batches."""
+    def _late(self) -> Array:
+        """Return the share of late images: with what the largest batches cannot take."""
         ground = self._ground
-        largest = ground.sizes.images.take(ground.caps)
-        capacity_per_s: Array = largest / ground.tables.times_s[ground.caps, self._columns]
-        overflow = overflow_share(ground.load, capacity_per_s, largest - self.regime.at_once.mean)
-        self._late_share = self.regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0)
-        np.minimum(1.0, self._late_share, out=self._late_share)
-        return capacity_per_s
+        room = ground.sizes.images.take(ground.caps) - self.regime.at_once.mean
+        overflow = overflow_share(ground.load, ground.largest_per_s, room)
+        late_share: Array = self.regime.late_share + np.where(overflow > _RESOLVED, overflow, 0.0)
+        return np.minimum(1.0, late_share, out=late_share)
 
     def _expected(self, latency_ms: Array) -> Outcome[Array]:
         """Return what is expected to happen in a second."""
         rate = self._ground.load.rate_per_s
         late = rate * self._late_share
-        np.maximum(late, rate - self._capacity_per_s, out=late)
+        np.maximum(late, rate - self._ground.largest_per_s, out=late)
         return Outcome(1.0, rate - late, late, self.power_w, latency_ms)
 
     def _worth(self, outcome: Outcome[Array]) -> Array:
@@ -196,7 +197,7 @@ class Scores:
         A power cap is kept by the running batch, if that can be: then no surge exceeds it. Otherwise by the
         mean power on this load, which is less by the pauses between batches.
         """
-        self._served = self.regime.possible & (self._capacity_per_s > self._ground.load.rate_per_s)
+        self._served = self.regime.possible & (self._ground.largest_per_s > self._ground.load.rate_per_s)
         self.allowed = self._running_under_cap()
         usable = self._usable(self._ground.caps)
         self.feasible = bool((usable & self.in_time).any())
