@@ -80,6 +80,7 @@ class Targets(_message.Message):
     ENERGY_PRICE_STEPS_FIELD_NUMBER: _builtins.int
     ZEUS_ETA_FIELD_NUMBER: _builtins.int
     ZEUS_MAX_POWER_W_FIELD_NUMBER: _builtins.int
+    NOT_KEPT_FIELD_NUMBER: _builtins.int
     slo_p99_ms: _builtins.float
     price_per_1000_images: _builtins.float
     late_penalty_per_1000_images: _builtins.float
@@ -90,6 +91,8 @@ class Targets(_message.Message):
     form: _builtins.str
     zeus_eta: _builtins.float
     zeus_max_power_w: _builtins.float
+    not_kept: _builtins.str
+    """only in an answer: why a restart of the server would lose what was just set"""
     @_builtins.property
     def energy_price_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceStep]:
         """by time of day, ascending; instead of energy_price_per_kwh"""
@@ -108,10 +111,11 @@ class Targets(_message.Message):
         energy_price_steps: _abc.Iterable[Global___PriceStep] | None = ...,
         zeus_eta: _builtins.float | None = ...,
         zeus_max_power_w: _builtins.float | None = ...,
+        not_kept: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "_zeus_eta", b"_zeus_eta", "_zeus_max_power_w", b"_zeus_max_power_w", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms", "zeus_eta", b"zeus_eta", "zeus_max_power_w", b"zeus_max_power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "_zeus_eta", b"_zeus_eta", "_zeus_max_power_w", b"_zeus_max_power_w", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "energy_price_steps", b"energy_price_steps", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms", "zeus_eta", b"zeus_eta", "zeus_max_power_w", b"zeus_max_power_w"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg", "_energy_price_per_kwh", b"_energy_price_per_kwh", "_form", b"_form", "_grid_g_per_kwh", b"_grid_g_per_kwh", "_late_penalty_per_1000_images", b"_late_penalty_per_1000_images", "_power_cap_w", b"_power_cap_w", "_price_per_1000_images", b"_price_per_1000_images", "_slo_p99_ms", b"_slo_p99_ms", "_zeus_eta", b"_zeus_eta", "_zeus_max_power_w", b"_zeus_max_power_w", "carbon_price_per_kg", b"carbon_price_per_kg", "energy_price_per_kwh", b"energy_price_per_kwh", "energy_price_steps", b"energy_price_steps", "form", b"form", "grid_g_per_kwh", b"grid_g_per_kwh", "late_penalty_per_1000_images", b"late_penalty_per_1000_images", "not_kept", b"not_kept", "power_cap_w", b"power_cap_w", "price_per_1000_images", b"price_per_1000_images", "slo_p99_ms", b"slo_p99_ms", "zeus_eta", b"zeus_eta", "zeus_max_power_w", b"zeus_max_power_w"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__carbon_price_per_kg: _TypeAlias = _typing.Literal["carbon_price_per_kg"]  # noqa: Y015
     _WhichOneofArgType__carbon_price_per_kg: _TypeAlias = _typing.Literal["_carbon_price_per_kg", b"_carbon_price_per_kg"]  # noqa: Y015

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,7 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show, or change and then show; 1 when the server cannot be reached or refuses. Raises `ConfigError`."""
     wanted = _wanted(arguments.action, arguments.what)
-    return ask_operator(arguments, lambda operator: print(targets_text(_in_force(operator, wanted))))
+    return ask_operator(arguments, lambda operator: _show(_in_force(operator, wanted)))
+
+
+def _show(targets: pb.Targets) -> None:
+    print(targets_text(targets))
+    if targets.not_kept:
+        print(f"in force, but a restart of the server loses them: {targets.not_kept}", file=sys.stderr)
 
 
 def _in_force(operator: OperatorClient, wanted: pb.Targets | None) -> pb.Targets:

@@ -73,9 +73,9 @@ class TargetsFile:
         logger.info("targets as they were last set, from %s", self.path)
         return targets
 
-    def save(self, targets: Targets) -> None:
-        """Keep these targets for the next start."""
-        write_json(self.path, {"given": targets_json(self._given), "targets": targets_json(targets)})
+    def save(self, targets: Targets) -> str | None:
+        """Keep these targets for the next start; say why that cannot be."""
+        return write_json(self.path, {"given": targets_json(self._given), "targets": targets_json(targets)})
 
 
 class LearnedFile:
@@ -94,7 +94,7 @@ class LearnedFile:
         self.path = directory / "learned" / _safe(device) / f"{name}.json"
 
     def restore(self, learner: Learner) -> None:
-        """Teach a policy what was kept, if it can use it."""
+        """Teach a policy what was kept; what it cannot use, as a later version wrote it, is set aside."""
         kept = read_json(self.path)
         if kept is None:
             return
@@ -102,8 +102,19 @@ class LearnedFile:
             learner.import_state(kept)
         except Exception as error:  # whatever a file may hold, it keeps no server from starting
             logger.warning("%s is ignored: %s: %s", self.path, type(error).__name__, error)
+            self._set_aside()
         else:
             logger.info("the policy knows what was learned before, from %s", self.path)
+
+    def _set_aside(self) -> None:
+        """Leave the file beside the one that will be written, the latest such file only."""
+        aside = self.path.with_name(f"{self.path.name}.ignored")
+        try:
+            self.path.replace(aside)
+        except OSError as error:
+            logger.warning("%s cannot be set aside: %s", self.path, error.strerror)
+        else:
+            logger.warning("it was set aside as %s", aside)
 
     def save(self, learner: Learner) -> None:
         """Keep what a policy has learned so far."""
@@ -155,15 +166,16 @@ def read_json(path: Path) -> dict[str, object] | None:
     return None
 
 
-def write_json(path: Path, value: Mapping[str, object]) -> bool:
-    """Write an object whole or not at all; False, after a line in the log, when it cannot be written."""
+def write_json(path: Path, value: Mapping[str, object]) -> str | None:
+    """Write an object whole or not at all; say, and log, why it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(path, json.dumps(value))
     except (OSError, TypeError, ValueError) as error:
-        logger.warning("%s cannot be written: %s", path, error)
-        return False
-    return True
+        reason = f"{path} cannot be written: {error}"
+        logger.warning("%s", reason)
+        return reason
+    return None
 
 
 def _safe(name: str) -> str:

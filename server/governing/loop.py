@@ -161,12 +161,13 @@ class Governing:
 
     # Orders of the operator
 
-    async def set_targets(self, targets: Targets) -> None:
-        """Want something else from the next decision on, and after a restart."""
+    async def set_targets(self, targets: Targets) -> str | None:
+        """Want something else from the next decision on, and after a restart; say why not after that."""
         self.governor.targets = targets
-        if self._keeping is not None:
-            async with self._targets_change:
-                await asyncio.to_thread(self._keeping.targets.save, self.governor.targets)
+        if self._keeping is None:
+            return None
+        async with self._targets_change:
+            return await asyncio.to_thread(self._keeping.targets.save, self.governor.targets)
 
     async def learned(self) -> Mapping[str, object]:
         """Return what the policy has learned; nothing when it is not one that learns."""

@@ -66,8 +66,10 @@ class OperatorService:
     async def _set_targets(self, request: pb.SetTargetsRequest) -> pb.Targets:
         governing = self._governed()
         targets = changed_targets(governing.governor.targets, request.targets)
-        await governing.set_targets(targets)
-        return targets_message(targets)
+        not_kept = await governing.set_targets(targets)
+        answer = targets_message(targets)
+        answer.not_kept = not_kept or ""
+        return answer
 
     async def _watch_decisions(self, _request: pb.WatchDecisionsRequest) -> AsyncIterator[pb.Decision]:
         governing = self._governed()

@@ -83,6 +83,26 @@ def test_targets_are_shown_set_and_loaded(
     assert boulton("targets", "set", "energy_price_per_kwh=0.25", "slo_p99_ms=100") == 0
 
 
+def test_the_operator_is_told_of_targets_that_a_restart_loses(
+    boulton: Boulton, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, aside = directory / "state/targets", directory / "state/targets-aside"
+    assert boulton("targets", "set", "slo_p99_ms=60") == 0
+    assert "restart" not in capsys.readouterr().err
+    kept.rename(aside)
+    kept.write_text("a file where a directory should be")
+    try:
+        assert boulton("targets", "set", "slo_p99_ms=70") == 0
+        shown = capsys.readouterr()
+        assert "slo_p99_ms = 70\n" in shown.out
+        assert "in force, but a restart of the server loses them" in shown.err
+        assert "cannot be written" in shown.err
+    finally:
+        kept.unlink()
+        aside.rename(kept)
+    assert boulton("targets", "set", "slo_p99_ms=100") == 0
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

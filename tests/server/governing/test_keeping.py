@@ -96,16 +96,17 @@ def test_a_broken_file_is_reported_and_ignored(
 
 def test_what_cannot_be_written_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "targets").write_text("a file where a directory should be")
-    targets_file(tmp_path).save(CHANGED)
-    assert any("cannot be written" in line for line in caplog.messages)
-    assert not write_json(tmp_path / "x.json", {"not": {1, 2}})
+    reason = targets_file(tmp_path).save(CHANGED)
+    assert reason in caplog.messages
+    assert "cannot be written" in reason
+    assert write_json(tmp_path / "x.json", {"not": {1, 2}})
     assert read_json(tmp_path / "x.json") is None
 
 
 def test_an_unfinished_file_replaces_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    assert write_json(path, {"a": 1})
-    assert not write_json(path, {"a": object()})
+    assert write_json(path, {"a": 1}) is None
+    assert write_json(path, {"a": object()})
     assert read_json(path) == {"a": 1}
 
 
@@ -134,6 +135,15 @@ def test_knowledge_that_cannot_be_used_is_reported_and_ignored(
     learned_file(tmp_path).restore(learner)
     assert learner.known == {"version": 2}
     assert any("is ignored: ValueError: no version" in line for line in caplog.messages)
+
+
+def test_knowledge_that_cannot_be_used_is_not_written_over(tmp_path: Path) -> None:
+    kept = learned_file(tmp_path)
+    kept.save(FakeLearner({"weights": 3}))
+    kept.restore(FakeLearner())
+    kept.save(FakeLearner({"version": 2}))
+    assert read_json(kept.path.with_name(f"{kept.path.name}.ignored")) == {"weights": 3}
+    assert read_json(kept.path) == {"version": 2}
 
 
 def test_names_cannot_leave_the_directory(tmp_path: Path) -> None:
