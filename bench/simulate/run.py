@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.simulate.account import Account, Floats, settle, turns_s
 from bench.simulate.fixed_settings import FixedSettings
+from bench.simulate.later_halves import LOOKS, LaterHalves
 from bench.simulate.scenario import Scenario, grid_of
 from optimizer.devices.simulated import SimulatedGpu
 from optimizer.governor import Governor, Record
@@ -44,6 +45,7 @@ class Run:
         real_time_factor: seconds simulated in a second of this machine.
         peak_power_w: highest mean power of one interval.
         state: what the policy had learned at the end; None when it does not learn.
+        later_halves: what the later half of each interval earned a second, exactly; empty unless asked for.
     """
 
     policy: str
@@ -60,6 +62,7 @@ class Run:
     real_time_factor: float = 0.0
     peak_power_w: float = 0.0
     state: Mapping[str, object] | None = None
+    later_halves: tuple[float, ...] = ()
 
 
 def simulate(
@@ -67,6 +70,8 @@ def simulate(
     make: MakePolicy,
     initial_state: Mapping[str, object] | None = None,
     progress: Progress | None = None,
+    *,
+    halves: bool = False,
 ) -> Run:
     """Let a policy govern the scenario in the production loop, starting at the default setting.
 
@@ -75,6 +80,7 @@ def simulate(
         make: returns the policy for a grid.
         initial_state: what the policy learned earlier; ignored by policies that do not learn.
         progress: called with the simulated time after every decision.
+        halves: whether to look at the later half of each interval by itself; for plain energy prices.
 
     Raises ValueError when the policy cannot use `initial_state`.
     """
@@ -87,12 +93,13 @@ def simulate(
     governor.hear = lambda: _hear(governor)
     governor.start()
     records: list[Record] = []
-    account = stage.play(lambda: records.append(governor.step()), progress)
+    account = stage.play(lambda: records.append(governor.step()), progress, halves=halves)
     return replace(
         _totals(scenario, policy.name, account, stage.wall_s),
         clock_changes=stage.server.clock_changes,
         decide_us_p99=timed.p99_us,
         records=tuple(records),
+        later_halves=tuple(stage.later_halves),
         state=policy.export_state() if isinstance(policy, Learner) else None,
     )
 
@@ -140,9 +147,10 @@ class _Stage:
             deadline_s=scenario.deadline_s,
         )
         self.wall_s = 0.0
+        self.later_halves: list[float] = []
 
-    def play(self, turn: Callable[[], object], progress: Progress | None) -> Account:
-        """Run to the end, with a turn of the governor after every interval."""
+    def play(self, turn: Callable[[], object], progress: Progress | None, *, halves: bool = False) -> Account:
+        """Run to the end, with a turn of the governor after every interval; note what later halves earn."""
         scenario, used_j = self._scenario, [0.0]
 
         def each() -> None:
@@ -153,9 +161,19 @@ class _Stage:
 
         began_s = time.perf_counter()
         self.server.run((), 0.0, scenario.interval_s, each=lambda: None)
-        self.server.run(scenario.arrivals_s, scenario.end_s, scenario.interval_s, each)
+        self.server.run(scenario.arrivals_s, scenario.end_s, *self._looks(each, halves=halves))
         self.wall_s = time.perf_counter() - began_s
         return settle(scenario, self.server.latencies_ms, self._until_the_end(used_j))
+
+    def _looks(self, each: Callable[[], None], *, halves: bool) -> tuple[float, Callable[[], None]]:
+        """Return how often to look, and how."""
+        interval_s = self._scenario.interval_s
+        if not halves:
+            return interval_s, each
+        half_s = interval_s / LOOKS
+        later = LaterHalves(self.server, self.gpu, self._scenario.targets, half_s, each)
+        self.later_halves = later.revenue
+        return half_s, later.look
 
     def _until_the_end(self, used_j: list[float]) -> Floats:
         edges = turns_s(self._scenario).size

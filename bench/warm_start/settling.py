@@ -2,7 +2,10 @@
 
 The count that is judged by looks at the same cell with many seeds. The revenue of a window, in the mean over
 seeds, has little chance left in it, so that it shows each decision; it is held against the higher final rate
-of both starts, so that none is settled that settled for less.
+of both starts, so that none is settled that settled for less. Of each window only the later half counts: in
+the earlier one the clock may still be on its way to what was decided, for up to a quarter of a second, and
+where the default setting earns half as much that alone keeps the first window after the best of decisions
+below 95 %. By whole windows the same is counted beside it.
 
 Single runs need means over ten windows to tell a rate from chance, and these hide what the first decisions
 do. The first such count is the tournament's, against a run's own final rate; a stricter one is against the

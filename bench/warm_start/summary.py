@@ -32,10 +32,13 @@ def summary(trials: Sequence[Trial], paces: Sequence[Pace], windows: int) -> dic
 
 
 def _of_paces(paces: Sequence[Pace], windows: int) -> dict[str, Any]:
-    slow = [pace for pace in paces if _count(pace.cold, windows) >= NOTEWORTHY]
+    slow = [pace for pace in paces if _count(pace.cold_in_force, windows) >= NOTEWORTHY]
     return {
-        "in_the_mean": _compared([(pace.cold, pace.warm) for pace in paces], windows),
-        "in_the_mean_where_cold_needs_two": _compared([(pace.cold, pace.warm) for pace in slow], windows),
+        "in_force": _compared([(one.cold_in_force, one.warm_in_force) for one in paces], windows),
+        "in_force_where_cold_needs_two": _compared(
+            [(one.cold_in_force, one.warm_in_force) for one in slow], windows
+        ),
+        "whole_windows": _compared([(one.cold, one.warm) for one in paces], windows),
     }
 
 
@@ -86,15 +89,15 @@ def _means(cold: Sequence[float], warm: Sequence[float]) -> dict[str, float | No
 
 def kept(figures: dict[str, Any]) -> bool:
     """Whether a right prior halves the decisions, in all cells and in those that leave something to save."""
-    ratios = [figures[RIGHT][name]["ratio"] for name in ("in_the_mean", "in_the_mean_where_cold_needs_two")]
+    ratios = [figures[RIGHT][name]["ratio"] for name in ("in_force", "in_force_where_cold_needs_two")]
     return all(ratio is not None and ratio <= AT_MOST for ratio in ratios)
 
 
 def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any], console: Console) -> None:
     """Print every cell with the right prior, and the figures for each kind."""
     console.print("SIMULATED: GPUs, traffic, energy and the predictors' measurements", style="bold")
-    cells = Table(title="cold / warm, by cell: decisions to 95 % of the final revenue rate")
-    for title in ("cell", "in the mean over seeds", "revenue lost, s", "late"):
+    cells = Table(title="cold / warm, by cell: decisions to 95 % of the final revenue rate, mean over seeds")
+    for title in ("cell", "in force", "whole windows", "revenue lost, s", "late"):
         cells.add_column(title, justify="left" if title == "cell" else "right")
     for pace in paces:
         if pace.prior == RIGHT:
@@ -102,7 +105,7 @@ def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any]
             cells.add_row(str(pace.cell), *_row(pace, own))
     console.print(cells)
     table = Table(title="cold / warm, means; a run that never settled counts as all of its windows")
-    for title in ("prior", "in the mean", "where cold needs 2", "single runs", "to stay", "lost, s", "late"):
+    for title in ("prior", *_TITLES, "late"):
         table.add_column(title, justify="left" if title == "prior" else "right")
     table.add_column("most later", justify="right")
     table.add_column("final rate, mean, lowest", justify="right")
@@ -119,15 +122,24 @@ def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any]
     console.print(table)
 
 
-_SHOWN = ("in_the_mean", "in_the_mean_where_cold_needs_two", "decisions", "sustained", "lost_s")
+_SHOWN = (
+    "in_force",
+    "in_force_where_cold_needs_two",
+    "whole_windows",
+    "decisions",
+    "sustained",
+    "lost_s",
+)
+_TITLES = ("in force", "where cold needs 2", "whole windows", "single runs", "to stay", "lost, s")
 
 
 def _row(pace: Pace, trials: Sequence[Trial]) -> list[str]:
     both = [[trial.cold for trial in trials], [trial.warm for trial in trials]]
-    counts = ["never" if count is None else str(count) for count in (pace.cold, pace.warm)]
+    later, whole = (pace.cold_in_force, pace.warm_in_force), (pace.cold, pace.warm)
+    counts = [["never" if one is None else str(one) for one in pair] for pair in (later, whole)]
     lost_s = [f"{fmean(one.lost_s for one in runs):.2f}" for runs in both]
     late = [f"{fmean(one.late_share for one in runs):.2%}" for runs in both]
-    return [" / ".join(pair) for pair in (counts, lost_s, late)]
+    return [" / ".join(pair) for pair in (*counts, lost_s, late)]
 
 
 def _pair(found: dict[str, Any]) -> str:

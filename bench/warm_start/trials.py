@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,12 +63,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One cell: after how many decisions both starts had settled in the mean over seeds; None: never."""
+    """One cell: after how many decisions both starts had settled in the mean over seeds; None: never.
+
+    By whole windows, and by their later halves, when the clock that was decided on is in force.
+    """
 
     cell: Cell
     prior: str
     cold: int | None
     warm: int | None
+    cold_in_force: int | None
+    warm_in_force: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +100,36 @@ def try_cell(cell: Cell, sources: Sources, seeds: int, duration_s: float, bent: 
     return Tried(tuple(trials), tuple(paces))
 
 
-Play = tuple[Series, Score]
+class _Play(NamedTuple):
+    series: Series
+    score: Score
+    later_halves: tuple[float, ...]
 
 
-def _trial(cell: Cell, settings: Settings, name: str, cold: Play, warm: Play) -> Trial:
-    final = max(final_rate(series.revenue) for series, _ in (cold, warm))
-    both = (settling(*run, final, settings.interval_s) for run in (cold, warm))
+def _trial(cell: Cell, settings: Settings, name: str, cold: _Play, warm: _Play) -> Trial:
+    final = max(final_rate(play.series.revenue) for play in (cold, warm))
+    both = (settling(play.series, play.score, final, settings.interval_s) for play in (cold, warm))
     return Trial(cell, settings.seed, name, *both)
 
 
-def _pace(cell: Cell, name: str, cold: Sequence[Play], warm: Sequence[Play]) -> Pace:
-    revenues = [[series.revenue for series, _ in plays] for plays in (cold, warm)]
-    final = max(fmean(map(final_rate, runs)) for runs in revenues)
-    return Pace(cell, name, *(decisions_in_the_mean(runs, final) for runs in revenues))
+def _pace(cell: Cell, name: str, cold: Sequence[_Play], warm: Sequence[_Play]) -> Pace:
+    whole = ([play.series.revenue for play in plays] for plays in (cold, warm))
+    later = ([play.later_halves for play in plays] for plays in (cold, warm))
+    return Pace(cell, name, *_decisions(*whole), *_decisions(*later))
 
 
-def _play(cell: Cell, settings: Settings, targets: Targets, prior: Prior | None) -> Play:
+def _decisions(
+    cold: Sequence[Sequence[float]], warm: Sequence[Sequence[float]]
+) -> tuple[int | None, int | None]:
+    """Return after how many decisions both came to the higher final rate of the two."""
+    final = max(fmean(map(final_rate, runs)) for runs in (cold, warm))
+    return decisions_in_the_mean(cold, final), decisions_in_the_mean(warm, final)
+
+
+def _play(cell: Cell, settings: Settings, targets: Targets, prior: Prior | None) -> _Play:
     scenario = scenario_of(cell, settings, targets)
-    run = simulate(scenario, lambda grid: BoultonPolicy(grid, prior))
-    return series_of(run.records), Score.of(run, run.images_arrived, targets)
+    run = simulate(scenario, lambda grid: BoultonPolicy(grid, prior), halves=True)
+    return _Play(series_of(run.records), Score.of(run, run.images_arrived, targets), run.later_halves)
 
 
 def predicted(cell: Cell, sources: Sources, grid: OperatingGrid) -> Prior:

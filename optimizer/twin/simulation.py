@@ -89,7 +89,7 @@ class SimulatedServer:
 
     def sense(self, slo_ms: float) -> tuple[Traffic, DeviceReading]:
         """Return what happened since the previous call."""
-        latencies_ms = np.array(self._latencies_s[self._sensed :]) * 1e3
+        latencies_ms = self.latencies_ms_from(self._sensed)
         p50, p95, p99 = _quantiles(latencies_ms)
         requests = _request_images(self._times_s[self._arrived_before : self._arrived])
         traffic = Traffic(
@@ -136,7 +136,16 @@ class SimulatedServer:
     @property
     def latencies_ms(self) -> NDArray[np.float64]:
         """How long every image that was answered since the beginning took, in the order of the answers."""
-        return np.array(self._latencies_s) * 1e3
+        return self.latencies_ms_from(0)
+
+    @property
+    def answered(self) -> int:
+        """Images that were answered since the beginning."""
+        return len(self._latencies_s)
+
+    def latencies_ms_from(self, answered: int) -> NDArray[np.float64]:
+        """Return the same of the images that were answered after so many."""
+        return np.array(self._latencies_s[answered:]) * 1e3
 
     @property
     def clock_changes(self) -> int:
@@ -174,7 +183,7 @@ class SimulatedServer:
 
     def _reset(self) -> None:
         self._arrived_before = self._arrived
-        self._sensed = len(self._latencies_s)
+        self._sensed = self.answered
         self._refused = self._expired = 0
         self._batches: dict[int, tuple[int, float]] = {}
 

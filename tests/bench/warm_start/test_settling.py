@@ -55,8 +55,8 @@ def trial(cold: int | None, warm: int | None, prior: str = RIGHT, late: float = 
     return Trial(Cell("v100", "resnet50", "steady-low", "tight"), 0, prior, one, other)
 
 
-def pace(cold: int | None, warm: int | None) -> Pace:
-    return Pace(Cell("v100", "resnet50", "steady-low", "tight"), RIGHT, cold, warm)
+def pace(cold: int | None, warm: int | None, whole: tuple[int, int] = (9, 9)) -> Pace:
+    return Pace(Cell("v100", "resnet50", "steady-low", "tight"), RIGHT, *whole, cold, warm)
 
 
 def test_single_decisions_show_in_the_mean_over_seeds() -> None:
@@ -71,8 +71,9 @@ def test_single_decisions_show_in_the_mean_over_seeds() -> None:
 def test_cells_that_leave_nothing_to_save_are_in_the_first_mean_only() -> None:
     paces = [pace(4, 1), pace(0, 0), pace(1, 1)]
     figures = summary([trial(4, 1)], paces, 60)
-    assert figures[RIGHT]["in_the_mean"]["ratio"] == pytest.approx(2 / 5)
-    assert figures[RIGHT]["in_the_mean_where_cold_needs_two"]["ratio"] == pytest.approx(1 / 4)
+    assert figures[RIGHT]["in_force"]["ratio"] == pytest.approx(2 / 5)
+    assert figures[RIGHT]["in_force_where_cold_needs_two"]["ratio"] == pytest.approx(1 / 4)
+    assert figures[RIGHT]["whole_windows"]["ratio"] == 1.0
     assert kept(figures)
 
 
@@ -83,7 +84,7 @@ def test_the_promise_is_broken_where_one_of_both_means_is() -> None:
 
 def test_a_run_that_never_settles_counts_in_full() -> None:
     found = summary([trial(4, None)], [pace(4, None)], 60)[RIGHT]
-    for name in ("in_the_mean", "decisions"):
+    for name in ("in_force", "decisions"):
         one = found[name]
         assert (one["warm"], one["warm_needs_more"], one["never"]) == (60.0, 1, [0, 1])
 
