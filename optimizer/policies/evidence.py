@@ -130,5 +130,9 @@ def out_of_hand(window: Window) -> bool:
 
 
 def was_in_force(window: Window) -> bool:
-    """Whether the device says that it ran at the clock asked for: then even a first window is settled."""
-    return window.device.sm_clock_mhz is not None and window.device.sm_clock_mhz == window.point.sm_clock_mhz
+    """Whether the device says that it ran as asked for, or as the power limit let it.
+
+    Then even a first window is settled.
+    """
+    measured_mhz = window.device.sm_clock_mhz
+    return measured_mhz is not None and measured_mhz == clock_in_force_mhz(window)

@@ -8,9 +8,9 @@ import pytest
 from fluid_plant import GRID, window
 
 from optimizer.operating_point import OperatingPoint
-from optimizer.policies.evidence import SloWatch, latest_arrivals
+from optimizer.policies.evidence import SloWatch, latest_arrivals, was_in_force
 from optimizer.revenue import Targets
-from optimizer.telemetry import BatchTimes, Cut, Traffic, Window
+from optimizer.telemetry import BatchTimes, Cut, DeviceReading, EventReason, Traffic, Window
 
 TARGETS = Targets(slo_p99_ms=25.0)
 BATCH, BATCHES = 16, 250
@@ -58,3 +58,21 @@ def test_what_came_since_an_alarm_tells_more_of_a_surge_than_the_mean(
     seen = Window(10.0, 11.0, point, Traffic(arrived=500), cut=Cut(point, {}, at_s, before))
     assert latest_arrivals(seen) == pytest.approx(expected)
     assert latest_arrivals(Window(10.0, 11.0, point, Traffic(arrived=500))) == (500, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("measured_mhz", "reasons", "in_force"),
+    [
+        (1000, EventReason.NONE, True),
+        (900, EventReason.NONE, False),
+        (900, EventReason.SW_POWER_CAP, True),
+        (900, EventReason.GPU_IDLE, False),
+        (None, EventReason.NONE, False),
+        (None, EventReason.SW_POWER_CAP, False),
+    ],
+)
+def test_what_the_power_limit_allows_is_in_force(
+    measured_mhz: int | None, reasons: EventReason, *, in_force: bool
+) -> None:
+    device = DeviceReading(sm_clock_mhz=measured_mhz, event_reasons=reasons)
+    assert was_in_force(Window(0.0, 1.0, OperatingPoint(8, 1000), device=device)) is in_force
