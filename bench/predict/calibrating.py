@@ -14,7 +14,7 @@ import onnx
 
 from bench.naming import network_name
 from bench.predict.metering import Measurer
-from bench.predict.small_networks import MOST_OPERATIONS, draw_batch, fill, small_network
+from bench.predict.small_networks import draw_batch, fill, most_operations, small_network
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, append, load_dataset, write_header
 from optimizer.layers.features import features
@@ -38,13 +38,17 @@ class Job:
         return self.network, self.batch
 
 
-def small_jobs(networks: int, batches_each: int, most_operations: float = MOST_OPERATIONS) -> Iterator[Job]:
-    """Yield small random networks, each at several batch sizes; always the same ones."""
+def small_jobs(networks: int, batches_each: int, most: float | None = None) -> Iterator[Job]:
+    """Yield small random networks, each at several batch sizes; always the same ones.
+
+    `most`: operations of a batch; None: few enough for milliseconds or, where need be, tens of them.
+    """
     for seed in range(networks):
         family, model = small_network(seed)
         operations = sum(layer.operations or 0 for layer in count_layers(model, 1))
         rng = np.random.default_rng([seed, 1])
-        drawn = {draw_batch(rng, operations, most_operations) for _ in range(batches_each)}
+        allowed = most_operations(family) if most is None else most
+        drawn = {draw_batch(rng, operations, allowed) for _ in range(batches_each)}
         yield from (Job(f"{family}-{seed}", batch, None, seed) for batch in sorted(drawn))
 
 

@@ -17,6 +17,8 @@ _OPSETS, _IR = (18, 20), 9
 """Between these, ONNX gave mean poolings dilations, for which engines may use code of another speed."""
 _SIDES = (7, 8, 13, 14, 16, 17, 19, 27, 28, 32, 35, 54, 56, 71, 112, 147, 224)
 MOST_OPERATIONS = 5e8
+_LONG_TIMES = 8.0
+"""So many times as much is computed by networks that are to push what they read out of the caches."""
 _MOST_WEIGHTS = 40_000_000
 _HALVING = ((2, 2, 0), (2, 2, 0), (3, 2, 0), (3, 2, 1))
 _ODD = 0.3
@@ -181,6 +183,11 @@ def small_network(seed: int) -> tuple[str, ModelProto]:
     return family, model
 
 
+def most_operations(family: str) -> float:
+    """Return how much a batch of a family's networks may compute: a few milliseconds' work, or tens."""
+    return MOST_OPERATIONS * (_LONG_TIMES if family in _LONG else 1.0)
+
+
 def fill(model: ModelProto, seed: int) -> None:
     """Give the weights that are still empty random numbers of a size that keeps answers finite."""
     rng = np.random.default_rng([seed, 2])
@@ -192,10 +199,10 @@ def fill(model: ModelProto, seed: int) -> None:
 
 
 def draw_batch(
-    rng: np.random.Generator, operations_per_image: float, most_operations: float = MOST_OPERATIONS
+    rng: np.random.Generator, operations_per_image: float, allowed: float = MOST_OPERATIONS
 ) -> int:
     """Draw a batch size; by default small enough for a few milliseconds where one image allows it."""
-    most = max(1.0, most_operations / max(operations_per_image, 1.0))
+    most = max(1.0, allowed / max(operations_per_image, 1.0))
     choices = [batch for batch in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if batch <= most]
     return int(rng.choice(choices))
 
@@ -444,6 +451,22 @@ def _late(rng: np.random.Generator) -> ModelProto:
     return net.model(_head(net, rng, x))
 
 
+def _whole(rng: np.random.Generator) -> ModelProto:
+    """From an image to classes, with as much memory as published networks take, so that no cache holds it."""
+    side = int(rng.choice([64, 96, 128, 160, 192, 224]))
+    net = NetworkBuilder(3, side)
+    kernel, stride = ((3, 1), (3, 2), (5, 2), (7, 2))[rng.integers(4)]
+    width = int(rng.choice([16, 24, 32])) if side // stride > 112 else int(rng.choice([32, 48, 64, 96]))
+    x = net.convolution("input", width, kernel, stride, act=_act(rng))
+    while net.shapes[x][1] >= 12:
+        operator = str(rng.choice(["MaxPool", "MaxPool", "AveragePool"]))
+        x = net.pooling(x, operator, *_HALVING[rng.integers(len(_HALVING))])
+        width = min(2 * width, 512) if rng.random() < 0.8 else width
+        for _ in range(rng.integers(1, 4)):
+            x = net.convolution(x, width, int(rng.choice([1, 3, 3])), act=_act(rng))
+    return net.model(_head(net, rng, x))
+
+
 def _moves(rng: np.random.Generator) -> ModelProto:
     """Channels weighed, shuffled and taken apart, images framed and thinned out, between convolutions."""
     side = _side(rng, 7, 56)
@@ -524,4 +547,6 @@ _FAMILIES: dict[str, Callable[[np.random.Generator], ModelProto]] = {
     "moves": _moves,
     "grouped": _grouped,
     "responses": _responses,
+    "whole": _whole,
 }
+_LONG = frozenset({"late", "whole"})
