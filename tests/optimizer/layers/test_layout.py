@@ -79,7 +79,7 @@ def test_what_moved_since_inputs_were_touched() -> None:
     assert found == (1111.0, 1.0, 10.0, (110.0 + 100.0) / 2.0)
 
 
-@pytest.mark.parametrize("seed", [2, 7, 10, 12, 17, 23, 26, 38])
+@pytest.mark.parametrize("seed", [2, 7, 10, 12, 16, 18, 24, 27, 40])
 def test_the_engine_lays_its_graph_out_by_the_same_rules(seed: int, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="the engine whose rules they are")
     _, model = small_network(seed)
