@@ -14,7 +14,8 @@ import onnx
 
 from bench.naming import network_name
 from bench.predict.metering import Measurer
-from bench.predict.small_networks import draw_batch, fill, most_operations, small_network
+from bench.predict.network_builder import fill
+from bench.predict.small_networks import draw_batch, most_operations, small_network
 from optimizer.layers.count import count_layers
 from optimizer.layers.dataset import MeasuredNetwork, append, load_dataset, write_header
 from optimizer.layers.features import features

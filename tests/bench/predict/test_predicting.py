@@ -26,7 +26,8 @@ from bench.predict.engine_steps import assigned
 from bench.predict.measured_device import Wanted, open_device
 from bench.predict.measuring import Effort, measure, usual_s, without_interruptions
 from bench.predict.metering import Metering, with_energy
-from bench.predict.small_networks import NetworkBuilder, fill, small_network
+from bench.predict.network_builder import NetworkBuilder, fill
+from bench.predict.small_networks import small_network
 from bench.undisturbed import NONE, Core
 from optimizer.layers.choosing import Candidate, rank
 from optimizer.layers.count import count_layers

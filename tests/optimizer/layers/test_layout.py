@@ -9,7 +9,8 @@ import pytest
 from made_network import Node, network, steps
 
 from bench.predict.measuring import _answers
-from bench.predict.small_networks import fill, small_network
+from bench.predict.network_builder import fill
+from bench.predict.small_networks import small_network
 from optimizer.layers.features import features
 from optimizer.layers.fusion import Step
 from optimizer.layers.layout import placings
