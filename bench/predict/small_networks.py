@@ -17,7 +17,7 @@ from bench.predict.network_builder import OPSET, NetworkBuilder
 _OPSETS = (18, OPSET)
 """Between these, ONNX gave mean poolings dilations, for which engines may use code of another speed."""
 _SIDES = (7, 8, 13, 14, 16, 17, 19, 27, 28, 32, 35, 54, 56, 71, 112, 147, 224)
-MOST_OPERATIONS = 5e8
+_MOST_OPERATIONS = 5e8
 _LONG_TIMES = 8.0
 """So many times as much is computed by networks that are to push what they read out of the caches."""
 _MOST_WEIGHTS = 40_000_000
@@ -40,13 +40,11 @@ def small_network(seed: int) -> tuple[str, ModelProto]:
 
 def most_operations(family: str) -> float:
     """Return how much a batch of a family's networks may compute: a few milliseconds' work, or tens."""
-    return MOST_OPERATIONS * (_LONG_TIMES if family in _LONG else 1.0)
+    return _MOST_OPERATIONS * (_LONG_TIMES if family in _LONG else 1.0)
 
 
-def draw_batch(
-    rng: np.random.Generator, operations_per_image: float, allowed: float = MOST_OPERATIONS
-) -> int:
-    """Draw a batch size; by default small enough for a few milliseconds where one image allows it."""
+def draw_batch(rng: np.random.Generator, operations_per_image: float, allowed: float) -> int:
+    """Draw a batch size that computes no more than is allowed, where one image does not."""
     most = max(1.0, allowed / max(operations_per_image, 1.0))
     choices = [batch for batch in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128) if batch <= most]
     return int(rng.choice(choices))

@@ -105,7 +105,7 @@ def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any]
             cells.add_row(str(pace.cell), *_row(pace, own))
     console.print(cells)
     table = Table(title="cold / warm, means; a run that never settled counts as all of its windows")
-    for title in ("prior", *_TITLES, "late"):
+    for title in ("prior", *_SHOWN.values(), "late"):
         table.add_column(title, justify="left" if title == "prior" else "right")
     table.add_column("most later", justify="right")
     table.add_column("final rate, mean, lowest", justify="right")
@@ -122,15 +122,14 @@ def show(trials: Sequence[Trial], paces: Sequence[Pace], figures: dict[str, Any]
     console.print(table)
 
 
-_SHOWN = (
-    "in_force",
-    "in_force_where_cold_needs_two",
-    "whole_windows",
-    "decisions",
-    "sustained",
-    "lost_s",
-)
-_TITLES = ("in force", "where cold needs 2", "whole windows", "single runs", "to stay", "lost, s")
+_SHOWN = {
+    "in_force": "in force",
+    "in_force_where_cold_needs_two": "where cold needs 2",
+    "whole_windows": "whole windows",
+    "decisions": "single runs",
+    "sustained": "to stay",
+    "lost_s": "lost, s",
+}
 
 
 def _row(pace: Pace, trials: Sequence[Trial]) -> list[str]:
